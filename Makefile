@@ -48,8 +48,14 @@ build: go-check ## Static binaries, stamped with the version, into bin/.
 	go build -ldflags "-s -w -X main.version=$(VERSION)" -o bin/ ./cmd/...
 
 .PHONY: generate
-generate: go-check $(TOOLS)/.generators ## Deep copies, apply configurations and protobuf code.
+generate: generate-api generate-proto ## Deep copies, apply configurations and protobuf code.
+
+.PHONY: generate-api
+generate-api: go-check $(TOOLS)/.generators
 	$(TOOLS)/controller-gen object applyconfiguration paths=./api/...
+
+.PHONY: generate-proto
+generate-proto: go-check $(TOOLS)/.generators
 	$(TOOLS)/protogen -plugin $(TOOLS)/protoc-gen-go -plugin $(TOOLS)/protoc-gen-go-grpc $(wildcard dnsserver/control/controlpb/*.proto)
 
 .PHONY: manifests
