@@ -1,0 +1,157 @@
+package v1alpha1
+
+// ApproveRemovalAnnotation approves one removal that the guard withholds. Its value is the digest from the message of
+// the condition RemovalWithheld, so that an approval given for one removal never lets another one pass. It is read from
+// a DNSZone for records that would vanish from the zone, and from a Datacenter for zones that would vanish from its servers.
+const ApproveRemovalAnnotation = "fingerpost.dev/approve-removal"
+
+// Condition types. A condition that is absent says nothing; Ready and Accepted are present from the start, as Unknown.
+const (
+	// ConditionReady is True when the object is accepted and programmed (kstatus). An unhealthy target does not make a
+	// record not ready: that is Healthy.
+	ConditionReady = "Ready"
+	// ConditionAccepted is True when the object's spec is valid together with the objects it refers to, and everybody who
+	// must grant something has granted it. An object that is not accepted is never pushed to servers.
+	ConditionAccepted = "Accepted"
+	// ConditionProgrammed is True when every reachable server that the object concerns serves the published version and
+	// has it on disk, at least one of them in each reachable datacenter and at least one in all.
+	ConditionProgrammed = "Programmed"
+	// ConditionDegraded is True when what is served is complete but less redundant than declared, such as when a
+	// datacenter can't be reached, or when a part was left out as a finding.
+	ConditionDegraded = "Degraded"
+	// ConditionDelegated, on a DNSZone, is True when the parent zone refers to it. An apex zone, which has no parent in
+	// the system, does not have this condition.
+	ConditionDelegated = "Delegated"
+	// ConditionRemovalWithheld is True while the guard holds back removals until somebody approves them. The message
+	// has the count, examples and the digest to approve.
+	ConditionRemovalWithheld = "RemovalWithheld"
+)
+
+// ReasonPending is the reason of every condition of an object that no controller has seen yet.
+const ReasonPending = "Pending"
+
+// ReasonNotImplemented is the reason of Accepted and Ready for a kind that this version of the operator does not act on.
+const ReasonNotImplemented = "NotImplemented"
+
+// Reasons of the condition Accepted.
+const (
+	// ReasonAccepted: the object is valid and everything it needs was granted.
+	ReasonAccepted = "Accepted"
+	// ReasonNotAllowedByParent: the closest enclosing zone has no entry in allowedChildren for this zone and namespace.
+	ReasonNotAllowedByParent = "NotAllowedByParent"
+	// ReasonNotAllowedAsApex: no zone of the system encloses this one, and its namespace is not one of the operator's apex namespaces.
+	ReasonNotAllowedAsApex = "NotAllowedAsApex"
+	// ReasonNameConflict: another object has the name: the one that is served already, else the older, else the lower namespace/name.
+	ReasonNameConflict = "NameConflict"
+	// ReasonHidesZones: the zone would put itself between a parent and zones of others that this parent has granted.
+	ReasonHidesZones = "HidesZones"
+	// ReasonUnknownServerGroup: no chosen datacenter has the server group.
+	ReasonUnknownServerGroup = "UnknownServerGroup"
+	// ReasonServerGroupNotAllowed: the server group's allowedZones excludes the zone's namespace.
+	ReasonServerGroupNotAllowed = "ServerGroupNotAllowed"
+	// ReasonUnknownDatacenter: spec.datacenters names a datacenter that does not exist.
+	ReasonUnknownDatacenter = "UnknownDatacenter"
+	// ReasonInvalidSpec: the spec contradicts itself in a way that the API server does not check.
+	ReasonInvalidSpec = "InvalidSpec"
+)
+
+// Reasons of the condition Programmed. ReasonPending says that servers have yet to acknowledge.
+const (
+	// ReasonProgrammed: every reachable server serves the published version and holds it on disk.
+	ReasonProgrammed = "Programmed"
+	// ReasonNoServers: no server that should serve the object is connected.
+	ReasonNoServers = "NoServers"
+	// ReasonRejected: a server refused the published version and keeps the one before. The message quotes the server.
+	ReasonRejected = "Rejected"
+	// ReasonNotDurable: a server serves the published version but could not write it to its disk.
+	ReasonNotDurable = "NotDurable"
+	// ReasonNotAccepted: nothing is pushed because the object is not accepted.
+	ReasonNotAccepted = "NotAccepted"
+)
+
+// Reasons of the condition Ready that do not come from Accepted or Programmed.
+const (
+	// ReasonReady: accepted and programmed.
+	ReasonReady = "Ready"
+)
+
+// Reasons of the condition Degraded.
+const (
+	// ReasonHealthy is the reason of Degraded=False.
+	ReasonHealthy = "Healthy"
+	// ReasonDatacenterUnreachable: no server of a chosen datacenter is connected.
+	ReasonDatacenterUnreachable = "DatacenterUnreachable"
+	// ReasonServersMissing: fewer servers are connected than the datacenter declares.
+	ReasonServersMissing = "ServersMissing"
+	// ReasonFindings: something was left out of what is served; see status.findings.
+	ReasonFindings = "Findings"
+	// ReasonSourceMissing: a ConfigMap of recordsFrom, or its key, is missing. Its last content goes on being served.
+	ReasonSourceMissing = "SourceMissing"
+	// ReasonEpochTooFarAhead: a server reports a serial or an epoch so far ahead that following it would be unsafe.
+	ReasonEpochTooFarAhead = "EpochTooFarAhead"
+)
+
+// Reasons of the condition Delegated.
+const (
+	// ReasonDelegated: the parent zone refers to this zone, with the addresses of its servers.
+	ReasonDelegated = "Delegated"
+	// ReasonParentNotAccepted: the parent zone exists but is not accepted itself, so nobody can find this zone through it.
+	ReasonParentNotAccepted = "ParentNotAccepted"
+	// ReasonNoNameServers: no chosen datacenter has an address for the zone's server group.
+	ReasonNoNameServers = "NoNameServers"
+)
+
+// Reasons of the condition RemovalWithheld.
+const (
+	// ReasonNothingWithheld is the reason of RemovalWithheld=False.
+	ReasonNothingWithheld = "NothingWithheld"
+	// ReasonMassRemoval: an update would remove more than the zone's guard, or the manager's flags, let pass at once.
+	ReasonMassRemoval = "MassRemoval"
+	// ReasonSourceVanished: a ConfigMap or zone that held published content is gone.
+	ReasonSourceVanished = "SourceVanished"
+	// ReasonOtherCluster: the hub is another cluster than the one the servers listened to before, and lacks zones that they hold.
+	ReasonOtherCluster = "OtherCluster"
+)
+
+// Reasons of findings (status.findings[].reason).
+const (
+	// FindingSyntaxError: a line of a zone file, or the value of an inline record, can't be parsed.
+	FindingSyntaxError = "SyntaxError"
+	// FindingBadValue: the record parses but its content is impossible, such as an MX to an IP address.
+	FindingBadValue = "BadValue"
+	// FindingBadName: the record's owner is not a domain name: a label over 63 octets, or a name over 255.
+	FindingBadName = "BadName"
+	// FindingUnknownType: the record's type is not known and is not of the form TYPE123, or is one that zones can't hold.
+	FindingUnknownType = "UnknownType"
+	// FindingUnknownTTLClass: ttl.class is not one of the zone's ttl.classes. The record is served with the default TTL.
+	FindingUnknownTTLClass = "UnknownTTLClass"
+	// FindingTTLMismatch: records of one name and type have different TTLs (RFC 2181 §5.2). All get the lowest.
+	FindingTTLMismatch = "TTLMismatch"
+	// FindingOutOfZone: the record's name is not in the zone.
+	FindingOutOfZone = "OutOfZone"
+	// FindingOccluded: the record lies below a zone cut or a DNAME and can't be seen (RFC 2136 §7.18, RFC 6672 §2.4).
+	FindingOccluded = "Occluded"
+	// FindingCNAMEConflict: other data exists at the owner of a CNAME, or more than one CNAME (RFC 1034 §3.6.2).
+	FindingCNAMEConflict = "CNAMEConflict"
+	// FindingDNAMEConflict: more than one DNAME at an owner (RFC 6672 §2.4).
+	FindingDNAMEConflict = "DNAMEConflict"
+	// FindingDuplicate: the same record occurs twice. It is served once.
+	FindingDuplicate = "Duplicate"
+	// FindingOperatorOwned: the operator makes this record itself: the SOA and NS of the apex, the names ns-DATACENTER,
+	// and the NS and glue of child zones that the system serves.
+	FindingOperatorOwned = "OperatorOwned"
+	// FindingDNSSECNotSigned: a DNSSEC record (such as RRSIG, NSEC, DNSKEY) of a zone that the operator does not sign.
+	FindingDNSSECNotSigned = "DNSSECNotSigned"
+	// FindingUnsupportedDirective: a zone file has a directive that imported text must not use, such as $INCLUDE.
+	FindingUnsupportedDirective = "UnsupportedDirective"
+	// FindingSourceMissing: a ConfigMap of recordsFrom, or its key, does not exist.
+	FindingSourceMissing = "SourceMissing"
+	// FindingTooLarge: a record, RRset, source or zone is over a limit of DNS (65,535 octets of rdata) or of the operator.
+	FindingTooLarge = "TooLarge"
+	// FindingReferralTooLarge: a referral or the priming answer would not fit in 1,232 octets.
+	FindingReferralTooLarge = "ReferralTooLarge"
+	// FindingTooManyNameServers: the zone is in more than 13 datacenters; the rest get no NS.
+	FindingTooManyNameServers = "TooManyNameServers"
+	// FindingNameConflict: a DynamicRecord or another source has the name already.
+	FindingNameConflict = "NameConflict"
+)
