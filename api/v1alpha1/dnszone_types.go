@@ -124,7 +124,7 @@ type DNSZoneSpec struct {
 	//
 	// +optional
 	// +listType=atomic
-	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:MaxItems=128
 	AllowedChildren []AllowedChildren `json:"allowedChildren,omitempty"`
 
 	// allowedRecords grants names of this zone to DynamicRecords. Default: every name but the zone itself, to the
@@ -267,13 +267,16 @@ type ZoneSOA struct {
 // +kubebuilder:validation:XValidation:rule="self in ['A','AAAA','AFSDB','AMTRELAY','APL','CAA','CERT','CNAME','CSYNC','DHCID','DNAME','DS','EUI48','EUI64','GPOS','HINFO','HIP','HTTPS','IPSECKEY','ISDN','KEY','KX','L32','L64','LOC','LP','MB','MG','MINFO','MR','MX','NAPTR','NID','NINFO','NS','NSAP-PTR','OPENPGPKEY','PTR','PX','RESINFO','RP','RT','SMIMEA','SPF','SRV','SSHFP','SVCB','TALINK','TLSA','TXT','URI','X25','ZONEMD'] || self in ['SOA','DNSKEY','RRSIG','NSEC','NSEC3','NSEC3PARAM','CDS','CDNSKEY'] || self.matches('^TYPE(0|[1-9][0-9]{0,4})$')",message="must be a record type in upper case, such as A, AAAA, CNAME, MX, TXT, SRV, CAA, NS, PTR, SVCB, HTTPS, TLSA, SSHFP, NAPTR or DNAME, or TYPE and its number (RFC 3597), such as TYPE65400"
 type RecordType string
 
+// The rules for A and AAAA look at the first three values: to look at all 64 would take more than the cost that the API
+// server allows for a rule. The renderer looks at every value of every type and reports findings.
+
 // ZoneRecord is the record set of one name and type.
 //
 // +kubebuilder:validation:XValidation:rule="self.name != '@' || self.type != 'NS'",message="the operator owns the NS records of the zone itself; to delegate a name below it to other servers, give that name",fieldPath=".type"
 // +kubebuilder:validation:XValidation:rule="self.name != '@' || self.type != 'CNAME'",message="a CNAME can't stand at @, beside the SOA and NS of the zone: use A, AAAA or HTTPS records",fieldPath=".type"
 // +kubebuilder:validation:XValidation:rule="!(self.type in ['CNAME','DNAME']) || self.values.size() == 1",message="a CNAME or DNAME has exactly one value",fieldPath=".values"
-// +kubebuilder:validation:XValidation:rule="self.type != 'A' || self.values.all(v, isIP(v) && ip(v).family() == 4)",message="the values of an A record are IPv4 addresses, such as 10.1.0.25",fieldPath=".values"
-// +kubebuilder:validation:XValidation:rule="self.type != 'AAAA' || self.values.all(v, isIP(v) && ip(v).family() == 6)",message="the values of an AAAA record are IPv6 addresses, such as 2001:db8::25",fieldPath=".values"
+// +kubebuilder:validation:XValidation:rule="self.type != 'A' || [0, 1, 2].all(i, i >= self.values.size() || (isIP(self.values[i]) && ip(self.values[i]).family() == 4))",message="the values of an A record are IPv4 addresses, such as 10.1.0.25",fieldPath=".values"
+// +kubebuilder:validation:XValidation:rule="self.type != 'AAAA' || [0, 1, 2].all(i, i >= self.values.size() || (isIP(self.values[i]) && ip(self.values[i]).family() == 6))",message="the values of an AAAA record are IPv6 addresses, such as 2001:db8::25",fieldPath=".values"
 type ZoneRecord struct {
 	// name is the owner of the records: relative to the zone, e.g. mail or _ldap._tcp; "@" for the zone itself; "*" or
 	// "*.office" for a wildcard; or absolute with a dot at the end, e.g. mail.pay.bank.
@@ -299,15 +302,15 @@ type ZoneRecord struct {
 	// values are the records' data as in a zone file, one entry for each record, e.g. [10.1.0.25], ["10 mail"] or
 	// ["0 5 389 dc1", "0 5 389 dc2"]. Domain names are relative to the zone; absolute ones end in a dot. The value of a
 	// TXT record is the text itself and needs no quotes inside it, e.g. ["v=spf1 mx -all"]; one that begins with a
-	// double quote is read as a zone file's quoted strings. Order does not matter. At most 32 values of 512
+	// double quote is read as a zone file's quoted strings. Order does not matter. At most 64 values of 1024
 	// characters; larger ones come from recordsFrom.
 	//
 	// +required
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:MaxItems=64
 	// +kubebuilder:validation:items:MinLength=1
-	// +kubebuilder:validation:items:MaxLength=512
+	// +kubebuilder:validation:items:MaxLength=1024
 	Values []string `json:"values,omitempty"`
 }
 
@@ -375,7 +378,7 @@ type AllowedRecords struct {
 	// +required
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:MaxItems=16
 	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=253
 	// +kubebuilder:validation:items:XValidation:rule="self.matches('^(@|[*]|([*][.])?[a-z0-9_/-]{1,63}([.][a-z0-9_/-]{1,63})*)$')",message="must be a name relative to the zone in lower case, such as app, or *.app for every name below it, or * for every name but the zone itself, or @ for the zone itself"

@@ -3,6 +3,8 @@
 package applyconfiguration
 
 import (
+	v1alpha1 "github.com/fingerpost-dns/fingerpost/api/v1alpha1"
+	apiv1alpha1 "github.com/fingerpost-dns/fingerpost/api/v1alpha1/applyconfiguration/api/v1alpha1"
 	internal "github.com/fingerpost-dns/fingerpost/api/v1alpha1/applyconfiguration/internal"
 	runtime "k8s.io/apimachinery/pkg/runtime"
 	schema "k8s.io/apimachinery/pkg/runtime/schema"
@@ -13,6 +15,106 @@ import (
 // apply configuration type exists for the given GroupVersionKind.
 func ForKind(kind schema.GroupVersionKind) interface{} {
 	switch kind {
+	// Group=fingerpost.dev, Version=v1alpha1
+	case v1alpha1.SchemeGroupVersion.WithKind("AllowedChildren"):
+		return &apiv1alpha1.AllowedChildrenApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("AllowedRecords"):
+		return &apiv1alpha1.AllowedRecordsApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("AllowedZones"):
+		return &apiv1alpha1.AllowedZonesApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ConfigMapKeyRef"):
+		return &apiv1alpha1.ConfigMapKeyRefApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Datacenter"):
+		return &apiv1alpha1.DatacenterApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("DatacenterProbes"):
+		return &apiv1alpha1.DatacenterProbesApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("DatacenterSelection"):
+		return &apiv1alpha1.DatacenterSelectionApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("DatacenterSpec"):
+		return &apiv1alpha1.DatacenterSpecApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("DatacenterStatus"):
+		return &apiv1alpha1.DatacenterStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("DNSZone"):
+		return &apiv1alpha1.DNSZoneApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("DNSZoneSpec"):
+		return &apiv1alpha1.DNSZoneSpecApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("DNSZoneStatus"):
+		return &apiv1alpha1.DNSZoneStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Drain"):
+		return &apiv1alpha1.DrainApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("DynamicRecord"):
+		return &apiv1alpha1.DynamicRecordApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("DynamicRecordSpec"):
+		return &apiv1alpha1.DynamicRecordSpecApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("DynamicRecordStatus"):
+		return &apiv1alpha1.DynamicRecordStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Failback"):
+		return &apiv1alpha1.FailbackApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Failover"):
+		return &apiv1alpha1.FailoverApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Finding"):
+		return &apiv1alpha1.FindingApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("HealthProbe"):
+		return &apiv1alpha1.HealthProbeApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("HealthProbeSpec"):
+		return &apiv1alpha1.HealthProbeSpecApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("HealthProbeStatus"):
+		return &apiv1alpha1.HealthProbeStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("HTTPProbe"):
+		return &apiv1alpha1.HTTPProbeApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("NamespaceSelection"):
+		return &apiv1alpha1.NamespaceSelectionApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Objectives"):
+		return &apiv1alpha1.ObjectivesApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Pool"):
+		return &apiv1alpha1.PoolApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ProbeRef"):
+		return &apiv1alpha1.ProbeRefApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ProbeVantage"):
+		return &apiv1alpha1.ProbeVantageApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("PublishedVersion"):
+		return &apiv1alpha1.PublishedVersionApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("RecordsSource"):
+		return &apiv1alpha1.RecordsSourceApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("RecordTTL"):
+		return &apiv1alpha1.RecordTTLApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ResolverPool"):
+		return &apiv1alpha1.ResolverPoolApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ResolverPoolSpec"):
+		return &apiv1alpha1.ResolverPoolSpecApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ResolverPoolStatus"):
+		return &apiv1alpha1.ResolverPoolStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ServerGroup"):
+		return &apiv1alpha1.ServerGroupApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ServerStatus"):
+		return &apiv1alpha1.ServerStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Steering"):
+		return &apiv1alpha1.SteeringApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Target"):
+		return &apiv1alpha1.TargetApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("TrafficOverride"):
+		return &apiv1alpha1.TrafficOverrideApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("TrafficOverrideSpec"):
+		return &apiv1alpha1.TrafficOverrideSpecApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("TrafficOverrideStatus"):
+		return &apiv1alpha1.TrafficOverrideStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("TTLClass"):
+		return &apiv1alpha1.TTLClassApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("WhenAllDown"):
+		return &apiv1alpha1.WhenAllDownApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ZoneDatacenterStatus"):
+		return &apiv1alpha1.ZoneDatacenterStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ZoneGuard"):
+		return &apiv1alpha1.ZoneGuardApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ZoneRecord"):
+		return &apiv1alpha1.ZoneRecordApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ZoneRef"):
+		return &apiv1alpha1.ZoneRefApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ZoneSOA"):
+		return &apiv1alpha1.ZoneSOAApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ZoneTTL"):
+		return &apiv1alpha1.ZoneTTLApplyConfiguration{}
+
 	}
 	return nil
 }

@@ -23,6 +23,1159 @@ func Parser() *typed.Parser {
 var parserOnce sync.Once
 var parser *typed.Parser
 var schemaYAML = typed.YAMLObject(`types:
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.AllDownAction
+  scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.AllowedChildren
+  map:
+    fields:
+    - name: names
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: associative
+    - name: namespaces
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.NamespaceSelection
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.AllowedRecords
+  map:
+    fields:
+    - name: hosts
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: associative
+    - name: namespaces
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.NamespaceSelection
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.AllowedZones
+  map:
+    fields:
+    - name: namespaces
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.NamespaceSelection
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.CIDR
+  scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ConfigMapKeyRef
+  map:
+    fields:
+    - name: key
+      type:
+        scalar: string
+    - name: name
+      type:
+        scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DNSZone
+  map:
+    fields:
+    - name: apiVersion
+      type:
+        scalar: string
+    - name: kind
+      type:
+        scalar: string
+    - name: metadata
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta
+    - name: spec
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DNSZoneSpec
+    - name: status
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DNSZoneStatus
+      default:
+        conditions:
+        - lastTransitionTime: "1970-01-01T00:00:00Z"
+          message: No controller has looked at this object yet
+          reason: Pending
+          status: Unknown
+          type: Accepted
+        - lastTransitionTime: "1970-01-01T00:00:00Z"
+          message: No controller has looked at this object yet
+          reason: Pending
+          status: Unknown
+          type: Ready
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DNSZoneSpec
+  map:
+    fields:
+    - name: allowedChildren
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.AllowedChildren
+          elementRelationship: atomic
+    - name: allowedRecords
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.AllowedRecords
+          elementRelationship: atomic
+      default:
+      - hosts:
+        - '*'
+        namespaces:
+          from: Same
+    - name: datacenters
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterSelection
+    - name: guard
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ZoneGuard
+      default: {}
+    - name: name
+      type:
+        scalar: string
+    - name: records
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ZoneRecord
+          elementRelationship: associative
+          keys:
+          - name
+          - type
+    - name: recordsFrom
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.RecordsSource
+          elementRelationship: atomic
+    - name: serverGroup
+      type:
+        scalar: string
+    - name: soa
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ZoneSOA
+      default: {}
+    - name: ttl
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ZoneTTL
+      default: {}
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DNSZoneStatus
+  map:
+    fields:
+    - name: conditions
+      type:
+        list:
+          elementType:
+            namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Condition
+          elementRelationship: associative
+          keys:
+          - type
+    - name: datacenters
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ZoneDatacenterStatus
+          elementRelationship: associative
+          keys:
+          - name
+    - name: findings
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Finding
+          elementRelationship: atomic
+    - name: findingsTotal
+      type:
+        scalar: numeric
+    - name: mode
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ZoneMode
+    - name: nameServers
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: atomic
+    - name: observedGeneration
+      type:
+        scalar: numeric
+    - name: parent
+      type:
+        scalar: string
+    - name: programmed
+      type:
+        scalar: string
+    - name: published
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.PublishedVersion
+    - name: records
+      type:
+        scalar: numeric
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Datacenter
+  map:
+    fields:
+    - name: apiVersion
+      type:
+        scalar: string
+    - name: kind
+      type:
+        scalar: string
+    - name: metadata
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta
+    - name: spec
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterSpec
+    - name: status
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterStatus
+      default:
+        conditions:
+        - lastTransitionTime: "1970-01-01T00:00:00Z"
+          message: No controller has looked at this object yet
+          reason: Pending
+          status: Unknown
+          type: Accepted
+        - lastTransitionTime: "1970-01-01T00:00:00Z"
+          message: No controller has looked at this object yet
+          reason: Pending
+          status: Unknown
+          type: Ready
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterName
+  scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterProbes
+  map:
+    fields:
+    - name: deniedNetworks
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.CIDR
+          elementRelationship: associative
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterRole
+  scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterSelection
+  map:
+    fields:
+    - name: names
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterName
+          elementRelationship: associative
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterSpec
+  map:
+    fields:
+    - name: anchors
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.IP
+          elementRelationship: associative
+    - name: networks
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.CIDR
+          elementRelationship: associative
+    - name: prefer
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterName
+          elementRelationship: atomic
+    - name: probes
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterProbes
+    - name: rank
+      type:
+        scalar: numeric
+    - name: region
+      type:
+        scalar: string
+    - name: role
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterRole
+      default: Full
+    - name: serverGroups
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerGroup
+          elementRelationship: associative
+          keys:
+          - name
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterStatus
+  map:
+    fields:
+    - name: conditions
+      type:
+        list:
+          elementType:
+            namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Condition
+          elementRelationship: associative
+          keys:
+          - type
+    - name: observedGeneration
+      type:
+        scalar: numeric
+    - name: servers
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerStatus
+          elementRelationship: associative
+          keys:
+          - group
+          - name
+    - name: serversReady
+      type:
+        scalar: string
+    - name: synced
+      type:
+        scalar: string
+    - name: vantage
+      type:
+        scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DecisionMode
+  scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Drain
+  map:
+    fields:
+    - name: datacenter
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterName
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
+  scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DynamicRecord
+  map:
+    fields:
+    - name: apiVersion
+      type:
+        scalar: string
+    - name: kind
+      type:
+        scalar: string
+    - name: metadata
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta
+    - name: spec
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DynamicRecordSpec
+    - name: status
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DynamicRecordStatus
+      default:
+        conditions:
+        - lastTransitionTime: "1970-01-01T00:00:00Z"
+          message: This version of the operator does not act on DynamicRecords
+          reason: NotImplemented
+          status: Unknown
+          type: Accepted
+        - lastTransitionTime: "1970-01-01T00:00:00Z"
+          message: This version of the operator does not act on DynamicRecords
+          reason: NotImplemented
+          status: Unknown
+          type: Ready
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DynamicRecordSpec
+  map:
+    fields:
+    - name: failback
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Failback
+      default: {}
+    - name: failover
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Failover
+      default: {}
+    - name: host
+      type:
+        scalar: string
+    - name: objectives
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Objectives
+    - name: onPeerLoss
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.OnPeerLoss
+    - name: pools
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Pool
+          elementRelationship: associative
+          keys:
+          - name
+    - name: probeRef
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ProbeRef
+    - name: steering
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Steering
+    - name: ttl
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.RecordTTL
+    - name: whenAllDown
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.WhenAllDown
+      default: {}
+    - name: zoneRef
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ZoneRef
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DynamicRecordStatus
+  map:
+    fields:
+    - name: conditions
+      type:
+        list:
+          elementType:
+            namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Condition
+          elementRelationship: associative
+          keys:
+          - type
+    - name: healthy
+      type:
+        scalar: string
+    - name: observedGeneration
+      type:
+        scalar: numeric
+    - name: override
+      type:
+        scalar: string
+    - name: serving
+      type:
+        scalar: string
+    - name: ttl
+      type:
+        scalar: string
+    - name: worstFailover
+      type:
+        scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Failback
+  map:
+    fields:
+    - name: delay
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
+    - name: mode
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DecisionMode
+      default: Auto
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Failover
+  map:
+    fields:
+    - name: mode
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DecisionMode
+      default: Auto
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Finding
+  map:
+    fields:
+    - name: line
+      type:
+        scalar: numeric
+    - name: message
+      type:
+        scalar: string
+    - name: reason
+      type:
+        scalar: string
+    - name: record
+      type:
+        scalar: string
+    - name: source
+      type:
+        scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.HTTPProbe
+  map:
+    fields:
+    - name: expectedStatus
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: associative
+      default:
+      - 200-299
+    - name: host
+      type:
+        scalar: string
+    - name: path
+      type:
+        scalar: string
+      default: /
+    - name: port
+      type:
+        scalar: numeric
+      default: 443
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.HealthProbe
+  map:
+    fields:
+    - name: apiVersion
+      type:
+        scalar: string
+    - name: kind
+      type:
+        scalar: string
+    - name: metadata
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta
+    - name: spec
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.HealthProbeSpec
+    - name: status
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.HealthProbeStatus
+      default:
+        conditions:
+        - lastTransitionTime: "1970-01-01T00:00:00Z"
+          message: This version of the operator does not act on HealthProbes
+          reason: NotImplemented
+          status: Unknown
+          type: Accepted
+        - lastTransitionTime: "1970-01-01T00:00:00Z"
+          message: This version of the operator does not act on HealthProbes
+          reason: NotImplemented
+          status: Unknown
+          type: Ready
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.HealthProbeSpec
+  map:
+    fields:
+    - name: failureThreshold
+      type:
+        scalar: numeric
+      default: 3
+    - name: https
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.HTTPProbe
+    - name: interval
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
+      default: 10s
+    - name: successThreshold
+      type:
+        scalar: numeric
+      default: 2
+    - name: timeout
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
+      default: 2s
+    - name: type
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ProbeType
+    - name: vantage
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ProbeVantage
+      default: {}
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.HealthProbeStatus
+  map:
+    fields:
+    - name: conditions
+      type:
+        list:
+          elementType:
+            namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Condition
+          elementRelationship: associative
+          keys:
+          - type
+    - name: down
+      type:
+        scalar: string
+    - name: observedGeneration
+      type:
+        scalar: numeric
+    - name: up
+      type:
+        scalar: string
+    - name: usedBy
+      type:
+        scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.IP
+  scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.NamespaceSelection
+  map:
+    fields:
+    - name: from
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.NamespacesFrom
+      default: Same
+    - name: selector
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.NamespacesFrom
+  scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Objectives
+  map:
+    fields:
+    - name: rto
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.OnPeerLoss
+  scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.OverrideAction
+  scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Pool
+  map:
+    fields:
+    - name: datacenter
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterName
+    - name: minHealthy
+      type:
+        scalar: numeric
+      default: 1
+    - name: name
+      type:
+        scalar: string
+    - name: policy
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.PoolPolicy
+      default: RoundRobin
+    - name: targets
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Target
+          elementRelationship: associative
+          keys:
+          - address
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.PoolPolicy
+  scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ProbeRef
+  map:
+    fields:
+    - name: name
+      type:
+        scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ProbeType
+  scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ProbeVantage
+  map:
+    fields:
+    - name: policy
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.VantagePolicy
+      default: Quorum
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.PublishedVersion
+  map:
+    fields:
+    - name: digest
+      type:
+        scalar: string
+    - name: records
+      type:
+        scalar: numeric
+    - name: serial
+      type:
+        scalar: numeric
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.RecordTTL
+  map:
+    fields:
+    - name: class
+      type:
+        scalar: string
+    - name: value
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.RecordType
+  scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.RecordsSource
+  map:
+    fields:
+    - name: configMapKeyRef
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ConfigMapKeyRef
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverPool
+  map:
+    fields:
+    - name: apiVersion
+      type:
+        scalar: string
+    - name: kind
+      type:
+        scalar: string
+    - name: metadata
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta
+    - name: spec
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverPoolSpec
+    - name: status
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverPoolStatus
+      default:
+        conditions:
+        - lastTransitionTime: "1970-01-01T00:00:00Z"
+          message: This version of the operator does not act on ResolverPools
+          reason: NotImplemented
+          status: Unknown
+          type: Accepted
+        - lastTransitionTime: "1970-01-01T00:00:00Z"
+          message: This version of the operator does not act on ResolverPools
+          reason: NotImplemented
+          status: Unknown
+          type: Ready
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverPoolSpec
+  map:
+    fields:
+    - name: class
+      type:
+        scalar: string
+    - name: datacenters
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterSelection
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverPoolStatus
+  map:
+    fields:
+    - name: conditions
+      type:
+        list:
+          elementType:
+            namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Condition
+          elementRelationship: associative
+          keys:
+          - type
+    - name: datacenters
+      type:
+        scalar: string
+    - name: engines
+      type:
+        scalar: string
+    - name: observedGeneration
+      type:
+        scalar: numeric
+    - name: readyMembers
+      type:
+        scalar: string
+    - name: vip
+      type:
+        scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerGroup
+  map:
+    fields:
+    - name: addresses
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.IP
+          elementRelationship: associative
+    - name: allowedZones
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.AllowedZones
+    - name: management
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerGroupManagement
+    - name: name
+      type:
+        scalar: string
+    - name: replicas
+      type:
+        scalar: numeric
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerGroupManagement
+  scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerState
+  scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerStatus
+  map:
+    fields:
+    - name: group
+      type:
+        scalar: string
+    - name: name
+      type:
+        scalar: string
+    - name: state
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerState
+    - name: version
+      type:
+        scalar: string
+    - name: zones
+      type:
+        scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Steering
+  map:
+    fields:
+    - name: policy
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.SteeringPolicy
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.SteeringPolicy
+  scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TTLClass
+  map:
+    fields:
+    - name: name
+      type:
+        scalar: string
+    - name: ttl
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Target
+  map:
+    fields:
+    - name: address
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.IP
+    - name: probeAddress
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.IP
+    - name: weight
+      type:
+        scalar: numeric
+      default: 1
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TrafficOverride
+  map:
+    fields:
+    - name: apiVersion
+      type:
+        scalar: string
+    - name: kind
+      type:
+        scalar: string
+    - name: metadata
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta
+    - name: spec
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TrafficOverrideSpec
+    - name: status
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TrafficOverrideStatus
+      default:
+        conditions:
+        - lastTransitionTime: "1970-01-01T00:00:00Z"
+          message: This version of the operator does not act on TrafficOverrides
+          reason: NotImplemented
+          status: Unknown
+          type: Accepted
+        - lastTransitionTime: "1970-01-01T00:00:00Z"
+          message: This version of the operator does not act on TrafficOverrides
+          reason: NotImplemented
+          status: Unknown
+          type: Ready
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TrafficOverrideSpec
+  map:
+    fields:
+    - name: action
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.OverrideAction
+    - name: drain
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Drain
+    - name: expires
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: keepAtLeast
+      type:
+        scalar: numeric
+      default: 1
+    - name: reason
+      type:
+        scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TrafficOverrideStatus
+  map:
+    fields:
+    - name: conditions
+      type:
+        list:
+          elementType:
+            namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Condition
+          elementRelationship: associative
+          keys:
+          - type
+    - name: observedGeneration
+      type:
+        scalar: numeric
+    - name: safeAt
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: target
+      type:
+        scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.VantagePolicy
+  scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.WhenAllDown
+  map:
+    fields:
+    - name: action
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.AllDownAction
+      default: ReturnAll
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ZoneDatacenterStatus
+  map:
+    fields:
+    - name: name
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterName
+    - name: serial
+      type:
+        scalar: numeric
+    - name: servers
+      type:
+        scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ZoneGuard
+  map:
+    fields:
+    - name: maxDeletePercent
+      type:
+        scalar: numeric
+      default: 30
+    - name: minDeletes
+      type:
+        scalar: numeric
+      default: 10
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ZoneMode
+  scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ZoneRecord
+  map:
+    fields:
+    - name: name
+      type:
+        scalar: string
+    - name: ttl
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.RecordTTL
+    - name: type
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.RecordType
+    - name: values
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: associative
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ZoneRef
+  map:
+    fields:
+    - name: name
+      type:
+        scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ZoneSOA
+  map:
+    fields:
+    - name: contact
+      type:
+        scalar: string
+    - name: expire
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
+      default: 336h
+    - name: refresh
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
+      default: 1h
+    - name: retry
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
+      default: 15m
+    - name: serialFloor
+      type:
+        scalar: numeric
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ZoneTTL
+  map:
+    fields:
+    - name: classes
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TTLClass
+          elementRelationship: associative
+          keys:
+          - name
+    - name: default
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
+      default: 60s
+    - name: infrastructure
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
+      default: 24h
+    - name: max
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
+      default: 168h
+    - name: min
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
+      default: 0s
+    - name: negative
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
+      default: 30s
+- name: io.k8s.apimachinery.pkg.apis.meta.v1.Condition
+  map:
+    fields:
+    - name: lastTransitionTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: message
+      type:
+        scalar: string
+    - name: observedGeneration
+      type:
+        scalar: numeric
+    - name: reason
+      type:
+        scalar: string
+    - name: status
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.ConditionStatus
+    - name: type
+      type:
+        scalar: string
+- name: io.k8s.apimachinery.pkg.apis.meta.v1.ConditionStatus
+  scalar: string
+- name: io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1
+  map:
+    elementType:
+      scalar: untyped
+      list:
+        elementType:
+          namedType: __untyped_atomic_
+        elementRelationship: atomic
+      map:
+        elementType:
+          namedType: __untyped_deduced_
+        elementRelationship: separable
+- name: io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector
+  map:
+    fields:
+    - name: matchExpressions
+      type:
+        list:
+          elementType:
+            namedType: io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelectorRequirement
+          elementRelationship: atomic
+    - name: matchLabels
+      type:
+        map:
+          elementType:
+            scalar: string
+    elementRelationship: atomic
+- name: io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelectorOperator
+  scalar: string
+- name: io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelectorRequirement
+  map:
+    fields:
+    - name: key
+      type:
+        scalar: string
+    - name: operator
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelectorOperator
+    - name: values
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: atomic
+- name: io.k8s.apimachinery.pkg.apis.meta.v1.ManagedFieldsEntry
+  map:
+    fields:
+    - name: apiVersion
+      type:
+        scalar: string
+    - name: fieldsType
+      type:
+        scalar: string
+    - name: fieldsV1
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1
+    - name: manager
+      type:
+        scalar: string
+    - name: operation
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.ManagedFieldsOperationType
+    - name: subresource
+      type:
+        scalar: string
+    - name: time
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+- name: io.k8s.apimachinery.pkg.apis.meta.v1.ManagedFieldsOperationType
+  scalar: string
+- name: io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta
+  map:
+    fields:
+    - name: annotations
+      type:
+        map:
+          elementType:
+            scalar: string
+    - name: creationTimestamp
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: deletionGracePeriodSeconds
+      type:
+        scalar: numeric
+    - name: deletionTimestamp
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: finalizers
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: associative
+    - name: generateName
+      type:
+        scalar: string
+    - name: generation
+      type:
+        scalar: numeric
+    - name: labels
+      type:
+        map:
+          elementType:
+            scalar: string
+    - name: managedFields
+      type:
+        list:
+          elementType:
+            namedType: io.k8s.apimachinery.pkg.apis.meta.v1.ManagedFieldsEntry
+          elementRelationship: atomic
+    - name: name
+      type:
+        scalar: string
+    - name: namespace
+      type:
+        scalar: string
+    - name: ownerReferences
+      type:
+        list:
+          elementType:
+            namedType: io.k8s.apimachinery.pkg.apis.meta.v1.OwnerReference
+          elementRelationship: associative
+          keys:
+          - uid
+    - name: resourceVersion
+      type:
+        scalar: string
+    - name: selfLink
+      type:
+        scalar: string
+    - name: uid
+      type:
+        namedType: io.k8s.apimachinery.pkg.types.UID
+- name: io.k8s.apimachinery.pkg.apis.meta.v1.OwnerReference
+  map:
+    fields:
+    - name: apiVersion
+      type:
+        scalar: string
+    - name: blockOwnerDeletion
+      type:
+        scalar: boolean
+    - name: controller
+      type:
+        scalar: boolean
+    - name: kind
+      type:
+        scalar: string
+    - name: name
+      type:
+        scalar: string
+    - name: uid
+      type:
+        namedType: io.k8s.apimachinery.pkg.types.UID
+    elementRelationship: atomic
+- name: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+  scalar: untyped
+- name: io.k8s.apimachinery.pkg.types.UID
+  scalar: string
 - name: __untyped_atomic_
   scalar: untyped
   list:
