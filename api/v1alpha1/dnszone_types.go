@@ -110,8 +110,9 @@ type DNSZoneSpec struct {
 	// +kubebuilder:validation:MaxItems=1000
 	Records []ZoneRecord `json:"records,omitempty"`
 
-	// recordsFrom are sources of further records. All are merged with records, in no particular order: the same name
-	// and type in two sources makes one record set with the values of both.
+	// recordsFrom are sources of further records. All are merged with records: the same name and type in two sources
+	// makes one record set with the values of both. Where records exclude one another, such as a CNAME beside other
+	// data, those of records stay, then those of the earlier entry here.
 	//
 	// +optional
 	// +listType=atomic
@@ -471,6 +472,15 @@ type DNSZoneStatus struct {
 	// +kubebuilder:validation:MaxItems=64
 	Datacenters []ZoneDatacenterStatus `json:"datacenters,omitempty"`
 
+	// sources counts the records that each source gave to the published version: spec.records, and the entries of
+	// recordsFrom as configmap/NAME/KEY. The guard compares with these counts.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=65
+	Sources []SourceStatus `json:"sources,omitempty"`
+
 	// findings are the mistakes in the zone's records: what was left out or changed, and why. The first 32.
 	//
 	// +optional
@@ -508,6 +518,22 @@ type PublishedVersion struct {
 	Digest string `json:"digest,omitempty"`
 
 	// records is the number of records in this version.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Records int32 `json:"records,omitempty"`
+}
+
+// SourceStatus is what one source of records gave to the published version.
+type SourceStatus struct {
+	// name is the source: spec.records, or the ConfigMap and key as configmap/NAME/KEY.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=520
+	Name string `json:"name,omitempty"`
+
+	// records is the number of records from the source.
 	//
 	// +optional
 	// +kubebuilder:validation:Minimum=0

@@ -204,6 +204,14 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: records
       type:
         scalar: numeric
+    - name: sources
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.SourceStatus
+          elementRelationship: associative
+          keys:
+          - name
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Datacenter
   map:
     fields:
@@ -785,6 +793,15 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: zones
       type:
         scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.SourceStatus
+  map:
+    fields:
+    - name: name
+      type:
+        scalar: string
+    - name: records
+      type:
+        scalar: numeric
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Steering
   map:
     fields:

@@ -32,6 +32,9 @@ type DNSZoneStatusApplyConfiguration struct {
 	NameServers []string `json:"nameServers,omitempty"`
 	// datacenters says for each chosen datacenter how many of its servers are current.
 	Datacenters []ZoneDatacenterStatusApplyConfiguration `json:"datacenters,omitempty"`
+	// sources counts the records that each source gave to the published version: spec.records, and the entries of
+	// recordsFrom as configmap/NAME/KEY. The guard compares with these counts.
+	Sources []SourceStatusApplyConfiguration `json:"sources,omitempty"`
 	// findings are the mistakes in the zone's records: what was left out or changed, and why. The first 32.
 	Findings []FindingApplyConfiguration `json:"findings,omitempty"`
 	// findingsTotal is the number of all findings.
@@ -124,6 +127,19 @@ func (b *DNSZoneStatusApplyConfiguration) WithDatacenters(values ...*ZoneDatacen
 			panic("nil value passed to WithDatacenters")
 		}
 		b.Datacenters = append(b.Datacenters, *values[i])
+	}
+	return b
+}
+
+// WithSources adds the given value to the Sources field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the Sources field.
+func (b *DNSZoneStatusApplyConfiguration) WithSources(values ...*SourceStatusApplyConfiguration) *DNSZoneStatusApplyConfiguration {
+	for i := range values {
+		if values[i] == nil {
+			panic("nil value passed to WithSources")
+		}
+		b.Sources = append(b.Sources, *values[i])
 	}
 	return b
 }
