@@ -15,7 +15,7 @@ TOOLS := bin/tools
 SOURCES := . hack/tools
 MODULES := $(SOURCES) hack/tools/lint hack/k8s
 # What generate and manifests write.
-GENERATED := api config/crd config/rbac/role.yaml dnsserver/control/controlpb
+GENERATED := api config/crd/bases config/rbac/role.yaml dnsserver/control/controlpb
 
 # Recipes that need a control plane or Debian's DNS tools start with this. Both folders are filled on first use.
 define environment
@@ -59,8 +59,8 @@ generate-proto: go-check $(TOOLS)/.generators
 	$(TOOLS)/protogen -plugin $(TOOLS)/protoc-gen-go -plugin $(TOOLS)/protoc-gen-go-grpc $(wildcard dnsserver/control/controlpb/*.proto)
 
 .PHONY: manifests
-manifests: go-check $(TOOLS)/.generators ## CRDs into config/crd, RBAC of the controllers' markers into config/rbac.
-	$(TOOLS)/controller-gen crd paths=./api/... output:crd:dir=config/crd
+manifests: go-check $(TOOLS)/.generators ## CRDs into config/crd/bases, RBAC of the controllers' markers into config/rbac.
+	$(TOOLS)/controller-gen crd paths=./api/... output:crd:dir=config/crd/bases
 	$(TOOLS)/controller-gen rbac:roleName=fingerpost-manager paths=./controllers/... output:rbac:dir=config/rbac
 
 .PHONY: golden
