@@ -16,7 +16,7 @@ import (
 // +kubebuilder:printcolumn:name="Synced",type=string,JSONPath=`.status.synced`,description="Servers that serve the published version of all their zones, of those connected"
 // +kubebuilder:printcolumn:name="Vantage",type=string,JSONPath=`.status.vantage`,description="How the datacenter sees the others"
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
-// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 60 && self.metadata.name.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')",message="a Datacenter's name must be a DNS label of at most 60 characters (lower case letters, digits and -, no dots): its name servers are called ns-NAME",fieldPath=".metadata.name"
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 60 && self.metadata.name.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')",message="a Datacenter's name must be a DNS label of at most 60 characters (lower case letters, digits and -, no dots): its name servers are called ns-NAME"
 // +kubebuilder:validation:XValidation:rule="!has(self.spec.prefer) || !(self.metadata.name in self.spec.prefer)",message="prefer lists the next nearest datacenters: it must not have the datacenter itself",fieldPath=".spec.prefer"
 type Datacenter struct {
 	metav1.TypeMeta `json:",inline"`

@@ -90,14 +90,14 @@ type DNSZoneSpec struct {
 	// everywhere only after the TTL of the old one.
 	//
 	// +optional
-	// +kubebuilder:default={}
+	// +kubebuilder:default={default: "60s", negative: "30s", infrastructure: "24h", min: "0s", max: "168h"}
 	TTL ZoneTTL `json:"ttl,omitzero"`
 
 	// soa has the fields of the zone's SOA record that its owner may choose. The rest of it, and the NS records of the
 	// zone, are made by the operator.
 	//
 	// +optional
-	// +kubebuilder:default={}
+	// +kubebuilder:default={refresh: "1h", retry: "15m", expire: "336h"}
 	SOA ZoneSOA `json:"soa,omitzero"`
 
 	// records are the zone's records, one entry for each name and type, at most 1,000 entries. More, or whole zone
@@ -144,13 +144,16 @@ type DNSZoneSpec struct {
 	Guard ZoneGuard `json:"guard,omitzero"`
 }
 
+// The rules of ZoneTTL, ZoneSOA and HealthProbeSpec that compare durations let malformed ones pass: their own rule speaks.
+
 // ZoneTTL has the times to live of a zone, in whole seconds, such as 30s, 5m or 24h.
 //
-// +kubebuilder:validation:XValidation:rule="duration(self.min) <= duration(self.max)",message="min must not be above max",fieldPath=".min"
-// +kubebuilder:validation:XValidation:rule="duration(self.min) <= duration(self.default) && duration(self.default) <= duration(self.max)",message="default must be between min and max",fieldPath=".default"
-// +kubebuilder:validation:XValidation:rule="!has(self.classes) || self.classes.all(c, duration(self.min) <= duration(c.ttl) && duration(c.ttl) <= duration(self.max))",message="the ttl of every class must be between min and max",fieldPath=".classes"
+// +kubebuilder:validation:XValidation:rule="[self.min, self.max].exists(d, !d.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$')) || duration(self.min) <= duration(self.max)",message="min must not be above max",fieldPath=".min"
+// +kubebuilder:validation:XValidation:rule="[self.min, self.default, self.max].exists(d, !d.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$')) || (duration(self.min) <= duration(self.default) && duration(self.default) <= duration(self.max))",message="default must be between min and max",fieldPath=".default"
+// +kubebuilder:validation:XValidation:rule="!has(self.classes) || self.classes.all(c, [self.min, c.ttl, self.max].exists(d, !d.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$')) || (duration(self.min) <= duration(c.ttl) && duration(c.ttl) <= duration(self.max)))",message="the ttl of every class must be between min and max",fieldPath=".classes"
 type ZoneTTL struct {
 	// default is the TTL of records that have none of their own. In zone files of recordsFrom a $TTL goes before it.
+	// Default: 60s.
 	//
 	// +optional
 	// +kubebuilder:default="60s"
@@ -159,6 +162,7 @@ type ZoneTTL struct {
 
 	// negative is how long resolvers may remember that a name or type does not exist (RFC 2308): the MINIMUM field and
 	// the TTL of the SOA. A new name can stay invisible for this long to clients that asked for it before.
+	// Default: 30s.
 	//
 	// +optional
 	// +kubebuilder:default="30s"
@@ -167,14 +171,14 @@ type ZoneTTL struct {
 
 	// infrastructure is the TTL of what the operator makes: the zone's NS records and the addresses of its name
 	// servers, here and in the parent. They change rarely; a long TTL lets resolvers work while a parent can't be
-	// reached.
+	// reached. Default: 24h.
 	//
 	// +optional
 	// +kubebuilder:default="24h"
 	// +kubebuilder:validation:XValidation:rule="!self.contains('ms')",message="a TTL is a whole number of seconds: write 30s, 5m or 24h, without milliseconds"
 	Infrastructure Duration `json:"infrastructure,omitempty"`
 
-	// min is the lowest TTL of the records in this zone; lower ones are served with min.
+	// min is the lowest TTL of the records in this zone; lower ones are served with min. Default: 0s.
 	//
 	// +optional
 	// +kubebuilder:default="0s"
@@ -217,7 +221,7 @@ type TTLClass struct {
 // ZoneSOA has the fields of the SOA record (RFC 1035 §3.3.13) that are the owner's to choose. The primary name server is
 // the zone's first, the serial counts by itself, and MINIMUM is ttl.negative.
 //
-// +kubebuilder:validation:XValidation:rule="duration(self.expire) > duration(self.refresh) + duration(self.retry)",message="expire must be above refresh plus retry, else a secondary would drop the zone before its first retry",fieldPath=".expire"
+// +kubebuilder:validation:XValidation:rule="[self.refresh, self.retry, self.expire].exists(d, !d.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$')) || duration(self.expire) > duration(self.refresh) + duration(self.retry)",message="expire must be above refresh plus retry, else a secondary would drop the zone before its first retry",fieldPath=".expire"
 type ZoneSOA struct {
 	// contact is the mailbox of the person responsible for the zone: a mail address such as dns@bank.example, or the
 	// form of the SOA record, such as dns.bank.example. Default: hostmaster.ZONE.
@@ -275,9 +279,9 @@ type RecordType string
 //
 // +kubebuilder:validation:XValidation:rule="self.name != '@' || self.type != 'NS'",message="the operator owns the NS records of the zone itself; to delegate a name below it to other servers, give that name",fieldPath=".type"
 // +kubebuilder:validation:XValidation:rule="self.name != '@' || self.type != 'CNAME'",message="a CNAME can't stand at @, beside the SOA and NS of the zone: use A, AAAA or HTTPS records",fieldPath=".type"
-// +kubebuilder:validation:XValidation:rule="!(self.type in ['CNAME','DNAME']) || self.values.size() == 1",message="a CNAME or DNAME has exactly one value",fieldPath=".values"
-// +kubebuilder:validation:XValidation:rule="self.type != 'A' || [0, 1, 2].all(i, i >= self.values.size() || (isIP(self.values[i]) && ip(self.values[i]).family() == 4))",message="the values of an A record are IPv4 addresses, such as 10.1.0.25",fieldPath=".values"
-// +kubebuilder:validation:XValidation:rule="self.type != 'AAAA' || [0, 1, 2].all(i, i >= self.values.size() || (isIP(self.values[i]) && ip(self.values[i]).family() == 6))",message="the values of an AAAA record are IPv6 addresses, such as 2001:db8::25",fieldPath=".values"
+// +kubebuilder:validation:XValidation:rule="!(self.type in ['CNAME','DNAME']) || self.values.size() == 1",message="a CNAME or DNAME has exactly one value",messageExpression="self.name + ': a CNAME or DNAME has exactly one value'",fieldPath=".values"
+// +kubebuilder:validation:XValidation:rule="self.type != 'A' || [0, 1, 2].all(i, i >= self.values.size() || (isIP(self.values[i]) && ip(self.values[i]).family() == 4))",message="the values of an A record are IPv4 addresses, such as 10.1.0.25",messageExpression="self.name + ': the values of an A record are IPv4 addresses, such as 10.1.0.25'",fieldPath=".values"
+// +kubebuilder:validation:XValidation:rule="self.type != 'AAAA' || [0, 1, 2].all(i, i >= self.values.size() || (isIP(self.values[i]) && ip(self.values[i]).family() == 6))",message="the values of an AAAA record are IPv6 addresses, such as 2001:db8::25",messageExpression="self.name + ': the values of an AAAA record are IPv6 addresses, such as 2001:db8::25'",fieldPath=".values"
 type ZoneRecord struct {
 	// name is the owner of the records: relative to the zone, e.g. mail or _ldap._tcp; "@" for the zone itself; "*" or
 	// "*.office" for a wildcard; or absolute with a dot at the end, e.g. mail.pay.bank.

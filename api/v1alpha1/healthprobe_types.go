@@ -61,7 +61,7 @@ const ProbeHTTPS ProbeType = "HTTPS"
 // HealthProbeSpec is a probe as its owner wants it.
 //
 // +kubebuilder:validation:XValidation:rule="(self.type == 'HTTPS') == has(self.https)",message="https is required when type is HTTPS, and must be left out otherwise",fieldPath=".https"
-// +kubebuilder:validation:XValidation:rule="duration(self.timeout) < duration(self.interval)",message="timeout must be below interval",fieldPath=".timeout"
+// +kubebuilder:validation:XValidation:rule="[self.interval, self.timeout].exists(d, !d.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$')) || duration(self.timeout) < duration(self.interval)",message="timeout must be below interval",fieldPath=".timeout"
 type HealthProbeSpec struct {
 	// type is the kind of probe: HTTPS. The field named like it has its settings.
 	//
@@ -77,14 +77,14 @@ type HealthProbeSpec struct {
 	//
 	// +optional
 	// +kubebuilder:default="10s"
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('1h')",message="interval must be between 1s and 1h"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$') || (duration(self) >= duration('1s') && duration(self) <= duration('1h'))",message="interval must be between 1s and 1h"
 	Interval Duration `json:"interval,omitempty"`
 
 	// timeout is how long a probe may take; it must be below interval. Default: 2s.
 	//
 	// +optional
 	// +kubebuilder:default="2s"
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1ms')",message="timeout must be 1ms or more"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$') || duration(self) >= duration('1ms')",message="timeout must be 1ms or more"
 	Timeout Duration `json:"timeout,omitempty"`
 
 	// failureThreshold is how many probes in a row must fail until a target is down, 1 to 100. Default: 3.

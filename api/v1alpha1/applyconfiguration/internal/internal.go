@@ -147,11 +147,19 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: soa
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ZoneSOA
-      default: {}
+      default:
+        expire: 336h
+        refresh: 1h
+        retry: 15m
     - name: ttl
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ZoneTTL
-      default: {}
+      default:
+        default: 60s
+        infrastructure: 24h
+        max: 168h
+        min: 0s
+        negative: 30s
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DNSZoneStatus
   map:
     fields:

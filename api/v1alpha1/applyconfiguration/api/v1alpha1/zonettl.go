@@ -9,18 +9,21 @@ import (
 // ZoneTTLApplyConfiguration represents a declarative configuration of the ZoneTTL type for use
 // with apply.
 //
+// The rules of ZoneTTL, ZoneSOA and HealthProbeSpec that compare durations let malformed ones pass: their own rule speaks.
 // ZoneTTL has the times to live of a zone, in whole seconds, such as 30s, 5m or 24h.
 type ZoneTTLApplyConfiguration struct {
 	// default is the TTL of records that have none of their own. In zone files of recordsFrom a $TTL goes before it.
+	// Default: 60s.
 	Default *apiv1alpha1.Duration `json:"default,omitempty"`
 	// negative is how long resolvers may remember that a name or type does not exist (RFC 2308): the MINIMUM field and
 	// the TTL of the SOA. A new name can stay invisible for this long to clients that asked for it before.
+	// Default: 30s.
 	Negative *apiv1alpha1.Duration `json:"negative,omitempty"`
 	// infrastructure is the TTL of what the operator makes: the zone's NS records and the addresses of its name
 	// servers, here and in the parent. They change rarely; a long TTL lets resolvers work while a parent can't be
-	// reached.
+	// reached. Default: 24h.
 	Infrastructure *apiv1alpha1.Duration `json:"infrastructure,omitempty"`
-	// min is the lowest TTL of the records in this zone; lower ones are served with min.
+	// min is the lowest TTL of the records in this zone; lower ones are served with min. Default: 0s.
 	Min *apiv1alpha1.Duration `json:"min,omitempty"`
 	// max is the highest TTL of the records in this zone; higher ones are served with max. Default: 168h, a week.
 	Max *apiv1alpha1.Duration `json:"max,omitempty"`
