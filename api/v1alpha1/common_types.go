@@ -93,7 +93,7 @@ type DatacenterSelection struct {
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=64
-	Names []DatacenterName `json:"names,omitempty"`
+	Names []DatacenterName `json:"names,omitzero"`
 }
 
 // RecordTTL is the TTL of a record: by the name of one of the zone's classes, or as a value. Exactly one of the two.

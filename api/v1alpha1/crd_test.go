@@ -11,8 +11,8 @@ import (
 	"text/tabwriter"
 
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
-	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/validation"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/validation"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/cel"
 	"k8s.io/apimachinery/pkg/util/version"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
@@ -137,4 +137,84 @@ func costs(t *testing.T, path string, schema *apiextensions.JSONSchemaProps, ctx
 		all = append(all, costs(t, path+"{}", p, ctx.ChildAdditionalPropertiesContext(p))...)
 	}
 	return all
+}
+
+// TestCRDsAreSmall: a CRD above 256 KiB can't be applied by kubectl without --server-side.
+func TestCRDsAreSmall(t *testing.T) {
+	for kind, crd := range crds(t) {
+		text, err := yaml.Marshal(crd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(text) >= 200<<10 {
+			t.Errorf("the CRD of %s has %d KiB, over 200", kind, len(text)>>10)
+		}
+		t.Logf("%s: %d KiB", kind, len(text)>>10)
+	}
+}
+
+// TestSchemas holds rules of the design for every field of every kind: it is explained, with its default and its choices; every list and
+// string has a limit and every list says how it is merged; there are no fractions and no maps.
+func TestSchemas(t *testing.T) {
+	for kind, crd := range crds(t) {
+		t.Run(kind, func(t *testing.T) {
+			root := crd.Spec.Versions[0].Schema.OpenAPIV3Schema
+			if root.Description == "" {
+				t.Error("the kind has no description")
+			}
+			for _, part := range []string{"spec", "status"} {
+				p := root.Properties[part]
+				checkSchema(t, part, &p)
+			}
+		})
+	}
+}
+
+func checkSchema(t *testing.T, path string, s *apiextensionsv1.JSONSchemaProps) {
+	t.Helper()
+	if !strings.HasSuffix(path, "[]") && s.Description == "" {
+		t.Errorf("%s has no description", path)
+	}
+	description := strings.Join(strings.Fields(s.Description), " ")
+	if s.Default != nil {
+		if d := strings.Trim(string(s.Default.Raw), `"`); !strings.ContainsAny(d, "{[") && !strings.Contains(description, "Default: "+d) {
+			t.Errorf("%s: the description does not say `Default: %s`", path, d)
+		}
+	}
+	for _, choice := range s.Enum {
+		if c := strings.Trim(string(choice.Raw), `"`); !strings.Contains(description, c) {
+			t.Errorf("%s: the description does not explain %s", path, c)
+		}
+	}
+	switch s.Type {
+	case "string":
+		if s.MaxLength == nil && len(s.Enum) == 0 && s.Format != "date-time" {
+			t.Errorf("%s: a string without a limit", path)
+		}
+	case "integer":
+		if s.Minimum == nil {
+			t.Errorf("%s: an integer without a lowest value", path)
+		}
+	case "array":
+		if s.MaxItems == nil {
+			t.Errorf("%s: a list without a limit", path)
+		}
+		if s.XListType == nil {
+			t.Errorf("%s: a list that does not say how it is merged", path)
+		}
+		checkSchema(t, path+"[]", s.Items.Schema)
+	case "object":
+		if s.AdditionalProperties != nil {
+			t.Errorf("%s: a map", path)
+		}
+	default:
+		t.Errorf("%s: type %s", path, s.Type)
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Properties)) {
+		if name == "selector" || name == "conditions" {
+			continue // of Kubernetes
+		}
+		p := s.Properties[name]
+		checkSchema(t, path+"."+name, &p)
+	}
 }

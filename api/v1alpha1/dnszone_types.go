@@ -111,8 +111,7 @@ type DNSZoneSpec struct {
 	Records []ZoneRecord `json:"records,omitempty"`
 
 	// recordsFrom are sources of further records. All are merged with records: the same name and type in two sources
-	// makes one record set with the values of both. Where records exclude one another, such as a CNAME beside other
-	// data, those of records stay, then those of the earlier entry here.
+	// makes one record set with the values of both. A CNAME yields to other data at its name.
 	//
 	// +optional
 	// +listType=atomic
@@ -135,7 +134,7 @@ type DNSZoneSpec struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
 	// +kubebuilder:default={{namespaces: {from: "Same"}, hosts: {"*"}}}
-	AllowedRecords []AllowedRecords `json:"allowedRecords"`
+	AllowedRecords []AllowedRecords `json:"allowedRecords,omitzero"`
 
 	// guard holds back updates that would remove many records at once, until somebody approves them.
 	//

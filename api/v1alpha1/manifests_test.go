@@ -191,24 +191,34 @@ func keptAsWritten(t *testing.T, c client.Client, m manifest, ns string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		object, ok := typed.(client.Object)
+		kept, ok := typed.(client.Object)
 		if !ok {
 			t.Fatalf("%T is not an object", typed)
 		}
-		if err := c.Get(t.Context(), client.ObjectKeyFromObject(o), object); err != nil {
+		if err := c.Get(t.Context(), client.ObjectKeyFromObject(o), kept); err != nil {
 			t.Fatal(err)
 		}
-		if lost := missing("", written.Object["spec"], asMap(t, object)["spec"]); len(lost) > 0 {
+		if lost := missing("", written.Object["spec"], asMap(t, kept)["spec"]); len(lost) > 0 {
 			t.Errorf("%s %s: not as written: %s", o.GetKind(), o.GetName(), strings.Join(lost, "; "))
 		}
-		generation, before := object.GetGeneration(), asMap(t, object)["spec"]
-		if err := c.Update(t.Context(), object); err != nil {
+		generation, before := kept.GetGeneration(), asMap(t, kept)["spec"]
+		if err := c.Update(t.Context(), kept); err != nil {
 			t.Fatalf("writing %s %s back: %v", o.GetKind(), o.GetName(), err)
 		}
-		if diff := cmp.Diff(before, asMap(t, object)["spec"]); diff != "" || object.GetGeneration() != generation {
-			t.Errorf("%s %s: reading and writing back makes generation %d of %d:\n%s", o.GetKind(), o.GetName(), object.GetGeneration(), generation, diff)
+		if diff := cmp.Diff(before, asMap(t, kept)["spec"]); diff != "" || kept.GetGeneration() != generation {
+			t.Errorf("%s %s: reading and writing back makes generation %d of %d:\n%s", o.GetKind(), o.GetName(), kept.GetGeneration(), generation, diff)
 		}
 	}
+}
+
+// object returns the object in a JSON text.
+func object(t *testing.T, text string) *unstructured.Unstructured {
+	t.Helper()
+	o := &unstructured.Unstructured{}
+	if err := o.UnmarshalJSON([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	return o
 }
 
 func asMap(t *testing.T, o runtime.Object) map[string]any {
