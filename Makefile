@@ -17,10 +17,10 @@ MODULES := $(SOURCES) hack/tools/lint hack/k8s
 # What generate and manifests write.
 GENERATED := api config/crd/bases config/rbac/role.yaml dnsserver/control/controlpb
 
-# Recipes that need a control plane or Debian's DNS tools start with this. Both folders are filled on first use.
+# Recipes that need a control plane, or DNS tools, start with this. What is missing is fetched on first use.
 define environment
 KUBEBUILDER_ASSETS=$$(go run ./hack/controlplane/cmd assets); export KUBEBUILDER_ASSETS; \
-debian=$$(hack/deps); export PATH="$$debian:$$PATH";
+PATH=$$(hack/deps); export PATH;
 endef
 
 .PHONY: help
@@ -99,6 +99,7 @@ verify: go-check ## Generated files are those of the sources; formatted, vetted 
 	sums >"$$before"; $(MAKE) --no-print-directory generate manifests; \
 	diff "$$before" <(sums) || { echo "the files above were out of date and are now regenerated: review and commit them" >&2; exit 1; }
 	@unformatted=$$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l); [[ -z $$unformatted ]] || { echo "not formatted (run gofmt -w):" $$unformatted >&2; exit 1; }
+	@kubernetes=$$(go list -deps ./cmd/dnsserver | grep -E '^(k8s|sigs\.k8s)\.io/' || true); [[ -z $$kubernetes ]] || { echo "dnsserver links Kubernetes:" $$kubernetes >&2; exit 1; }
 	@for m in $(SOURCES); do (set -x; go -C "$$m" vet ./...); done
 	@for m in $(MODULES); do (set -x; go -C "$$m" mod tidy -diff); done
 

@@ -260,7 +260,9 @@ func release(t *testing.T, version string, programs ...string) (index string) {
 	mux.HandleFunc("/index.yaml", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, "releases:\n  %s:\n    %s:\n      hash: %x\n      selfLink: %s/archive\n", version, name, sha512.Sum512(archive.Bytes()), server.URL)
 	})
-	mux.HandleFunc("/archive", func(w http.ResponseWriter, _ *http.Request) { w.Write(archive.Bytes()) })
+	mux.HandleFunc("/archive", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write(archive.Bytes()) // a client that is gone has its own error
+	})
 	return server.URL + "/index.yaml"
 }
 

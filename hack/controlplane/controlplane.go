@@ -68,7 +68,10 @@ func Start(ctx context.Context, options Options) (_ *ControlPlane, err error) {
 	if err := c.startEtcd(); err != nil {
 		return nil, err
 	}
-	return c, c.StartAPIServer(ctx)
+	if err := c.StartAPIServer(ctx); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // prepare fills dir, and settles addresses and identities.

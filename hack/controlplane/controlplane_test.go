@@ -198,7 +198,7 @@ func TestNothingOutlivesAKilledParent(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer unix.Close(fd)
+		t.Cleanup(func() { unix.Close(fd) })
 		children = append(children, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
 	}
 	if err := parent.Process.Kill(); err != nil {

@@ -17,9 +17,10 @@ func hold(addr netip.Addr) (held netip.AddrPort, release func(), err error) {
 			err = fmt.Errorf("taking a free port of %v: %w", addr, err)
 		}
 	}()
-	family, at := unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{})
+	var family int
+	var at unix.Sockaddr
 	if addr.Is4() {
-		at = &unix.SockaddrInet4{Addr: addr.As4()}
+		family, at = unix.AF_INET, &unix.SockaddrInet4{Addr: addr.As4()}
 	} else {
 		family, at = unix.AF_INET6, &unix.SockaddrInet6{Addr: addr.As16()}
 	}
