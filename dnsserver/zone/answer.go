@@ -1,0 +1,352 @@
+package zone
+
+import (
+	"bytes"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// maxLinks bounds the CNAME records in one answer, synthesised ones included. A client
+// goes on from the last target itself.
+const maxLinks = 16
+
+// Scratch is the memory that answering takes. Each worker has its own and uses it again for
+// every query; the zero value is ready.
+type Scratch struct {
+	query   query
+	message message
+	rcode   uint16
+
+	wild   [2*MaxName + 2]byte     // key of a wildcard
+	dnames [maxLinks]*Node         // whose DNAME the answer has, of each link of the chain; nil for a CNAME
+	seen   [maxLinks][MaxName]byte // names of the chain before the present one, in wire form
+	alias  [MaxName]byte           // the next name of the chain, in wire form
+	server dissected               // a name server whose addresses are looked up
+}
+
+// Rcode returns the response code, extended ones included (RFC 6891 §6.1.3), of the last
+// reply made in s.
+func (s *Scratch) Rcode() uint16 { return s.rcode }
+
+// Answer replies to message and returns the reply, or nil where nothing is owed because the
+// message is no query.
+//
+// dst lends its memory from its start to its capacity; its length does not matter. MaxUDP
+// octets, over TCP MaxMessage, hold every reply; less truncates replies earlier, and may not
+// be less than MaxUDP. Message and dst may be the same memory if both start at the same
+// octet. The reply is valid until dst is used again.
+//
+// Client is the address that the query came from; static zones do not look at it.
+//
+// What is answered is what NSD, Knot DNS and BIND answer. Where they differ:
+//   - A chain of CNAME and DNAME does not leave the zone of the question, as with Knot and
+//     BIND: what a zone answers depends on nothing else. It ends after maxLinks records or
+//     where it closes to a loop, with NOERROR.
+//   - ANY gets one RRset of the name, over TCP too (RFC 8482 §4.1), as with NSD and Knot.
+//   - Class ANY gets the records of IN without AA, as with NSD (RFC 1035 §6.2).
+//   - The DS RRset of a cut comes with its referral if DO is set, also in zones that are not
+//     signed (RFC 4035 §3.1.4): none of the three does.
+//   - Positive answers carry no authority section and no additional data, but the addresses
+//     of the apex NS (priming, RFC 9609 §4.2).
+//   - CD is copied (RFC 4035 §3.1.6) as with BIND.
+func (v *View) Answer(s *Scratch, dst, message []byte, client netip.Addr, over Transport) []byte {
+	q, m := &s.query, &s.message
+	found := q.parse(message)
+	if found == silence {
+		return nil
+	}
+	limit := MaxMessage
+	if over == UDP {
+		limit = classicUDP
+		if q.edns {
+			limit = min(max(q.size, classicUDP), MaxUDP)
+		}
+	}
+	m.begin(dst, min(limit, cap(dst)), q, message)
+	s.rcode = RcodeSuccess
+	authoritative, ede := false, edeNone
+	switch {
+	case found == notImplemented:
+		s.rcode = RcodeNotImp
+	case found == malformed:
+		s.rcode = RcodeFormErr
+	case q.tsig.present:
+		s.rcode = RcodeNotAuth
+	case q.edns && q.version > 0:
+		s.rcode = RcodeBadVers
+	case q.qclass != classIN && q.qclass != classANY, q.qtype == TypeAXFR, q.qtype == TypeIXFR:
+		s.rcode = RcodeRefused
+	default:
+		zones := v.zones.Load()
+		if zones == nil {
+			s.rcode, ede = RcodeServFail, edeNotReady
+			break
+		}
+		z, child := zones.authority(&q.name, q.qtype)
+		if z == nil {
+			s.rcode, ede = RcodeRefused, edeNotAuthoritative
+			break
+		}
+		authoritative = s.resolve(z)
+		if child && s.rcode == RcodeNXDomain {
+			s.rcode = RcodeSuccess // it exists here, whether or not the parent delegates it
+		}
+		authoritative = authoritative && q.qclass == classIN
+	}
+	return m.finish(q, s.rcode, authoritative, ede)
+}
+
+// resolve answers the question from z into the message, RFC 1034 §4.3.2, and follows
+// aliases as long as they stay in z. It sets s.rcode and returns the AA bit.
+func (s *Scratch) resolve(z *Served) (authoritative bool) {
+	q, m := &s.query, &s.message
+	name := &q.name // of the question, then of each target
+	for links := 0; ; links++ {
+		f := z.find(name, q.qtype, &s.wild)
+		size := 0 // of the target in s.alias
+		switch f.what {
+		case atCut:
+			s.referral(z, name.suffix(f.depth), f)
+			return links > 0 // AA is about the first owner of the answer, RFC 1035 §4.1.1
+		case missing:
+			s.rcode = RcodeNXDomain // of the last name of the chain, RFC 6604 §2.1
+			s.negative(z)
+			return true
+		case belowAlias:
+			dname := f.node.RRset(TypeDNAME)
+			s.dnames[links] = f.node
+			if !slices.Contains(s.dnames[:links], f.node) && !m.need(m.put(name.suffix(f.depth), dname, dname.TTL)) {
+				return true
+			}
+			if size = substitute(&s.alias, name, f.depth, dname); size == 0 {
+				s.rcode = RcodeYXDomain // RFC 6672 §2.2
+				return true
+			}
+			if !m.need(m.putCNAME(name.name(), dname.TTL, s.alias[:size])) {
+				return true
+			}
+		case exists:
+			set := z.choose(f.node, q.qtype)
+			if set.Empty() {
+				s.negative(z)
+				return true
+			}
+			if !m.need(m.put(name.name(), set, set.TTL)) {
+				return true
+			}
+			if set.Type != TypeCNAME {
+				if set.Type == TypeNS && f.node == z.apex {
+					s.addresses(z, set, "")
+				}
+				return true
+			}
+			s.dnames[links] = nil
+			size = copy(s.alias[:], set.firstRData())
+		}
+		if q.qtype == TypeCNAME || q.qtype == TypeANY || !s.follow(z, name, s.alias[:size], links) {
+			return true
+		}
+	}
+}
+
+// follow makes name the target of an alias, the links-th of the chain, counted from 0. It
+// reports false where the chain ends: outside z, in a loop, at the bound.
+func (s *Scratch) follow(z *Served, name *dissected, target []byte, links int) bool {
+	if links == maxLinks-1 {
+		return false
+	}
+	copy(s.seen[links][:], name.name())
+	if !name.read(target) || !name.within(z.Apex(), z.labels) {
+		return false
+	}
+	for i := range links + 1 {
+		if bytes.HasPrefix(s.seen[i][:], name.name()) {
+			return false
+		}
+	}
+	return true
+}
+
+// substitute writes the name under a DNAME owner, its last depth labels replaced by the
+// DNAME's target, to dst and returns its size; 0 if that makes no name, as one too long.
+func substitute(dst *[MaxName]byte, name *dissected, depth int, dname RRset) int {
+	kept := name.start[name.labels-depth]
+	target := dname.firstRData()
+	if int(kept)+len(target) > MaxName || wellFormedName(target) != len(target) {
+		return 0
+	}
+	size := copy(dst[:], name.wire[:kept])
+	return size + copy(dst[size:], target)
+}
+
+// negative appends the SOA of NXDOMAIN and NODATA (RFC 2308 §2).
+func (s *Scratch) negative(z *Served) {
+	m := &s.message
+	m.section = sectionAuthority
+	m.need(m.put(s.query.name.suffix(z.labels), z.soa, z.negative))
+}
+
+// referral answers with the delegation at the cut of the given name (RFC 1034 §4.3.2 step
+// 3b): its NS, its DS if the client knows DNSSEC, and the name servers' addresses.
+func (s *Scratch) referral(z *Served, cut []byte, f found) {
+	m := &s.message
+	m.section = sectionAuthority
+	ns, ds := f.node.RRset(TypeNS), f.node.RRset(TypeDS)
+	if !m.need(m.put(cut, ns, ns.TTL)) {
+		return
+	}
+	if s.query.do && !ds.Empty() && !m.need(m.put(cut, ds, ds.TTL)) {
+		return
+	}
+	s.addresses(z, ns, f.node.Owner)
+}
+
+// addresses appends what z has of A and AAAA of the servers that ns names, below zone cuts
+// too. With a cut those of servers below it must all fit, or the reply is truncated
+// (RFC 9471 §3.1). The others are left out where there is no room, unless nothing else
+// leads to the cut (§3.2).
+func (s *Scratch) addresses(z *Served, ns RRset, cut Name) {
+	m := &s.message
+	m.section = sectionAdditional
+	cutLabels := cut.Labels()
+	put, omitted := false, false
+	for _, inDomain := range []bool{true, false} {
+		for rest := ns.rdata; rest != ""; {
+			var server string
+			server, rest = next(rest)
+			if !s.server.readString(server) || !s.server.within(z.Apex(), z.labels) ||
+				inDomain != (cut != "" && s.server.within(cut, cutLabels)) {
+				continue
+			}
+			match, _, _ := z.content.search(s.server.wholeKey())
+			if match == nil {
+				continue
+			}
+			for _, typ := range [...]uint16{TypeA, TypeAAAA} {
+				set := match.node.RRset(typ)
+				switch {
+				case set.Empty():
+				case m.put(s.server.name(), set, set.TTL):
+					put = true
+				case inDomain:
+					m.truncated = true
+					return
+				default:
+					omitted = true
+				}
+			}
+		}
+	}
+	if cut != "" && omitted && !put {
+		m.truncated = true
+	}
+}
+
+// choose returns the RRset that answers qtype at a node, the empty one for NODATA. A CNAME
+// answers every type.
+func (z *Served) choose(node *Node, qtype uint16) RRset {
+	if node == nil {
+		return RRset{}
+	}
+	for _, set := range node.RRsets {
+		if set.Type == qtype || set.Type == TypeCNAME || qtype == TypeANY {
+			if set.Type == TypeSOA && node == z.apex {
+				return z.soa
+			}
+			return set
+		}
+	}
+	return RRset{}
+}
+
+// outcome is what a name is to a zone.
+type outcome uint8
+
+const (
+	missing    outcome = iota // no such name
+	exists                    // node has its records or, from a wildcard, those it is given; nil for an empty non-terminal
+	atCut                     // at or below the zone cut at node
+	belowAlias                // below the DNAME at node
+)
+
+type found struct {
+	what  outcome
+	node  *Node
+	depth int // labels of the cut or the DNAME's owner
+}
+
+// find looks up a name of the zone: RFC 1034 §4.3.2 step 3 with RFC 4592 and RFC 6672. At a
+// zone cut DS is the parent's own, RFC 4035 §3.1.4.1. wild lends memory.
+func (z *Served) find(name *dissected, qtype uint16, wild *[2*MaxName + 2]byte) found {
+	match, before, after := z.content.search(name.wholeKey())
+	encloser := name.labels
+	if match == nil {
+		encloser = max(name.shared(before), name.shared(after), z.labels)
+	}
+	if z.labels < name.labels && z.apex.Has(TypeDNAME) {
+		return found{belowAlias, z.apex, z.labels}
+	}
+	for depth := z.labels + 1; depth <= encloser; depth++ {
+		e := match
+		if depth < name.labels {
+			e, _, _ = z.content.search(name.ancestorKey(depth))
+		}
+		switch {
+		case e == nil:
+		case e.node.Has(TypeNS) && (depth < name.labels || qtype != TypeDS):
+			return found{atCut, &e.node, depth}
+		case e.node.Has(TypeDNAME) && depth < name.labels:
+			return found{belowAlias, &e.node, depth}
+		}
+	}
+	switch {
+	case match != nil:
+		return found{what: exists, node: &match.node}
+	case encloser == name.labels:
+		return found{what: exists}
+	}
+	// The source of synthesis is the "*" below the closest encloser, RFC 4592 §3.3.1.
+	key := append(wild[:0], name.ancestorKey(encloser)...)
+	key = append(key, '*', 0)
+	match, _, after = z.content.search(key)
+	switch {
+	case match != nil:
+		return found{what: exists, node: &match.node}
+	case after != nil && strings.HasPrefix(after.key, string(key)):
+		return found{what: exists} // "*" is an empty non-terminal
+	}
+	return found{what: missing}
+}
+
+// search returns the entry at key, or if there is none the entries before and after its
+// place, nil at the ends.
+func (c *Content) search(key []byte) (match, before, after *entry) {
+	for t := c.root; t != nil; {
+		switch {
+		case string(key) == t.key:
+			return t.entry, nil, nil
+		case string(key) < t.key:
+			after, t = t.entry, t.left
+		default:
+			before, t = t.entry, t.right
+		}
+	}
+	return nil, before, after
+}
+
+// shared counts the labels that n and the owner of e have in common, from the root on.
+func (n *dissected) shared(e *entry) int {
+	if e == nil {
+		return 0
+	}
+	size := 0
+	for size < len(e.key) && size < int(n.end[n.labels]) && e.key[size] == n.key[size] {
+		size++
+	}
+	depth := n.labels
+	for int(n.end[depth]) > size {
+		depth--
+	}
+	return depth
+}

@@ -1,0 +1,308 @@
+package zone
+
+import "encoding/binary"
+
+// message writes a reply: the question as it came, RRsets whole or not at all, and the OPT
+// and TSIG records for which room is kept.
+type message struct {
+	b     []byte // the reply's memory; what is written is b[:n]
+	n     int
+	limit int // RRsets end here
+	kept  int // octets kept behind limit for OPT and TSIG
+
+	section   int // index into counts of where RRsets go
+	counts    [3]uint16
+	truncated bool
+
+	names  nameTable
+	labels suffixes
+	rdata  [MaxName]byte // a name of rdata, out of its string
+}
+
+// Sections of a message after the question (RFC 1035 §4.1).
+const (
+	sectionAnswer = iota
+	sectionAuthority
+	sectionAdditional
+)
+
+const (
+	optSize     = 11
+	edeSize     = 6  // option header and code, without text
+	tsigSize    = 26 // without the names: type, class, TTL, length; times, MAC size, ID, error, other
+	pointerSize = 2
+)
+
+// begin starts the reply to message at dst, which must hold headerSize and the question,
+// and limits it to so many octets.
+func (m *message) begin(dst []byte, limit int, q *query, asked []byte) {
+	m.b = dst[:limit]
+	m.n = headerSize
+	m.section, m.counts, m.truncated = sectionAnswer, [3]uint16{}, false
+	m.names.reset()
+	if q.hasQuestion {
+		m.n = q.end
+		copy(m.b[headerSize:q.end], asked[headerSize:q.end])
+		m.labels.read(q.name.name())
+		for i := range m.labels.count {
+			m.names.add(m.labels.hash[i], headerSize+int(m.labels.start[i]))
+		}
+	}
+	m.kept = 0
+	if q.edns {
+		m.kept += optSize + edeSize
+	}
+	if q.tsig.present {
+		m.kept += tsigSize + q.tsig.key + q.tsig.algorithm
+	}
+	m.limit = max(limit-m.kept, m.n)
+}
+
+// put appends the records of set with the given TTL, all or none. The owner is an
+// uncompressed name.
+func (m *message) put(owner []byte, set RRset, ttl uint32) bool {
+	start := m.mark()
+	before, names := compressible(set.Type)
+	at := 0
+	for rest := set.rdata; rest != ""; {
+		var rdata string
+		rdata, rest = next(rest)
+		if at = m.head(owner, at, set.Type, ttl); at < 0 || !m.body(rdata, before, names) {
+			m.rollback(start)
+			return false
+		}
+	}
+	return true
+}
+
+// next splits the packed records of an RRset after the first.
+func next(packed string) (rdata, rest string) {
+	end := 2 + (int(packed[0])<<8 | int(packed[1]))
+	return packed[2:end], packed[end:]
+}
+
+// putCNAME appends a CNAME record, or nothing if there is no room. Both names are
+// uncompressed.
+func (m *message) putCNAME(owner []byte, ttl uint32, target []byte) bool {
+	start := m.mark()
+	if m.head(owner, 0, TypeCNAME, ttl) < 0 {
+		m.rollback(start)
+		return false
+	}
+	rdata := m.n
+	if m.name(target) < 0 {
+		m.rollback(start)
+		return false
+	}
+	m.close(rdata)
+	return true
+}
+
+// need notes that the reply lacks something that belongs into it unless ok.
+func (m *message) need(ok bool) bool {
+	m.truncated = m.truncated || !ok
+	return ok
+}
+
+// mark is a state of a message to go back to.
+type mark struct {
+	n, names int
+	count    uint16
+}
+
+func (m *message) mark() mark { return mark{m.n, m.names.count, m.counts[m.section]} }
+
+func (m *message) rollback(to mark) {
+	m.n, m.counts[m.section] = to.n, to.count
+	m.names.truncate(to.names)
+}
+
+// head appends a record up to its length field. ownerAt, unless 0, is where the owner's
+// name stands already. It returns where it stands now, 0 if nothing can point there, and
+// -1 if there is no room.
+func (m *message) head(owner []byte, ownerAt int, typ uint16, ttl uint32) int {
+	if ownerAt == 0 {
+		if ownerAt = m.name(owner); ownerAt < 0 {
+			return -1
+		}
+	} else {
+		if m.n+pointerSize > m.limit {
+			return -1
+		}
+		m.pointer(ownerAt)
+	}
+	if m.n+10 > m.limit {
+		return -1
+	}
+	h := m.b[m.n : m.n+10]
+	binary.BigEndian.PutUint16(h, typ)
+	binary.BigEndian.PutUint16(h[2:], classIN)
+	binary.BigEndian.PutUint32(h[4:], ttl)
+	m.n += 10
+	return ownerAt
+}
+
+// body appends the rdata of the record that head began; so many names after the octets
+// before are compressed. Rdata that does not fit its type goes out as it is.
+func (m *message) body(rdata string, before, names int) bool {
+	start := m.n
+	for ; names > 0 && len(rdata) > before; names-- {
+		size := wellFormedName(rdata[before:])
+		if size == 0 {
+			break
+		}
+		if m.n+before > m.limit {
+			return false
+		}
+		m.n += copy(m.b[m.n:], rdata[:before])
+		if m.name(m.rdata[:copy(m.rdata[:], rdata[before:before+size])]) < 0 {
+			return false
+		}
+		rdata = rdata[before+size:]
+		before = 0
+	}
+	if m.n+len(rdata) > m.limit {
+		return false
+	}
+	m.n += copy(m.b[m.n:], rdata)
+	m.close(start)
+	return true
+}
+
+// close ends the record whose rdata starts at the given place.
+func (m *message) close(rdata int) {
+	binary.BigEndian.PutUint16(m.b[rdata-2:], uint16(m.n-rdata))
+	m.counts[m.section]++
+}
+
+// name appends a name, compressed. It returns where the whole name stands in the message, 0
+// if nothing can point there, and -1 if there is no room.
+func (m *message) name(name []byte) int {
+	s := &m.labels
+	s.read(name)
+	for i := range s.count {
+		from := int(s.start[i])
+		offset := m.names.find(s.hash[i], m.b, name[from:])
+		if offset == 0 {
+			continue
+		}
+		if m.n+from+pointerSize > m.limit {
+			return -1
+		}
+		whole := m.copyName(name[:from], i)
+		m.pointer(offset)
+		if i == 0 {
+			return offset
+		}
+		return whole
+	}
+	if m.n+len(name) > m.limit {
+		return -1
+	}
+	return m.copyName(name, s.count)
+}
+
+// copyName appends the first octets of the name in m.labels, which hold so many labels, and
+// makes them known for compression.
+func (m *message) copyName(name []byte, labels int) (at int) {
+	at = m.n
+	m.n += copy(m.b[m.n:], name)
+	for i := range labels {
+		m.names.add(m.labels.hash[i], at+int(m.labels.start[i]))
+	}
+	if labels == 0 || at > maxPointer {
+		return 0
+	}
+	return at
+}
+
+func (m *message) pointer(offset int) {
+	binary.BigEndian.PutUint16(m.b[m.n:], 0xc000|uint16(offset))
+	m.n += pointerSize
+}
+
+// finish appends OPT and TSIG, writes the header and returns the reply. ede is an
+// INFO-CODE of RFC 8914 or edeNone.
+func (m *message) finish(q *query, rcode uint16, authoritative bool, ede int) []byte {
+	if q.edns {
+		m.opt(q, rcode, ede)
+	}
+	if q.tsig.present {
+		m.tsig(q)
+	}
+	h := m.b[:headerSize]
+	binary.BigEndian.PutUint16(h, q.id)
+	h[2] = 0x80 | q.opcode<<3
+	if authoritative {
+		h[2] |= 0x04
+	}
+	if m.truncated {
+		h[2] |= 0x02
+	}
+	if q.rd {
+		h[2] |= 0x01
+	}
+	h[3] = byte(rcode & 0xf)
+	if q.cd {
+		h[3] |= 0x10
+	}
+	questions := uint16(0)
+	if q.hasQuestion {
+		questions = 1
+	}
+	binary.BigEndian.PutUint16(h[4:], questions)
+	for i, count := range m.counts {
+		binary.BigEndian.PutUint16(h[6+2*i:], count)
+	}
+	return m.b[:m.n]
+}
+
+func (m *message) opt(q *query, rcode uint16, ede int) {
+	o := m.b[m.n : m.n+optSize]
+	o[0] = 0
+	binary.BigEndian.PutUint16(o[1:], TypeOPT)
+	binary.BigEndian.PutUint16(o[3:], MaxUDP)
+	o[5] = byte(rcode >> 4)
+	o[6] = 0 // the version spoken here
+	flags := uint16(0)
+	if q.do {
+		flags = flagDO
+	}
+	binary.BigEndian.PutUint16(o[7:], flags)
+	binary.BigEndian.PutUint16(o[9:], 0)
+	m.n += optSize
+	if ede != edeNone {
+		binary.BigEndian.PutUint16(o[9:], edeSize)
+		e := m.b[m.n : m.n+edeSize]
+		binary.BigEndian.PutUint16(e, optionEDE)
+		binary.BigEndian.PutUint16(e[2:], 2)
+		binary.BigEndian.PutUint16(e[4:], uint16(ede))
+		m.n += edeSize
+	}
+	m.counts[sectionAdditional]++
+}
+
+// tsig answers a signed query of which no key is known: unsigned, with error BADKEY
+// (RFC 8945 §5.3.2).
+func (m *message) tsig(q *query) {
+	t := &q.tsig
+	b := append(m.b[:m.n:cap(m.b)], t.names[:t.key]...)
+	b = binary.BigEndian.AppendUint16(b, typeTSIG)
+	b = binary.BigEndian.AppendUint16(b, classANY)
+	b = binary.BigEndian.AppendUint32(b, 0)
+	b = binary.BigEndian.AppendUint16(b, uint16(t.algorithm+16))
+	b = append(b, t.names[t.key:t.key+t.algorithm]...)
+	b = append(b, t.time[:]...)
+	b = binary.BigEndian.AppendUint16(b, 0) // no MAC
+	b = binary.BigEndian.AppendUint16(b, t.originalID)
+	b = binary.BigEndian.AppendUint16(b, tsigBadKey)
+	b = binary.BigEndian.AppendUint16(b, 0)
+	m.n = len(b)
+	m.counts[sectionAdditional]++
+}
+
+// firstRData returns the rdata of the first record of a set that is not empty.
+func (s RRset) firstRData() string {
+	rdata, _ := next(s.rdata)
+	return rdata
+}
