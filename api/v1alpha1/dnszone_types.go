@@ -320,7 +320,7 @@ type ZoneRecord struct {
 
 // RecordsSource is one source of records. Exactly one of its fields is set.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.configMapKeyRef)",message="a source of records needs configMapKeyRef"
+// +kubebuilder:validation:ExactlyOneOf=configMapKeyRef
 type RecordsSource struct {
 	// configMapKeyRef names a key of a ConfigMap that holds zone file text (RFC 1035 §5), e.g.
 	// {name: legacy-zone, key: zonefile}. Its SOA, the NS of the zone itself and DNSSEC records are left out, with a

@@ -27,8 +27,7 @@ type DNSZoneSpecApplyConfiguration struct {
 	// files, come from recordsFrom.
 	Records []ZoneRecordApplyConfiguration `json:"records,omitempty"`
 	// recordsFrom are sources of further records. All are merged with records: the same name and type in two sources
-	// makes one record set with the values of both. Where records exclude one another, such as a CNAME beside other
-	// data, those of records stay, then those of the earlier entry here.
+	// makes one record set with the values of both. A CNAME yields to other data at its name.
 	RecordsFrom []RecordsSourceApplyConfiguration `json:"recordsFrom,omitempty"`
 	// allowedChildren grants the names below this zone to DNSZones of other namespaces, or of this one. A child zone
 	// needs the grant of its closest enclosing zone; without one it is neither delegated nor served. Left out: no child

@@ -1,0 +1,186 @@
+package render_test
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/tools/txtar"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/yaml"
+
+	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
+	"github.com/fingerpost-dns/fingerpost/controllers/render"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// TestGolden renders the estates in testdata: in.yaml holds the objects, want what becomes of
+// each zone, record by record, and what is found wrong with it.
+func TestGolden(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no stories in testdata: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			archive, err := txtar.ParseFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := describe(t, parseEstate(t, archive.Files[0].Data))
+			if *update {
+				archive.Files = append(archive.Files[:1], txtar.File{Name: "want", Data: []byte(got)})
+				if err := os.WriteFile(file, txtar.Format(archive), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if len(archive.Files) != 2 {
+				t.Fatalf("%s has no want; run with -update", file)
+			}
+			if diff := cmp.Diff(string(archive.Files[1].Data), got); diff != "" {
+				t.Errorf("%s\n(-want +got)\n%s", bytes.TrimSpace(archive.Comment), diff)
+			}
+		})
+	}
+}
+
+// world is an estate with the ConfigMaps that its zones import.
+type world struct {
+	render.Estate
+	configMaps map[types.NamespacedName]*corev1.ConfigMap
+}
+
+func parseEstate(t testing.TB, data []byte) *world {
+	t.Helper()
+	w := &world{configMaps: map[types.NamespacedName]*corev1.ConfigMap{}}
+	w.Incumbents = map[zone.Name]types.NamespacedName{}
+	w.NamespaceLabels = map[string]map[string]string{}
+	label := func(namespace string) {
+		w.NamespaceLabels[namespace] = map[string]string{"kubernetes.io/metadata.name": namespace}
+	}
+	for i, doc := range bytes.Split(data, []byte("\n---\n")) {
+		var kind metav1.TypeMeta
+		if err := yaml.Unmarshal(doc, &kind); err != nil {
+			t.Fatal(err)
+		}
+		read := func(into any) {
+			if err := yaml.UnmarshalStrict(doc, into); err != nil {
+				t.Fatalf("document %d: %v", i+1, err)
+			}
+		}
+		switch kind.Kind {
+		case "Estate":
+			var e struct {
+				metav1.TypeMeta `json:",inline"`
+				ApexNamespaces  []string          `json:"apexNamespaces"`
+				Incumbents      map[string]string `json:"incumbents"`
+			}
+			read(&e)
+			w.ApexNamespaces = e.ApexNamespaces
+			for name, holder := range e.Incumbents {
+				namespace, object, _ := strings.Cut(holder, "/")
+				w.Incumbents[mustName(t, name)] = types.NamespacedName{Namespace: namespace, Name: object}
+			}
+		case "Datacenter":
+			dc := &v1alpha1.Datacenter{}
+			read(dc)
+			w.Datacenters = append(w.Datacenters, dc)
+		case "DNSZone":
+			z := &v1alpha1.DNSZone{}
+			read(z)
+			z.UID, z.Generation = types.UID(z.Namespace+"/"+z.Name), 1
+			w.Zones = append(w.Zones, z)
+			label(z.Namespace)
+		case "ConfigMap":
+			cm := &corev1.ConfigMap{}
+			read(cm)
+			w.configMaps[types.NamespacedName{Namespace: cm.Namespace, Name: cm.Name}] = cm
+		default:
+			t.Fatalf("document %d has kind %q", i+1, kind.Kind)
+		}
+	}
+	return w
+}
+
+func mustName(t testing.TB, s string) zone.Name {
+	t.Helper()
+	n, err := zone.ParseName(s, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// sources does what the controller does: it looks up what a zone imports.
+func (w *world) sources(z *v1alpha1.DNSZone) []render.Source {
+	var sources []render.Source
+	for _, from := range z.Spec.RecordsFrom {
+		ref := from.ConfigMapKeyRef
+		src := render.Source{Name: fmt.Sprintf("configmap/%s/%s", ref.Name, ref.Key)}
+		src.Missing = true
+		if cm := w.configMaps[types.NamespacedName{Namespace: z.Namespace, Name: ref.Name}]; cm != nil {
+			if text, ok := cm.Data[ref.Key]; ok {
+				src.Text, src.Version, src.Missing = text, text, false
+			}
+		}
+		sources = append(sources, src)
+	}
+	return sources
+}
+
+// describe writes what becomes of every zone, parents first: children ask what is hidden.
+func describe(t testing.TB, w *world) string {
+	t.Helper()
+	placements := render.Hierarchy(w.Estate)
+	zones := slices.Clone(w.Zones)
+	slices.SortFunc(zones, func(a, b *v1alpha1.DNSZone) int {
+		pa, pb := placements[render.Key(a)], placements[render.Key(b)]
+		if c := pa.Apex.Labels() - pb.Apex.Labels(); c != 0 {
+			return c
+		}
+		return strings.Compare(render.Key(a).String(), render.Key(b).String())
+	})
+	hidden := map[zone.Name]render.Hidden{}
+	var out strings.Builder
+	for _, z := range zones {
+		p := placements[render.Key(z)]
+		if p.Refused != nil {
+			fmt.Fprintf(&out, "# %s (%s): %s: %s\n\n", p.Apex, render.Key(z), p.Refused.Reason(), p.Refused)
+			continue
+		}
+		fmt.Fprintf(&out, "# %s (%s): served at %s\n", p.Apex, render.Key(z), p.Locations)
+		result := render.Zone(render.Inputs{Zone: z, Placement: p, Sources: w.sources(z), Hides: hidden[p.Apex]}, nil)
+		for cut, h := range result.Hidden {
+			hidden[cut] = h
+		}
+		out.WriteString(records(result.Content))
+		for _, f := range result.Findings {
+			fmt.Fprintf(&out, "! %s:%d: %s: %s: %s\n", f.Source, f.Line, f.Record, f.Reason, f.Message)
+		}
+		out.WriteString("\n")
+	}
+	return out.String()
+}
+
+func records(c *zone.Content) string {
+	var out strings.Builder
+	for n := range c.All() {
+		for _, s := range n.RRsets {
+			for rdata := range s.All() {
+				fmt.Fprintf(&out, "%s %d %s %s\n", n.Owner, s.TTL, zone.TypeString(s.Type), zone.RDataString(s.Type, rdata))
+			}
+		}
+	}
+	return out.String()
+}

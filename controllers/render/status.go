@@ -1,0 +1,395 @@
+package render
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
+)
+
+// MaxFindings is how many findings a status lists; status.findingsTotal counts all.
+const MaxFindings = 32
+
+// ServerReport is what one connected server says of one zone that it should serve.
+type ServerReport struct {
+	Location
+	Name    string
+	Version zone.Version // held; zero if none
+	Current bool         // serves the published version and has it on disk
+	// Refusal quotes a server that refused the published version; NotDurable one that serves
+	// it but could not write it. Empty where that is not so.
+	Refusal    string
+	NotDurable string
+}
+
+// StatusInputs is all that a zone's status says.
+type StatusInputs struct {
+	Zone      *v1alpha1.DNSZone // status as it is now: transition times are kept
+	Placement *Placement
+	Result    *Result // nil if the zone was not rendered
+	Withheld  *Withheld
+	Published *v1alpha1.PublishedVersion
+	Records   map[string]int // records by source as last published in full
+	// InParent: what the parent publishes refers to this zone.
+	InParent bool
+	Servers  []ServerReport   // connected ones that should serve the zone
+	Declared map[Location]int // how many servers there should be
+	Now      metav1.Time
+}
+
+// ZoneStatus says what is true of a zone.
+func ZoneStatus(in StatusInputs) v1alpha1.DNSZoneStatus {
+	old := in.Zone.Status
+	s := v1alpha1.DNSZoneStatus{
+		ObservedGeneration: in.Zone.Generation,
+		Conditions:         slices.Clone(old.Conditions),
+		Published:          in.Published,
+		Mode:               v1alpha1.ZoneModePrimary,
+		Parent:             "",
+		Findings:           old.Findings,
+		FindingsTotal:      old.FindingsTotal,
+	}
+	if in.Placement.Parent.Name != "" {
+		s.Parent = in.Placement.Parent.String()
+	}
+	if in.Published != nil {
+		s.Records = in.Published.Records
+	}
+	for _, ns := range in.Placement.NameServers {
+		s.NameServers = append(s.NameServers, strings.TrimSuffix(ns.Host.String(), "."))
+	}
+	if in.Result != nil {
+		s.FindingsTotal = int32(len(in.Result.Findings))
+		s.Findings = slices.Clone(in.Result.Findings[:min(len(in.Result.Findings), MaxFindings)])
+	}
+	for _, name := range sortedKeys(in.Records) {
+		s.Sources = append(s.Sources, v1alpha1.SourceStatus{Name: name, Records: int32(in.Records[name])})
+	}
+	set := func(typ string, is bool, reason, message string) {
+		status := metav1.ConditionFalse
+		if is {
+			status = metav1.ConditionTrue
+		}
+		meta.SetStatusCondition(&s.Conditions, metav1.Condition{
+			Type: typ, Status: status, Reason: reason, Message: clip(message, 2048), ObservedGeneration: in.Zone.Generation, LastTransitionTime: in.Now,
+		})
+	}
+	in.withheld(set)
+	if in.Placement.Refused != nil {
+		reason, message := in.Placement.Refused.Reason(), in.Placement.Refused.Error()
+		if in.Placement.Keep {
+			message += "; servers go on with what they have"
+		}
+		set(v1alpha1.ConditionAccepted, false, reason, message)
+		set(v1alpha1.ConditionProgrammed, false, v1alpha1.ReasonNotAccepted, "the zone is not accepted")
+		set(v1alpha1.ConditionReady, false, reason, message)
+		meta.RemoveStatusCondition(&s.Conditions, v1alpha1.ConditionDegraded)
+		in.delegated(&s, set)
+		return s
+	}
+	set(v1alpha1.ConditionAccepted, true, v1alpha1.ReasonAccepted, in.acceptedBy())
+	in.delegated(&s, set)
+	programmed, reason, message := in.programmed(&s)
+	set(v1alpha1.ConditionProgrammed, programmed, reason, message)
+	if programmed {
+		set(v1alpha1.ConditionReady, true, v1alpha1.ReasonReady, "accepted and programmed")
+	} else {
+		set(v1alpha1.ConditionReady, false, reason, message)
+	}
+	degraded, reason, message := in.degraded()
+	set(v1alpha1.ConditionDegraded, degraded, reason, message)
+	return s
+}
+
+type setCondition func(typ string, is bool, reason, message string)
+
+func (in StatusInputs) acceptedBy() string {
+	if in.Placement.Parent.Name == "" {
+		return fmt.Sprintf("namespace %s may have zones without a parent", in.Zone.Namespace)
+	}
+	return fmt.Sprintf("allowed by zone %s (DNSZone %s)", in.Placement.ParentApex, in.Placement.Parent)
+}
+
+func (in StatusInputs) delegated(s *v1alpha1.DNSZoneStatus, set setCondition) {
+	switch {
+	case in.Placement.Parent.Name == "":
+		meta.RemoveStatusCondition(&s.Conditions, v1alpha1.ConditionDelegated)
+	case in.InParent:
+		set(v1alpha1.ConditionDelegated, true, v1alpha1.ReasonDelegated,
+			fmt.Sprintf("zone %s refers to %s", in.Placement.ParentApex, strings.Join(s.NameServers, ", ")))
+	case in.Placement.Refused != nil:
+		set(v1alpha1.ConditionDelegated, false, v1alpha1.ReasonNotAccepted, "the zone is not accepted")
+	case len(in.Placement.NameServers) == 0:
+		set(v1alpha1.ConditionDelegated, false, v1alpha1.ReasonNoNameServers,
+			fmt.Sprintf("no chosen datacenter has an address for server group %q", in.Zone.Spec.ServerGroup))
+	default:
+		set(v1alpha1.ConditionDelegated, false, v1alpha1.ReasonPending, fmt.Sprintf("zone %s does not refer to it yet", in.Placement.ParentApex))
+	}
+}
+
+func (in StatusInputs) withheld(set setCondition) {
+	w := in.Withheld
+	if w == nil {
+		set(v1alpha1.ConditionRemovalWithheld, false, v1alpha1.ReasonNothingWithheld, "no removal waits for approval")
+		return
+	}
+	names := make([]string, len(w.Examples))
+	for i, n := range w.Examples {
+		names[i] = n.String()
+	}
+	set(v1alpha1.ConditionRemovalWithheld, true, w.Reason, fmt.Sprintf(
+		"%s would be removed, of %d (%s), so nothing is; e.g. at %s. To approve: kubectl annotate --overwrite dnszone -n %s %s %s=%s",
+		count(w.Records, "record"), w.Of, w.Why, strings.Join(names, ", "), in.Zone.Namespace, in.Zone.Name, v1alpha1.ApproveRemovalAnnotation, w.Digest))
+}
+
+// programmed fills the parts of the status that count servers.
+func (in StatusInputs) programmed(s *v1alpha1.DNSZoneStatus) (programmed bool, reason, message string) {
+	type tally struct {
+		current, connected int
+		lowest             uint32
+	}
+	tallies := map[string]*tally{}
+	for _, l := range in.Placement.Locations {
+		tallies[l.Datacenter] = &tally{}
+	}
+	var refused, notDurable, behind []string
+	current := 0
+	for _, srv := range in.Servers {
+		t := tallies[srv.Datacenter]
+		if t == nil {
+			continue
+		}
+		t.connected++
+		if v := srv.Version.Serial; v != 0 && (t.lowest == 0 || zone.SerialLess(v, t.lowest)) {
+			t.lowest = v
+		}
+		who := srv.Datacenter + "/" + srv.Group + "/" + srv.Name
+		switch {
+		case srv.Current:
+			t.current++
+			current++
+		case srv.Refusal != "":
+			refused = append(refused, who+": "+srv.Refusal)
+		case srv.NotDurable != "":
+			notDurable = append(notDurable, who+": "+srv.NotDurable)
+		default:
+			behind = append(behind, who)
+		}
+	}
+	total := 0
+	for _, l := range in.Placement.Locations {
+		t := tallies[l.Datacenter]
+		should := max(in.Declared[l], t.connected)
+		total += should
+		dc := v1alpha1.ZoneDatacenterStatus{Name: v1alpha1.DatacenterName(l.Datacenter), Servers: fmt.Sprintf("%d/%d", t.current, should)}
+		if t.lowest != 0 {
+			serial := int64(t.lowest)
+			dc.Serial = &serial
+		}
+		s.Datacenters = append(s.Datacenters, dc)
+	}
+	s.Programmed = fmt.Sprintf("%d/%d", current, total)
+	slices.Sort(refused)
+	slices.Sort(notDurable)
+	slices.Sort(behind)
+	switch {
+	case in.Published == nil:
+		return false, v1alpha1.ReasonPending, "nothing is published yet"
+	case len(refused) > 0:
+		return false, v1alpha1.ReasonRejected, "refused, the version before goes on being served: " + strings.Join(refused, "; ")
+	case len(notDurable) > 0:
+		return false, v1alpha1.ReasonNotDurable, "served, but not on disk: " + strings.Join(notDurable, "; ")
+	case len(behind) > 0:
+		return false, v1alpha1.ReasonPending, "waiting for " + strings.Join(behind, ", ")
+	case current == 0:
+		return false, v1alpha1.ReasonNoServers, fmt.Sprintf("no server of group %q is connected", in.Zone.Spec.ServerGroup)
+	}
+	return true, v1alpha1.ReasonProgrammed, "served and on disk at every server that can be reached"
+}
+
+func (in StatusInputs) degraded() (degraded bool, reason, message string) {
+	connected := map[string]int{}
+	for _, srv := range in.Servers {
+		connected[srv.Datacenter]++
+	}
+	var away, short []string
+	for _, l := range in.Placement.Locations {
+		have, should := connected[l.Datacenter], in.Declared[l]
+		switch {
+		case have == 0:
+			away = append(away, l.Datacenter)
+		case have < should:
+			short = append(short, fmt.Sprintf("%s: %d of %d servers", l.Datacenter, have, should))
+		}
+	}
+	serious := 0
+	first := ""
+	missing := ""
+	if in.Result != nil {
+		for _, f := range in.Result.Findings {
+			if missing == "" && f.Reason == v1alpha1.FindingSourceMissing {
+				missing = f.Source + ": " + f.Message
+			}
+			if expected(f.Reason) {
+				continue
+			}
+			if serious++; serious == 1 {
+				first = describe(f)
+			}
+		}
+	}
+	switch {
+	case len(away) > 0:
+		return true, v1alpha1.ReasonDatacenterUnreachable, "no server connected in " + strings.Join(away, ", ")
+	case len(short) > 0:
+		return true, v1alpha1.ReasonServersMissing, strings.Join(short, "; ")
+	case missing != "":
+		return true, v1alpha1.ReasonSourceMissing, missing
+	case serious > 0:
+		return true, v1alpha1.ReasonFindings, fmt.Sprintf("%s, see status.findings; the first: %s", count(serious, "finding"), first)
+	}
+	return false, v1alpha1.ReasonHealthy, "all servers are connected and nothing was left out by mistake"
+}
+
+// expected reports findings that every imported zone has: they ask nobody to do anything.
+func expected(reason string) bool {
+	return reason == v1alpha1.FindingOperatorOwned || reason == v1alpha1.FindingDNSSECNotSigned
+}
+
+// describe writes a finding in one line.
+func describe(f v1alpha1.Finding) string {
+	where := f.Source
+	if f.Line > 0 {
+		where += fmt.Sprintf(" line %d", f.Line)
+	}
+	if where != "" {
+		where += ": "
+	}
+	return where + f.Record + ": " + f.Message
+}
+
+// DatacenterServer is one server that has joined a datacenter.
+type DatacenterServer struct {
+	Group, Name, Version string
+	Current, Wanted      int // zones
+	// Absent describes zones that the server holds, nobody wants any more, and whose removal waits for approval.
+	Absent *Absence
+}
+
+// Absence is the removal of whole zones that waits for approval.
+type Absence struct {
+	Count    int
+	Examples []zone.Name
+	Digest   string
+	Reason   string // of the condition RemovalWithheld
+}
+
+// DatacenterInputs is all that a Datacenter's status says.
+type DatacenterInputs struct {
+	Datacenter *v1alpha1.Datacenter
+	Servers    []DatacenterServer // connected
+	Now        metav1.Time
+}
+
+// DatacenterStatus says which servers are connected and current. A server that left stays
+// listed as long as fewer are connected than the group declares.
+func DatacenterStatus(in DatacenterInputs) v1alpha1.DatacenterStatus {
+	dc := in.Datacenter
+	s := v1alpha1.DatacenterStatus{ObservedGeneration: dc.Generation, Conditions: slices.Clone(dc.Status.Conditions), Vantage: dc.Status.Vantage}
+	declared, connected := map[string]int{}, map[string]int{}
+	total := 0
+	for _, g := range dc.Spec.ServerGroups {
+		declared[g.Name] = DeclaredServers(g)
+	}
+	listed := map[string]v1alpha1.ServerStatus{}
+	synced := 0
+	var absent *Absence
+	for _, srv := range in.Servers {
+		connected[srv.Group]++
+		if srv.Current == srv.Wanted {
+			synced++
+		}
+		if srv.Absent != nil {
+			absent = srv.Absent
+		}
+		listed[srv.Group+"/"+srv.Name] = v1alpha1.ServerStatus{
+			Group: srv.Group, Name: srv.Name, State: v1alpha1.ServerConnected, Version: srv.Version, Zones: fmt.Sprintf("%d/%d", srv.Current, srv.Wanted),
+		}
+	}
+	for group, n := range declared {
+		total += max(n, connected[group])
+	}
+	var away []string
+	known := maps.Clone(connected)
+	for _, srv := range dc.Status.Servers {
+		if _, here := listed[srv.Group+"/"+srv.Name]; !here && known[srv.Group] < declared[srv.Group] {
+			known[srv.Group]++
+			srv.State, srv.Zones = v1alpha1.ServerDisconnected, ""
+			listed[srv.Group+"/"+srv.Name] = srv
+			away = append(away, srv.Group+"/"+srv.Name)
+		}
+	}
+	for _, key := range sortedKeys(listed)[:min(len(listed), 64)] {
+		s.Servers = append(s.Servers, listed[key])
+	}
+	s.ServersReady = fmt.Sprintf("%d/%d", len(in.Servers), total)
+	s.Synced = fmt.Sprintf("%d/%d", synced, len(in.Servers))
+	set := func(typ string, is bool, reason, message string) {
+		status := metav1.ConditionFalse
+		if is {
+			status = metav1.ConditionTrue
+		}
+		meta.SetStatusCondition(&s.Conditions, metav1.Condition{
+			Type: typ, Status: status, Reason: reason, Message: clip(message, 2048), ObservedGeneration: dc.Generation, LastTransitionTime: in.Now,
+		})
+	}
+	set(v1alpha1.ConditionAccepted, true, v1alpha1.ReasonAccepted, "the spec is valid")
+	missing := total - len(in.Servers)
+	switch {
+	case len(dc.Spec.ServerGroups) == 0:
+		set(v1alpha1.ConditionReady, true, v1alpha1.ReasonReady, "no server group is declared")
+	case len(in.Servers) == 0:
+		set(v1alpha1.ConditionReady, false, v1alpha1.ReasonNoServers, "no server is connected")
+	case synced < len(in.Servers):
+		set(v1alpha1.ConditionReady, false, v1alpha1.ReasonPending, fmt.Sprintf("%d of %d connected servers serve the published version of all their zones", synced, len(in.Servers)))
+	default:
+		set(v1alpha1.ConditionReady, true, v1alpha1.ReasonReady, "every connected server serves the published version of all its zones")
+	}
+	if missing > 0 {
+		message := count(missing, "declared server") + " not connected"
+		if len(away) > 0 {
+			slices.Sort(away)
+			message += ": " + strings.Join(away, ", ")
+		}
+		set(v1alpha1.ConditionDegraded, true, v1alpha1.ReasonServersMissing, message)
+	} else {
+		set(v1alpha1.ConditionDegraded, false, v1alpha1.ReasonHealthy, "all declared servers are connected")
+	}
+	if absent == nil {
+		set(v1alpha1.ConditionRemovalWithheld, false, v1alpha1.ReasonNothingWithheld, "no removal waits for approval")
+		return s
+	}
+	names := make([]string, len(absent.Examples))
+	for i, n := range absent.Examples {
+		names[i] = n.String()
+	}
+	set(v1alpha1.ConditionRemovalWithheld, true, absent.Reason, fmt.Sprintf(
+		"%s that servers hold are in no DNSZone any more and go on being served, e.g. %s. To approve their removal: kubectl annotate --overwrite datacenter %s %s=%s",
+		count(absent.Count, "zone"), strings.Join(names, ", "), dc.Name, v1alpha1.ApproveRemovalAnnotation, absent.Digest))
+	return s
+}
+
+// DeclaredServers is how many servers a group should have: its replicas, or one for each
+// address where others start them.
+func DeclaredServers(g v1alpha1.ServerGroup) int {
+	if g.Management == v1alpha1.ServerGroupManaged && g.Replicas != nil {
+		return int(*g.Replicas)
+	}
+	return len(g.Addresses)
+}
