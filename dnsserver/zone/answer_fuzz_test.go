@@ -1,0 +1,157 @@
+package zone
+
+import (
+	"encoding/binary"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/miekg/dns"
+	"golang.org/x/tools/txtar"
+)
+
+// archives returns the zones of testdata/answer, the first of each apex, and all questions.
+func archives(t testing.TB) (zones []*Served, questions [][]byte) {
+	paths, err := filepath.Glob("testdata/answer/*.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for i, path := range paths {
+		archive, err := txtar.ParseFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range archive.Files {
+			switch apex := f.Name; {
+			case strings.Contains(apex, " "):
+				message, _ := question(t, f.Name)
+				questions = append(questions, message)
+			case !seen[apex]:
+				seen[apex] = true
+				zones = append(zones, served(t, apex, string(f.Data)))
+			default: // the same names again, one level deeper
+				zones = append(zones, served(t, string('a'+rune(i))+"."+apex, string(f.Data)))
+			}
+		}
+	}
+	return zones, questions
+}
+
+// FuzzAnswer holds replies to what the protocol says of every reply to any octets.
+func FuzzAnswer(f *testing.F) {
+	zones, questions := archives(f)
+	v := viewOf(zones...)
+	for _, q := range questions {
+		f.Add(q, false)
+	}
+	s := &Scratch{}
+	f.Fuzz(func(t *testing.T, message []byte, tcp bool) {
+		over, limit := UDP, MaxUDP
+		if tcp {
+			over, limit = TCP, MaxMessage
+		}
+		reply := ask(v, s, message, over)
+		if reply == nil {
+			if len(message) >= 12 && message[2]&0x80 == 0 {
+				t.Fatal("silence to a query")
+			}
+			return
+		}
+		if message[2]&0x80 != 0 {
+			t.Fatal("a reply to a response")
+		}
+		if len(reply) > limit {
+			t.Fatalf("%d octets", len(reply))
+		}
+		if reply[0] != message[0] || reply[1] != message[1] {
+			t.Error("another ID")
+		}
+		if reply[2]&0x80 == 0 || reply[2]&0x79 != message[2]&0x79 {
+			t.Errorf("QR, opcode or RD are %x after %x", reply[2], message[2])
+		}
+		if reply[3]&0xe0 != 0 {
+			t.Errorf("RA, Z or AD are set: %x", reply[3])
+		}
+		var m dns.Msg
+		if err := m.Unpack(reply); err != nil {
+			t.Fatalf("our own reply does not parse: %v", err)
+		}
+		rcode := m.Rcode
+		opts := 0
+		for _, rr := range m.Extra {
+			if o, ok := rr.(*dns.OPT); ok {
+				opts++
+				rcode |= o.ExtendedRcode() &^ 0xf
+			}
+		}
+		if opts > 1 {
+			t.Error("two OPT")
+		}
+		if rcode != int(s.Rcode()) {
+			t.Errorf("rcode %d, reported as %d", rcode, s.Rcode())
+		}
+		if opts == 0 && !tcp && len(reply) > 512 && m.Rcode != dns.RcodeNotAuth {
+			t.Errorf("%d octets to a client without EDNS", len(reply))
+		}
+		if len(m.Question) == 1 && string(reply[12:12+4]) != string(message[12:12+4]) {
+			t.Error("the question changed")
+		}
+		soas := 0
+		for _, rr := range m.Ns {
+			if rr.Header().Rrtype == dns.TypeSOA {
+				soas++
+			}
+		}
+		switch {
+		case m.Truncated:
+		case rcode == dns.RcodeNameError && soas != 1:
+			t.Error("NXDOMAIN without SOA (RFC 2308 §2.1)")
+		case rcode == dns.RcodeSuccess && len(m.Answer) == 0 && len(m.Ns) == 0:
+			t.Error("NODATA without SOA (RFC 2308 §2.2)")
+		case rcode == dns.RcodeSuccess && soas == 0 && len(m.Ns) > 0 && len(m.Answer) == 0 && m.Authoritative:
+			t.Error("a referral with AA (RFC 1035 §4.1.1)")
+		}
+		type key struct {
+			name string
+			typ  uint16
+		}
+		sets := map[key]map[string]bool{}
+		ttls := map[key]uint32{}
+		for _, section := range [][]dns.RR{m.Answer, m.Ns, m.Extra} {
+			for _, rr := range section {
+				h := rr.Header()
+				if h.Rrtype == dns.TypeOPT || h.Rrtype == dns.TypeTSIG {
+					continue
+				}
+				k := key{strings.ToLower(h.Name), h.Rrtype}
+				if sets[k] == nil {
+					sets[k], ttls[k] = map[string]bool{}, h.Ttl
+				}
+				if ttls[k] != h.Ttl {
+					t.Errorf("TTLs of %v differ (RFC 2181 §5.2)", k)
+				}
+				if text := rr.String(); sets[k][text] {
+					t.Errorf("%s comes twice", text)
+				} else {
+					sets[k][text] = true
+				}
+			}
+		}
+		// What we say can be asked for: the answer to the reply's question is the reply.
+		if len(m.Question) == 1 && opts == 0 && rcode != dns.RcodeFormatError && rcode != dns.RcodeNotAuth {
+			end := 12
+			for reply[end] != 0 {
+				end += int(reply[end]) + 1
+			}
+			clean := append([]byte(nil), reply[:end+5]...)
+			clean[2] &= 0x01
+			clean[3] &= 0x10
+			binary.BigEndian.PutUint16(clean[4:], 1)
+			clear(clean[6:12])
+			if again := ask(v, &Scratch{}, clean, over); string(again) != string(reply) {
+				t.Errorf("the question alone is answered %x, wanted %x", again, reply)
+			}
+		}
+	})
+}
