@@ -82,7 +82,7 @@ func compile(ctx context.Context, root string, files []string) (*pluginpb.CodeGe
 	}
 	return &pluginpb.CodeGeneratorRequest{
 		FileToGenerate: files,
-		Parameter:      proto.String("paths=source_relative"),
+		Parameter:      new("paths=source_relative"),
 		ProtoFile:      importsFirst(linked),
 	}, nil
 }
