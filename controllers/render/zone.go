@@ -362,6 +362,7 @@ func (r *Result) report(in Inputs) {
 				dc, MaxNameServers, zone.MaxName),
 		})
 	}
+	r.Findings = append(r.Findings, r.oversized(in)...)
 	slices.SortFunc(r.Findings, func(a, b v1alpha1.Finding) int {
 		return cmp.Or(cmp.Compare(order[a.Source], order[b.Source]), cmp.Compare(a.Line, b.Line),
 			cmp.Compare(a.Record, b.Record), cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.Message, b.Message))
