@@ -35,22 +35,29 @@ func (*NameError) Reason() string { return "BadName" }
 // A name without a final dot is relative to origin; "@" is origin itself. Letters are
 // folded to lower case. With an empty origin every name counts as absolute.
 func ParseName(text string, origin Name) (Name, error) {
+	var buf [MaxName + 1]byte
+	w, err := appendName(buf[:0], text, origin)
+	return Name(w), err
+}
+
+// appendName appends to w, which is empty, the wire form of what ParseName reads.
+func appendName(w []byte, text string, origin Name) ([]byte, error) {
 	switch text {
 	case "":
-		return "", &NameError{text, "is empty"}
+		return nil, &NameError{text, "is empty"}
 	case "@":
 		if origin == "" {
-			return "", &NameError{text, "stands for an origin, and there is none"}
+			return nil, &NameError{text, "stands for an origin, and there is none"}
 		}
-		return origin, nil
+		return append(w, origin...), nil
 	case ".":
-		return Root, nil
+		return append(w, 0), nil
 	}
-	var wire [MaxName + 1]byte
-	w, absolute, err := appendLabels(wire[:0], text)
+	w, absolute, err := appendLabels(w, text)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
+	foldWire(w)
 	switch {
 	case absolute:
 	case origin == "":
@@ -59,9 +66,9 @@ func ParseName(text string, origin Name) (Name, error) {
 		w = append(w, origin...)
 	}
 	if len(w) > MaxName {
-		return "", &NameError{text, fmt.Sprintf("is longer than %d octets", MaxName)}
+		return nil, &NameError{text, fmt.Sprintf("is longer than %d octets", MaxName)}
 	}
-	return lower(w), nil
+	return w, nil
 }
 
 // appendLabels appends the labels of text; the root's zero octet only if text is absolute,
@@ -126,13 +133,19 @@ func unescape(s string) (octet byte, size int, err error) {
 	return byte(v), 4, nil
 }
 
-// lower folds A-Z of a wire form: length octets are at most 63 and never letters.
-func lower(w []byte) Name {
+// foldWire makes the letters A-Z of a wire form lower case: length octets are at most 63 and
+// never letters.
+func foldWire(w []byte) {
 	for i, c := range w {
 		if 'A' <= c && c <= 'Z' {
 			w[i] = c + ('a' - 'A')
 		}
 	}
+}
+
+// lower is the name of a wire form, which it folds in place.
+func lower(w []byte) Name {
+	foldWire(w)
 	return Name(w)
 }
 
