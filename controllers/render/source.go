@@ -123,7 +123,7 @@ func (r *Result) parseInline(in Inputs, version string) *source {
 			}
 		}
 		for _, value := range rec.Values {
-			out.RData, err = zone.ParseRData(typ, quoteText(typ, value), r.settings.apex)
+			out.RData, err = zone.ParseRData(typ, value, r.settings.apex)
 			if err != nil {
 				report(reasonOf(err, v1alpha1.FindingBadValue), "value %q is left out: %v", clip(value, 100), err)
 				continue
@@ -134,36 +134,6 @@ func (r *Result) parseInline(in Inputs, version string) *source {
 	s.owners = make(map[zone.Name][]zone.Record, len(records))
 	r.admit(s, records)
 	return s
-}
-
-// quoteText lets people write the text of a TXT record without quotes: all of it, blanks
-// included, is one string, which is cut into character-strings of 255 octets.
-func quoteText(typ uint16, value string) string {
-	if typ != zone.TypeTXT || strings.HasPrefix(strings.TrimSpace(value), `"`) {
-		return value
-	}
-	var quoted strings.Builder
-	for first := true; first || value != ""; first = false {
-		part := value[:min(len(value), 255)]
-		value = value[len(part):]
-		if !first {
-			quoted.WriteByte(' ')
-		}
-		quoted.WriteByte('"')
-		for _, c := range []byte(part) {
-			switch {
-			case c == '"' || c == '\\':
-				quoted.WriteByte('\\')
-				quoted.WriteByte(c)
-			case c < ' ' || c > '~':
-				fmt.Fprintf(&quoted, "\\%03d", c)
-			default:
-				quoted.WriteByte(c)
-			}
-		}
-		quoted.WriteByte('"')
-	}
-	return quoted.String()
 }
 
 // admit sorts records into their owners and leaves out what no zone here may import: names
