@@ -543,8 +543,8 @@ func (h *Hub) leave(p *peer) {
 	p.end(errLeft)
 	h.change(func(n *notes) {
 		delete(h.open, p)
-		for _, s := range p.zones {
-			s.stopFlight()
+		for _, f := range p.flights {
+			f.lease.release()
 		}
 		if h.peers[p.id] != p {
 			return

@@ -1,0 +1,233 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/status"
+
+	"github.com/fingerpost-dns/fingerpost/dnsserver/control/controlpb"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
+)
+
+// copyPatience is how long a sibling may send nothing.
+const copyPatience = 10 * time.Second
+
+// copyWhenAlone copies from a sibling what this server lacks, whenever it is without a hub for
+// SiblingAfter: all zones if it has none, else those that its disk has lost. It returns when
+// nothing is lacking.
+func (c *Client) copyWhenAlone(ctx context.Context) {
+	var failures pauses
+	begun := false // a copy of all zones is half done
+	for c.waitFree(ctx) {
+		only := c.opts.Replica.Lost()
+		if begun || len(c.opts.Replica.Held()) == 0 {
+			only = nil
+		} else if len(only) == 0 {
+			return
+		}
+		before := c.sessionCount()
+		if !pause(ctx, c.opts.SiblingAfter+failures.next(refusedWait, jitter())) {
+			return
+		}
+		if c.sessionCount() != before {
+			begun = false // the hub knows better than half a copy
+			continue
+		}
+		for _, sibling := range c.opts.Siblings {
+			err := c.copyFrom(ctx, sibling, only)
+			if err == nil {
+				c.opts.Log.Info("copied zones from a sibling", "sibling", sibling)
+				return
+			}
+			if ctx.Err() != nil {
+				return
+			}
+			c.opts.Log.Info("copying from a sibling failed", "sibling", sibling, "reason", status.Convert(err).Message())
+			begun = begun || only == nil && len(c.opts.Replica.Held()) > 0
+			if c.sessionCount() != before {
+				break
+			}
+		}
+	}
+}
+
+func (c *Client) sessionCount() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sessions
+}
+
+// copyFrom copies the zones named, or all, from one sibling. A hub that welcomes this server
+// ends the copy.
+func (c *Client) copyFrom(ctx context.Context, sibling string, only []zone.Name) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	c.mu.Lock()
+	c.stopCopy = cancel
+	c.mu.Unlock()
+	if err := c.claim(ctx, ownerCopy); err != nil {
+		return err
+	}
+	defer c.release()
+	conn, err := dial(sibling, SiblingTLS(c.opts.Credentials))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	patience := time.AfterFunc(copyPatience, cancel)
+	defer patience.Stop()
+	req := &controlpb.CopyRequest{Protocol: ProtocolVersion}
+	for _, apex := range only {
+		req.Apexes = append(req.Apexes, []byte(apex))
+	}
+	stream, err := controlpb.NewSiblingClient(conn).Copy(ctx, req)
+	if err != nil {
+		return err
+	}
+	r := copier{c: c, slots: make(chan struct{}, workers)}
+	defer r.installs.Wait()
+	for {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return r.finish()
+		}
+		if err != nil {
+			return err
+		}
+		patience.Reset(copyPatience)
+		if err := r.take(ctx, m); err != nil {
+			return err
+		}
+	}
+}
+
+// copier installs what a sibling sends. The sibling is not trusted with more than its zones
+// and its fence: content must have the digest of its version.
+type copier struct {
+	c     *Client
+	offer *controlpb.Offer
+	fence Fence
+	open  *transfer
+
+	slots    chan struct{} // one element for each install under way
+	installs sync.WaitGroup
+	mu       sync.Mutex
+	err      error // the first of an install
+}
+
+func (r *copier) take(ctx context.Context, m *controlpb.CopyMessage) error {
+	if offer := m.GetOffer(); (r.offer == nil) != (offer != nil) {
+		return errors.New("the sibling did not begin with one offer")
+	}
+	switch m := m.GetMessage().(type) {
+	case *controlpb.CopyMessage_Offer:
+		return r.takeOffer(ctx, m.Offer)
+	case *controlpb.CopyMessage_Begin:
+		return r.takeBegin(m.Begin)
+	case *controlpb.CopyMessage_Chunk:
+		if r.open == nil || r.open.id != m.Chunk.GetTransfer() {
+			return errors.New("the sibling sent a chunk of no zone")
+		}
+		r.open.received += int64(len(m.Chunk.GetNodes()))
+		return r.open.assembly.add(m.Chunk.GetNodes())
+	case *controlpb.CopyMessage_Commit:
+		if r.open == nil || r.open.id != m.Commit.GetTransfer() {
+			return errors.New("the sibling ended no zone")
+		}
+		t := r.open
+		r.open = nil
+		return r.takeCommit(ctx, t)
+	}
+	return nil
+}
+
+func (r *copier) takeOffer(ctx context.Context, m *controlpb.Offer) error {
+	if m.GetZones() == 0 {
+		return errors.New("the sibling has no zones either")
+	}
+	r.offer = m
+	r.fence = r.c.opts.Replica.Fence()
+	theirs := Fence{m.GetEpoch(), m.GetCluster()}
+	if theirs == r.fence || !r.fence.Admits(theirs) {
+		return nil // what they have is older than what was lost here, and better than nothing
+	}
+	err := r.c.opts.Replica.Raise(context.WithoutCancel(ctx), theirs)
+	var undurable *NotDurableError
+	if err != nil && !errors.As(err, &undurable) {
+		return err
+	}
+	r.fence = theirs
+	r.c.update(func(s *State) { s.Fence = theirs })
+	return nil
+}
+
+func (r *copier) takeBegin(m *controlpb.Begin) error {
+	if r.open != nil {
+		return errors.New("the sibling began a zone before it ended the last")
+	}
+	h, err := parseHeader(m.GetTransfer(), m.GetZone())
+	if err != nil {
+		return err
+	}
+	if !h.base.IsZero() {
+		return fmt.Errorf("zone %s: the sibling sent changes only", h.apex)
+	}
+	r.open = &transfer{header: h, assembly: assembly{apex: h.apex, room: r.c.opts.MaxZoneBytes}}
+	return nil
+}
+
+func (r *copier) takeCommit(ctx context.Context, t *transfer) error {
+	if has, ok := r.c.opts.Replica.Zone(t.apex); ok && !zone.SerialLess(has.Version.Serial, t.version.Serial) {
+		return nil // from a sibling that was asked before
+	}
+	if t.received > largeTransfer {
+		return r.install(ctx, t)
+	}
+	select {
+	case r.slots <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	r.installs.Go(func() {
+		defer func() { <-r.slots }()
+		if err := r.install(ctx, t); err != nil {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.err = errors.Join(r.err, err)
+		}
+	})
+	return nil
+}
+
+func (r *copier) install(ctx context.Context, t *transfer) error {
+	content, err := t.assembly.content()
+	if err != nil {
+		return err
+	}
+	if content.Digest() != t.version.Digest {
+		return fmt.Errorf("zone %s: %w", t.apex, errDigest)
+	}
+	err = r.c.opts.Replica.Install(context.WithoutCancel(ctx), r.fence, Installed{Content: content, Version: t.version, Source: t.source, Cluster: t.cluster})
+	var undurable *NotDurableError
+	if err != nil && !errors.As(err, &undurable) {
+		return fmt.Errorf("installing zone %s: %w", t.apex, err)
+	}
+	r.c.update(func(s *State) { s.Copied++ })
+	return nil
+}
+
+// finish waits for the installs under way, at the end of the stream.
+func (r *copier) finish() error {
+	r.installs.Wait()
+	if r.offer == nil || r.open != nil {
+		return errors.New("the sibling ended before the copy did")
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err
+}
