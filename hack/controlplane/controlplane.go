@@ -14,6 +14,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/fingerpost-dns/fingerpost/hack/process"
 )
 
 // Options say where a control plane runs. The zero value is right for tests.
@@ -41,8 +43,8 @@ type ControlPlane struct {
 	temporary  bool // dir is removed by Stop
 	authority  *authority
 	config     *rest.Config
-	etcd       *process
-	apiServer  *process // nil while it is stopped
+	etcd       *process.Process
+	apiServer  *process.Process // nil while it is stopped
 	releases   []func() // of held ports
 	sharePorts []string // flag of kube-apiserver if its port is held
 }
@@ -156,7 +158,7 @@ func (c *ControlPlane) startEtcd() error {
 		}
 		share = []string{"--socket-reuse-port"}
 	}
-	c.etcd, err = start(filepath.Join(c.options.Assets, "etcd"), c.dir, c.path("etcd.log"), append([]string{
+	c.etcd, err = c.start("etcd", append([]string{
 		"--data-dir", c.path("etcd"),
 		"--listen-client-urls", "http://" + c.options.Etcd.String(),
 		"--advertise-client-urls", "http://" + c.options.Etcd.String(),
@@ -165,6 +167,11 @@ func (c *ControlPlane) startEtcd() error {
 		"--log-level", "warn",
 	}, share...)...)
 	return err
+}
+
+// start runs a program of the assets in the control plane's folder.
+func (c *ControlPlane) start(name string, args ...string) (*process.Process, error) {
+	return process.Start(process.Options{Name: name, Dir: c.dir, Log: c.path(name + ".log")}, filepath.Join(c.options.Assets, name), args...)
 }
 
 // StartAPIServer starts the API server after StopAPIServer and returns when it is ready, as Start does.
@@ -190,7 +197,7 @@ func (c *ControlPlane) StartAPIServer(ctx context.Context) (err error) {
 		"--disable-admission-plugins", "ServiceAccount", // who would make a namespace's default account?
 		"--allow-privileged",
 	}, c.sharePorts...)
-	c.apiServer, err = start(filepath.Join(c.options.Assets, "kube-apiserver"), c.dir, c.path("kube-apiserver.log"), append(flags, c.options.APIServerFlags...)...)
+	c.apiServer, err = c.start("kube-apiserver", append(flags, c.options.APIServerFlags...)...)
 	if err != nil {
 		return err
 	}
@@ -215,12 +222,12 @@ func (c *ControlPlane) ready(ctx context.Context) error {
 	for _, path := range []string{"/readyz", "/api/v1/namespaces/kube-system", "/api/v1/namespaces/default"} {
 		for last != nil {
 			select {
-			case <-c.etcd.exited:
-				return fmt.Errorf("etcd has ended:\n%s", c.etcd.lastWords())
-			case <-c.apiServer.exited:
-				return fmt.Errorf("kube-apiserver has ended:\n%s", c.apiServer.lastWords())
+			case <-c.etcd.Exited():
+				return fmt.Errorf("etcd has ended:\n%s", c.etcd.LastWords())
+			case <-c.apiServer.Exited():
+				return fmt.Errorf("kube-apiserver has ended:\n%s", c.apiServer.LastWords())
 			case <-ctx.Done():
-				return fmt.Errorf("kube-apiserver is not ready: %w: %w\n%s", ctx.Err(), last, c.apiServer.lastWords())
+				return fmt.Errorf("kube-apiserver is not ready: %w: %w\n%s", ctx.Err(), last, c.apiServer.LastWords())
 			case <-retry.C:
 				last = get(ctx, client, c.config.Host+path)
 			}
@@ -252,7 +259,7 @@ func (c *ControlPlane) StopAPIServer() error {
 	if c.apiServer == nil {
 		return nil
 	}
-	if err := c.apiServer.stop(c.grace()); err != nil {
+	if err := c.apiServer.Stop(c.grace()); err != nil {
 		return err
 	}
 	c.apiServer = nil
@@ -263,7 +270,7 @@ func (c *ControlPlane) StopAPIServer() error {
 func (c *ControlPlane) Stop() error {
 	err := c.StopAPIServer()
 	if c.etcd != nil {
-		err = errors.Join(err, c.etcd.stop(c.grace()))
+		err = errors.Join(err, c.etcd.Stop(c.grace()))
 		c.etcd = nil
 	}
 	for _, release := range c.releases {

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	fmt.Println(cp.etcd.cmd.Process.Pid, cp.apiServer.cmd.Process.Pid)
+	fmt.Println(cp.etcd.PID(), cp.apiServer.PID())
 	select {}
 }
 
@@ -145,8 +145,8 @@ func TestStopLeavesNothing(t *testing.T) {
 	if err := cp.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	<-etcd.exited
-	<-apiServer.exited
+	<-etcd.Exited()
+	<-apiServer.Exited()
 	if _, err := os.Stat(cp.dir); err == nil {
 		t.Error("the temporary folder is still there")
 	}
