@@ -53,11 +53,13 @@ func ParseHubName(text string) (HubName, error) {
 	return HubName{dns: dns}, nil
 }
 
-// HubProfile is the leaf of the hub: names, and those under which it is always found: its Service, and this machine.
-func HubProfile(namespace string, names []HubName) Profile {
+// HubProfile is the leaf of the hub, which identity names. Servers verify that alone, other programs names: those given,
+// and those under which the hub is always found: its Service in namespace, and this machine.
+func HubProfile(identity *url.URL, namespace string, names []HubName) Profile {
 	const service = "fingerpost-hub"
 	p := Profile{
 		CommonName: service,
+		URIs:       []string{identity.String()},
 		DNSNames:   []string{"localhost", service, service + "." + namespace, service + "." + namespace + ".svc"},
 		Addresses:  []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()},
 		Usages:     []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
@@ -75,7 +77,7 @@ func HubProfile(namespace string, names []HubName) Profile {
 }
 
 // ServerProfile is the leaf of the servers of one group, which identity names. They use it towards the hub as clients
-// and towards each other as both. It has no DNS name and no address, so that it never passes for the hub.
+// and towards each other as both.
 func ServerProfile(identity *url.URL) Profile {
 	return Profile{
 		CommonName: "fingerpost-server",

@@ -65,7 +65,7 @@ func hub(t *testing.T, names ...string) pki.Profile {
 		}
 		parsed = append(parsed, name)
 	}
-	return pki.HubProfile("fingerpost-system", parsed)
+	return pki.HubProfile(&url.URL{Scheme: "fingerpost", Host: "hub"}, "fingerpost-system", parsed)
 }
 
 func TestPolicyBounds(t *testing.T) {
@@ -196,6 +196,9 @@ func TestLeafCertificates(t *testing.T) {
 	}
 	if got, want := c.NotAfter, start.Add(90*day); !got.Equal(want) {
 		t.Errorf("valid to %s, wanted %s", got, want)
+	}
+	if got := fmt.Sprint(c.URIs); got != "[fingerpost://hub]" {
+		t.Errorf("identity %s", got)
 	}
 	if c.PublicKeyAlgorithm != x509.ECDSA || c.IsCA || c.SerialNumber.BitLen() < 64 {
 		t.Errorf("algorithm %s, CA %t, serial number %s", c.PublicKeyAlgorithm, c.IsCA, c.SerialNumber)

@@ -1,0 +1,98 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
+	"github.com/fingerpost-dns/fingerpost/controllers/render"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
+)
+
+// DatacenterReconciler says in a Datacenter's status which of its servers are connected and
+// current, and hands the approval of absent zones to the hub.
+//
+// +kubebuilder:rbac:groups=fingerpost.dev,resources=datacenters,verbs=get;list;watch
+// +kubebuilder:rbac:groups=fingerpost.dev,resources=datacenters/status,verbs=get;update;patch
+type DatacenterReconciler struct {
+	Client client.Client
+	Hub    *control.Hub
+	Leader *Leader
+	Budget *StatusBudget
+	Events events.EventRecorder
+	Clock  clock.PassiveClock
+}
+
+// Reconcile writes the status of one Datacenter, on transitions only.
+func (r *DatacenterReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	var dc v1alpha1.Datacenter
+	if err := r.Client.Get(ctx, req.NamespacedName, &dc); apierrors.IsNotFound(err) {
+		return reconcile.Result{}, nil
+	} else if err != nil {
+		return reconcile.Result{}, fmt.Errorf("reading Datacenter %s: %w", req.Name, err)
+	}
+	if digest := dc.Annotations[v1alpha1.ApproveRemovalAnnotation]; digest != "" {
+		r.Hub.ApproveAbsence(dc.Name, digest)
+	}
+	if !r.Leader.Settled() {
+		return reconcile.Result{}, nil // the leader calls again
+	}
+	want := render.DatacenterStatus(render.DatacenterInputs{Datacenter: &dc, Servers: r.servers(dc.Name), Now: metav1.NewTime(r.Clock.Now())})
+	if equality.Semantic.DeepEqual(dc.Status, want) {
+		return reconcile.Result{}, nil
+	}
+	if wait := r.Budget.Wait(req.NamespacedName, r.Clock.Now()); wait > 0 {
+		return reconcile.Result{RequeueAfter: wait}, nil
+	}
+	before := dc.DeepCopy()
+	dc.Status = want
+	if err := r.Client.Status().Patch(ctx, &dc, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
+		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+			return reconcile.Result{RequeueAfter: 50 * time.Millisecond}, nil
+		}
+		return reconcile.Result{}, fmt.Errorf("writing the status of Datacenter %s: %w", dc.Name, err)
+	}
+	r.Budget.Wrote(req.NamespacedName, r.Clock.Now())
+	r.announce(&dc, before.Status.Conditions, want.Conditions)
+	return reconcile.Result{}, nil
+}
+
+// servers lists the datacenter's connected servers.
+func (r *DatacenterReconciler) servers(name string) []render.DatacenterServer {
+	var servers []render.DatacenterServer
+	for _, s := range r.Hub.Servers() {
+		if s.ID.Datacenter != name {
+			continue
+		}
+		srv := render.DatacenterServer{Group: s.ID.Group, Name: s.ID.Name, Version: s.Software, Current: s.Current, Wanted: s.Wanted}
+		if a := s.Absence; a.Count > 0 {
+			srv.Absent = &render.Absence{Count: a.Count, Examples: a.Examples, Digest: a.Digest, Reason: v1alpha1.ReasonMassRemoval}
+		}
+		servers = append(servers, srv)
+	}
+	return servers
+}
+
+func (r *DatacenterReconciler) announce(dc *v1alpha1.Datacenter, before, after []metav1.Condition) {
+	for _, typ := range []string{v1alpha1.ConditionDegraded, v1alpha1.ConditionRemovalWithheld} {
+		now, old := meta.FindStatusCondition(after, typ), meta.FindStatusCondition(before, typ)
+		switch {
+		case now == nil:
+		case now.Status == metav1.ConditionTrue && (old == nil || old.Message != now.Message):
+			r.Events.Eventf(dc, nil, corev1.EventTypeWarning, now.Reason, "Watch", "%s", note(now.Message))
+		case now.Status == metav1.ConditionFalse && old != nil && old.Status == metav1.ConditionTrue:
+			r.Events.Eventf(dc, nil, corev1.EventTypeNormal, now.Reason, "Watch", "%s", note(now.Message))
+		}
+	}
+}

@@ -1,0 +1,174 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
+)
+
+const (
+	// epochConfigMap keeps the epoch of the last leader, in the operator's namespace.
+	epochConfigMap = "fingerpost-hub"
+	epochKey       = "epoch"
+	// settleTime is how long a new leader waits for servers to say what they hold before it
+	// takes the missing ones for gone.
+	settleTime = 10 * time.Second
+)
+
+// errSuperseded ends a manager that finds another leader's epoch where its own was.
+var errSuperseded = errors.New("another manager has taken the lead")
+
+// Leader takes an epoch when this manager is elected, opens the hub under it, and tells when
+// the servers have reported.
+//
+// +kubebuilder:rbac:groups="",namespace=system,resources=configmaps,verbs=create
+// +kubebuilder:rbac:groups="",namespace=system,resources=configmaps,verbs=get;update,resourceNames=fingerpost-hub
+type Leader struct {
+	Client    client.Client // writes
+	Live      client.Reader
+	Hub       *control.Hub
+	Namespace string // the operator's
+	// Seen gets epochs above the leader's own that servers report; Joined something whenever
+	// a server joins.
+	Seen   <-chan uint64
+	Joined <-chan control.ServerID
+	// OnSettled is called once, when the servers have reported.
+	OnSettled func(context.Context)
+
+	epoch   uint64
+	settled atomic.Bool
+}
+
+// NeedLeaderElection makes the manager start this when it leads.
+func (*Leader) NeedLeaderElection() bool { return true }
+
+// Settled reports whether the servers known to the API have said what they hold, or have
+// had time enough.
+func (l *Leader) Settled() bool { return l.settled.Load() }
+
+// Start leads until ctx ends. It fails when another leader has overtaken this one.
+func (l *Leader) Start(ctx context.Context) error {
+	if err := l.take(ctx, 0); err != nil {
+		return fmt.Errorf("taking an epoch: %w", err)
+	}
+	l.Hub.Lead(l.epoch)
+	defer l.Hub.Resign()
+	log.FromContext(ctx).Info("Leading", "epoch", l.epoch)
+	expected, err := l.expected(ctx)
+	if err != nil {
+		return err
+	}
+	deadline := time.NewTimer(settleTime)
+	defer deadline.Stop()
+	for {
+		if !l.settled.Load() && l.reported(expected) {
+			l.settle(ctx)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-deadline.C:
+			if !l.settled.Load() {
+				l.settle(ctx)
+			}
+		case <-l.Joined:
+		case seen := <-l.Seen:
+			if seen < l.epoch {
+				continue
+			}
+			if err := l.take(ctx, seen); err != nil {
+				return fmt.Errorf("taking an epoch above %d: %w", seen, err)
+			}
+			l.Hub.Lead(l.epoch)
+			log.FromContext(ctx).Info("Leading on, servers had seen a higher epoch", "epoch", l.epoch)
+		}
+	}
+}
+
+func (l *Leader) settle(ctx context.Context) {
+	l.settled.Store(true)
+	l.OnSettled(ctx)
+}
+
+// take puts an epoch above the stored and the seen one into the API by compare-and-swap.
+func (l *Leader) take(ctx context.Context, seen uint64) error {
+	key := types.NamespacedName{Namespace: l.Namespace, Name: epochConfigMap}
+	for {
+		var cm corev1.ConfigMap
+		err := l.Live.Get(ctx, key, &cm)
+		if err != nil && !apierrors.IsNotFound(err) {
+			return fmt.Errorf("reading ConfigMap %s: %w", key, err)
+		}
+		exists := err == nil
+		var stored uint64
+		if text := cm.Data[epochKey]; text != "" {
+			if stored, err = strconv.ParseUint(text, 10, 64); err != nil {
+				return fmt.Errorf("ConfigMap %s: %s: %w; put the highest epoch that servers report there", key, epochKey, err)
+			}
+		}
+		if l.epoch != 0 && stored != l.epoch {
+			return errSuperseded
+		}
+		next := max(stored, seen) + 1
+		cm.Data = map[string]string{epochKey: strconv.FormatUint(next, 10)}
+		if exists {
+			err = l.Client.Update(ctx, &cm)
+		} else {
+			cm.ObjectMeta = metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}
+			err = l.Client.Create(ctx, &cm)
+		}
+		switch {
+		case err == nil:
+			l.epoch = next
+			return nil
+		case apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err):
+			continue // each round means that somebody else made progress
+		default:
+			return fmt.Errorf("writing ConfigMap %s: %w", key, err)
+		}
+	}
+}
+
+// expected lists the servers that were connected when the last leader wrote.
+func (l *Leader) expected(ctx context.Context) ([]control.ServerID, error) {
+	var datacenters v1alpha1.DatacenterList
+	if err := l.Live.List(ctx, &datacenters); err != nil {
+		return nil, fmt.Errorf("listing Datacenters: %w", err)
+	}
+	var servers []control.ServerID
+	for _, dc := range datacenters.Items {
+		for _, s := range dc.Status.Servers {
+			if s.State == v1alpha1.ServerConnected {
+				servers = append(servers, control.ServerID{Datacenter: dc.Name, Group: s.Group, Name: s.Name})
+			}
+		}
+	}
+	return servers, nil
+}
+
+// reported is true when all the expected servers, at least one, are here.
+func (l *Leader) reported(expected []control.ServerID) bool {
+	here := map[control.ServerID]bool{}
+	for _, s := range l.Hub.Servers() {
+		here[s.ID] = true
+	}
+	for _, id := range expected {
+		if !here[id] {
+			return false
+		}
+	}
+	return len(expected) > 0
+}

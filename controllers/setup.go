@@ -1,0 +1,225 @@
+// Package controllers does the Kubernetes side of Fingerpost: it reads objects, has render
+// decide, reserves what is to be published, hands it to the hub, and writes statuses.
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"net"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"google.golang.org/grpc"
+
+	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
+)
+
+// Options is what an operator's administrator sets.
+type Options struct {
+	Namespace      string // the operator's own
+	ApexNamespaces []string
+	HubAddress     string // HOST:PORT that servers dial
+	Certificates   CertificateOptions
+	MaxAbsent      control.AbsenceLimit
+	StatusWrites   int // a second, for all objects
+}
+
+// Setup adds everything to mgr: the hub, which every manager has, and the controllers, which
+// only work in the one that leads.
+func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
+	cluster, err := clusterID(ctx, mgr.GetAPIReader())
+	if err != nil {
+		return err
+	}
+	certificates, err := SetupCertificates(mgr, o.Certificates)
+	if err != nil {
+		return fmt.Errorf("setting up certificates: %w", err)
+	}
+	var (
+		zones       = make(chan event.GenericEvent, 1024) // to be reconciled
+		estate      = make(chan event.GenericEvent, 1)
+		datacenters = make(chan event.GenericEvent, 1024)
+		seen        = make(chan uint64, 1)
+		joined      = make(chan control.ServerID, 1)
+	)
+	events := newRelay(mgr.GetClient(), zones, datacenters)
+	hub := control.NewHub(control.HubOptions{
+		Log: mgr.GetLogger().WithName("hub"), Cluster: cluster, MaxAbsent: o.MaxAbsent,
+		OnZone: events.zone,
+		OnServer: func(id control.ServerID) {
+			events.server(id)
+			offer(joined, id)
+		},
+		OnEpoch: func(epoch uint64) { offer(seen, epoch) },
+	})
+	budget := NewStatusBudget(o.StatusWrites)
+	estateReconciler := &EstateReconciler{Client: mgr.GetClient(), Hub: hub, ApexNamespaces: o.ApexNamespaces, Call: events.call, Changed: estate}
+	leader := &Leader{
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Hub: hub, Namespace: o.Namespace, Seen: seen, Joined: joined,
+		OnSettled: func(ctx context.Context) {
+			estateReconciler.Refresh()
+			events.everything(ctx)
+		},
+	}
+	recorder := mgr.GetEventRecorder("fingerpost")
+	zoneReconciler := &ZoneReconciler{
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Hub: hub, Estate: estateReconciler, Leader: leader, Call: events.call,
+		Budget: budget, Events: recorder, Clock: clock.RealClock{},
+	}
+	events.owner = estateReconciler.Owner
+	if err := mgr.GetFieldIndexer().IndexField(ctx, &v1alpha1.DNSZone{}, zonesByConfigMap, indexConfigMaps); err != nil {
+		return fmt.Errorf("indexing DNSZones: %w", err)
+	}
+	warm := true
+	namespaces := &metav1.PartialObjectMetadata{}
+	namespaces.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
+	toEstate := handler.EnqueueRequestsFromMapFunc(func(context.Context, client.Object) []reconcile.Request { return []reconcile.Request{estateKey} })
+	if err := ctrl.NewControllerManagedBy(mgr).Named("estate").
+		Watches(&v1alpha1.Datacenter{}, toEstate, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		WatchesMetadata(namespaces, toEstate, builder.WithPredicates(predicate.LabelChangedPredicate{})).
+		WatchesRawSource(source.Channel(estate, toEstate)).
+		WatchesRawSource(once()).
+		WithOptions(controller.Options{EnableWarmup: &warm, MaxConcurrentReconciles: 1}).
+		Complete(estateReconciler); err != nil {
+		return fmt.Errorf("setting up the estate: %w", err)
+	}
+	if err := ctrl.NewControllerManagedBy(mgr).Named("dnszone").
+		For(&v1alpha1.DNSZone{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
+		WatchesMetadata(configMapMetadata(), handler.EnqueueRequestsFromMapFunc(zoneReconciler.zonesOf)).
+		WatchesRawSource(source.Channel(zones, &handler.EnqueueRequestForObject{})).
+		WithOptions(controller.Options{EnableWarmup: &warm, MaxConcurrentReconciles: 4}).
+		Complete(zoneReconciler); err != nil {
+		return fmt.Errorf("setting up DNSZones: %w", err)
+	}
+	if err := ctrl.NewControllerManagedBy(mgr).Named("datacenter").
+		For(&v1alpha1.Datacenter{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
+		WatchesRawSource(source.Channel(datacenters, &handler.EnqueueRequestForObject{})).
+		WithOptions(controller.Options{EnableWarmup: &warm}).
+		Complete(&DatacenterReconciler{Client: mgr.GetClient(), Hub: hub, Leader: leader, Budget: budget, Events: recorder, Clock: clock.RealClock{}}); err != nil {
+		return fmt.Errorf("setting up Datacenters: %w", err)
+	}
+	if err := mgr.Add(leader); err != nil {
+		return fmt.Errorf("adding the leader: %w", err)
+	}
+	if err := mgr.AddReadyzCheck("hub-certificate", certificates.Check); err != nil {
+		return fmt.Errorf("adding a readiness check: %w", err)
+	}
+	if err := mgr.Add(&listener{address: o.HubAddress, hub: hub, certificates: certificates}); err != nil {
+		return fmt.Errorf("adding the hub's listener: %w", err)
+	}
+	return nil
+}
+
+// clusterID identifies the cluster by the UID of a namespace that is never deleted.
+//
+// +kubebuilder:rbac:groups="",resources=namespaces,verbs=get,resourceNames=kube-system
+func clusterID(ctx context.Context, live client.Reader) (string, error) {
+	var ns corev1.Namespace
+	if err := live.Get(ctx, types.NamespacedName{Name: metav1.NamespaceSystem}, &ns); err != nil {
+		return "", fmt.Errorf("reading namespace %s to identify the cluster: %w", metav1.NamespaceSystem, err)
+	}
+	return string(ns.UID), nil
+}
+
+// offer puts v into the channel if there is room: one that is waiting serves for both.
+func offer[T any](to chan T, v T) {
+	select {
+	case to <- v:
+	default:
+	}
+}
+
+// listener serves the hub's port, in a leading manager and in one that is not: the latter
+// tells servers to go on looking.
+type listener struct {
+	address      string
+	hub          *control.Hub
+	certificates *HubCertificateSource
+}
+
+// NeedLeaderElection makes the manager start this at once.
+func (*listener) NeedLeaderElection() bool { return false }
+
+// Start serves until ctx ends.
+func (l *listener) Start(ctx context.Context) error {
+	var config net.ListenConfig
+	socket, err := config.Listen(ctx, "tcp", l.address)
+	if err != nil {
+		return fmt.Errorf("listening for servers: %w", err)
+	}
+	server := grpc.NewServer(control.ServerOptions(l.certificates.Credentials())...)
+	l.hub.Register(server)
+	log.FromContext(ctx).Info("Listening for servers", "address", socket.Addr().String())
+	stopped := context.AfterFunc(ctx, server.Stop)
+	defer stopped()
+	if err := server.Serve(socket); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("serving the hub: %w", err)
+	}
+	return nil
+}
+
+// relay turns what the hub tells into requests for the reconcilers. The hub must not wait:
+// names gather in a set until the queue has taken them.
+type relay struct {
+	client      client.Reader
+	zones       chan<- event.GenericEvent
+	datacenters chan<- event.GenericEvent
+	owner       func(zone.Name) (types.NamespacedName, bool)
+	pending     *pendingSet
+}
+
+func newRelay(reader client.Reader, zones, datacenters chan<- event.GenericEvent) *relay {
+	r := &relay{client: reader, zones: zones, datacenters: datacenters}
+	r.pending = newPendingSet(r.deliver)
+	return r
+}
+
+func (r *relay) zone(apex zone.Name)           { r.pending.add(apex) }
+func (r *relay) call(key types.NamespacedName) { r.pending.add(key) }
+func (r *relay) server(id control.ServerID)    { r.pending.add(id.Datacenter) }
+
+func (r *relay) deliver(item any) {
+	switch v := item.(type) {
+	case zone.Name:
+		if key, owned := r.owner(v); owned {
+			r.deliver(key)
+		}
+	case types.NamespacedName:
+		r.zones <- event.GenericEvent{Object: &v1alpha1.DNSZone{ObjectMeta: metav1.ObjectMeta{Namespace: v.Namespace, Name: v.Name}}}
+	case string:
+		r.datacenters <- event.GenericEvent{Object: &v1alpha1.Datacenter{ObjectMeta: metav1.ObjectMeta{Name: v}}}
+	}
+}
+
+// everything calls for every zone and datacenter: their statuses can be trusted from now on.
+func (r *relay) everything(ctx context.Context) {
+	var zones v1alpha1.DNSZoneList
+	if err := r.client.List(ctx, &zones, client.UnsafeDisableDeepCopy); err != nil {
+		log.FromContext(ctx).Error(err, "Listing DNSZones")
+	}
+	for i := range zones.Items {
+		r.call(client.ObjectKeyFromObject(&zones.Items[i]))
+	}
+	var datacenters v1alpha1.DatacenterList
+	if err := r.client.List(ctx, &datacenters, client.UnsafeDisableDeepCopy); err != nil {
+		log.FromContext(ctx).Error(err, "Listing Datacenters")
+	}
+	for _, dc := range datacenters.Items {
+		r.pending.add(dc.Name)
+	}
+}
