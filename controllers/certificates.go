@@ -27,10 +27,6 @@ import (
 // The Secrets of the stream between hub and servers, in the operator's namespace. All are read by name: nothing may list
 // or watch Secrets. Names of datacenters and groups come from Datacenters, so the rule can't name them. Besides these
 // the namespace should hold nothing secret.
-//
-// +kubebuilder:rbac:groups="",namespace=system,resources=secrets,verbs=get;create;update
-// +kubebuilder:rbac:groups=fingerpost.dev,resources=datacenters,verbs=get;list;watch
-// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 const (
 	// DefaultNamespace is the operator's namespace if it is not told another.
 	DefaultNamespace = "fingerpost-system"
@@ -95,6 +91,10 @@ type CertificateReconciler struct {
 	CertificateIssuer
 	Scheme *runtime.Scheme
 }
+
+// +kubebuilder:rbac:groups="",namespace=system,resources=secrets,verbs=get;create;update
+// +kubebuilder:rbac:groups=fingerpost.dev,resources=datacenters,verbs=get;list;watch
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
 // Reconcile brings the Secrets of one Datacenter up to date. Until there is a CA it does nothing: that one's arrival
 // reconciles every Datacenter.

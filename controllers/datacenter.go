@@ -22,9 +22,6 @@ import (
 
 // DatacenterReconciler says in a Datacenter's status which of its servers are connected and
 // current, and hands the approval of absent zones to the hub.
-//
-// +kubebuilder:rbac:groups=fingerpost.dev,resources=datacenters,verbs=get;list;watch
-// +kubebuilder:rbac:groups=fingerpost.dev,resources=datacenters/status,verbs=get;update;patch
 type DatacenterReconciler struct {
 	Client client.Client
 	Hub    *control.Hub
@@ -33,6 +30,9 @@ type DatacenterReconciler struct {
 	Events events.EventRecorder
 	Clock  clock.PassiveClock
 }
+
+// +kubebuilder:rbac:groups=fingerpost.dev,resources=datacenters,verbs=get;list;watch
+// +kubebuilder:rbac:groups=fingerpost.dev,resources=datacenters/status,verbs=get;update;patch
 
 // Reconcile writes the status of one Datacenter, on transitions only.
 func (r *DatacenterReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {

@@ -31,12 +31,6 @@ const statusInterval = time.Second
 
 // ZoneReconciler brings every server of a zone to the zone's desired content, and says in
 // the zone's status how far that is.
-//
-// +kubebuilder:rbac:groups=fingerpost.dev,resources=dnszones,verbs=get;list;watch
-// +kubebuilder:rbac:groups=fingerpost.dev,resources=dnszones/status,verbs=get;update;patch
-// +kubebuilder:rbac:groups="",resources=configmaps,verbs=get;list;watch
-// +kubebuilder:rbac:groups="",resources=namespaces,verbs=get;list;watch
-// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 type ZoneReconciler struct {
 	Client client.Client // cached; ConfigMaps by metadata only
 	Live   client.Reader // for the content of ConfigMaps
@@ -58,6 +52,12 @@ type memory struct {
 	applied *render.Result // the last of which everything was published
 	content *zone.Content  // as published
 }
+
+// +kubebuilder:rbac:groups=fingerpost.dev,resources=dnszones,verbs=get;list;watch
+// +kubebuilder:rbac:groups=fingerpost.dev,resources=dnszones/status,verbs=get;update;patch
+// +kubebuilder:rbac:groups="",resources=configmaps,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",resources=namespaces,verbs=get;list;watch
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
 // Reconcile publishes one zone.
 func (r *ZoneReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {

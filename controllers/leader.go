@@ -33,9 +33,6 @@ var errSuperseded = errors.New("another manager has taken the lead")
 
 // Leader takes an epoch when this manager is elected, opens the hub under it, and tells when
 // the servers have reported.
-//
-// +kubebuilder:rbac:groups="",namespace=system,resources=configmaps,verbs=create
-// +kubebuilder:rbac:groups="",namespace=system,resources=configmaps,verbs=get;update,resourceNames=fingerpost-hub
 type Leader struct {
 	Client    client.Client // writes
 	Live      client.Reader
@@ -58,6 +55,10 @@ func (*Leader) NeedLeaderElection() bool { return true }
 // Settled reports whether the servers known to the API have said what they hold, or have
 // had time enough.
 func (l *Leader) Settled() bool { return l.settled.Load() }
+
+// +kubebuilder:rbac:groups="",namespace=system,resources=configmaps,verbs=create
+// +kubebuilder:rbac:groups="",namespace=system,resources=configmaps,verbs=get;update,resourceNames=fingerpost-hub
+// +kubebuilder:rbac:groups=coordination.k8s.io,namespace=system,resources=leases,verbs=get;create;update
 
 // Start leads until ctx ends. It fails when another leader has overtaken this one.
 func (l *Leader) Start(ctx context.Context) error {

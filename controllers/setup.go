@@ -125,9 +125,9 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	return nil
 }
 
-// clusterID identifies the cluster by the UID of a namespace that is never deleted.
-//
 // +kubebuilder:rbac:groups="",resources=namespaces,verbs=get,resourceNames=kube-system
+
+// clusterID identifies the cluster by the UID of a namespace that is never deleted.
 func clusterID(ctx context.Context, live client.Reader) (string, error) {
 	var ns corev1.Namespace
 	if err := live.Get(ctx, types.NamespacedName{Name: metav1.NamespaceSystem}, &ns); err != nil {
