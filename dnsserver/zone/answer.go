@@ -37,7 +37,7 @@ func (s *Scratch) Rcode() uint16 { return s.rcode }
 // be less than MaxUDP. Message and dst may be the same memory if both start at the same
 // octet. The reply is valid until dst is used again.
 //
-// Client is the address that the query came from; static zones do not look at it.
+// The address is the client's; static zones do not look at it.
 //
 // What is answered is what NSD, Knot DNS and BIND answer. Where they differ:
 //   - A chain of CNAME and DNAME does not leave the zone of the question, as with Knot and
@@ -50,7 +50,7 @@ func (s *Scratch) Rcode() uint16 { return s.rcode }
 //   - Positive answers carry no authority section and no additional data, but the addresses
 //     of the apex NS (priming, RFC 9609 §4.2).
 //   - CD is copied (RFC 4035 §3.1.6) as with BIND.
-func (v *View) Answer(s *Scratch, dst, message []byte, client netip.Addr, over Transport) []byte {
+func (v *View) Answer(s *Scratch, dst, message []byte, _ netip.Addr, over Transport) []byte {
 	q, m := &s.query, &s.message
 	found := q.parse(message)
 	if found == silence {

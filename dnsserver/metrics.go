@@ -1,0 +1,100 @@
+package dnsserver
+
+import (
+	"strconv"
+	"sync/atomic"
+
+	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
+)
+
+// maxZoneMetrics bounds the zones that have metrics of their own: a server with more zones
+// gives none, for what watches it has to keep every one of them.
+const maxZoneMetrics = 1000
+
+// metric describes one metric of this server.
+func metric(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(prometheus.BuildFQName("fingerpost", "dnsserver", name), help, labels, nil)
+}
+
+var (
+	metricResponses   = metric("responses_total", "Replies sent, by response code; those from 23 on count as 23.", "transport", "rcode")
+	metricIgnored     = metric("ignored_messages_total", "Messages that are owed no reply: responses, and less than a header.", "transport")
+	metricFailures    = metric("socket_failures_total", "Failed system calls on sockets.", "transport")
+	metricPanics      = metric("panics_total", "Queries that were answered SERVFAIL because answering panicked. The first is in the log.")
+	metricConnections = metric("tcp_connections", "Open TCP connections.")
+	metricRefused     = metric("tcp_connections_refused_total", "TCP connections closed at once because there were too many, in all or of that client.")
+	metricZones       = metric("zones", "Zones served.")
+	metricSerial      = metric("zone_serial", "SOA serial of a zone served. Left out by servers of more than 1,000 zones.", "zone")
+	metricRecords     = metric("zone_records", "Records of a zone served. Left out by servers of more than 1,000 zones.", "zone")
+)
+
+// Describe implements prometheus.Collector.
+func (s *Server) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		metricResponses, metricIgnored, metricFailures, metricPanics, metricConnections, metricRefused, metricZones, metricSerial, metricRecords,
+	} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (s *Server) Collect(ch chan<- prometheus.Metric) {
+	count := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	var udp, tcp []*counters
+	for _, w := range s.udp {
+		udp = append(udp, w.counts)
+	}
+	for _, l := range s.tcp {
+		tcp = append(tcp, l.counts)
+	}
+	for transport, workers := range map[string][]*counters{"udp": udp, "tcp": tcp} {
+		for rcode := range maxRcode + 1 {
+			n := sum(workers, func(c *counters) *atomic.Uint64 { return &c.responses[rcode] })
+			if n > 0 || rcode <= int(zone.RcodeRefused) {
+				count(metricResponses, n, transport, rcodeName(rcode))
+			}
+		}
+		count(metricIgnored, sum(workers, func(c *counters) *atomic.Uint64 { return &c.ignored }), transport)
+		count(metricFailures, sum(workers, func(c *counters) *atomic.Uint64 { return &c.failures }), transport)
+	}
+	count(metricPanics, s.panics.count.Load())
+	count(metricRefused, s.streams.refused.Load())
+	gauge(metricConnections, float64(s.streams.count()))
+
+	zones := s.opts.View.Len()
+	gauge(metricZones, float64(zones))
+	if zones > maxZoneMetrics {
+		return
+	}
+	for z := range s.opts.View.Zones() {
+		name := z.Apex().String()
+		gauge(metricSerial, float64(z.Version().Serial), name)
+		gauge(metricRecords, float64(z.Content().Records()), name)
+	}
+}
+
+func sum(workers []*counters, of func(*counters) *atomic.Uint64) uint64 {
+	var n uint64
+	for _, c := range workers {
+		n += of(c).Load()
+	}
+	return n
+}
+
+func rcodeName(rcode int) string {
+	if rcode == int(zone.RcodeBadVers) {
+		return "BADVERS" // miekg/dns calls 16 BADSIG, which TSIG does
+	}
+	if name, ok := dns.RcodeToString[rcode]; ok {
+		return name
+	}
+	return strconv.Itoa(rcode)
+}

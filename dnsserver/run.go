@@ -1,0 +1,160 @@
+package dnsserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
+)
+
+// DefaultPort is DNS.
+const DefaultPort = 53
+
+// Config is all that a server is told when it starts. Either Zones or ZoneList, or both, or
+// Hub are set.
+type Config struct {
+	// Listen are the addresses to answer on. Empty: all of this machine, on DefaultPort.
+	Listen []netip.AddrPort
+	// HTTPListen is HOST:PORT of health checks and metrics; "" for none.
+	HTTPListen string
+
+	Zones    []ZoneFile
+	ZoneList string          // path of a file with lines "NAME FILE"
+	Reload   <-chan struct{} // each element reads the zone files again; may be nil
+
+	Hub *HubConfig
+
+	Version string // of the program
+	Log     logr.Logger
+}
+
+// ParseListen reads ADDR or ADDR:PORT, with brackets around an IPv6 address that a port
+// follows. The port is DefaultPort if there is none.
+func ParseListen(text string) (netip.AddrPort, error) {
+	if a, err := netip.ParseAddr(text); err == nil {
+		return netip.AddrPortFrom(a.Unmap(), DefaultPort), nil
+	}
+	a, err := netip.ParseAddrPort(text)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("%q is not an address of this machine, ADDR or ADDR:PORT ([ADDR]:PORT for IPv6)", text)
+	}
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()), nil
+}
+
+// allAddresses are those of IPv4 and, where the machine has it, of IPv6.
+func allAddresses() []netip.AddrPort {
+	all := []netip.AddrPort{netip.AddrPortFrom(netip.IPv4Unspecified(), DefaultPort)}
+	if probe, err := net.ListenUDP("udp6", &net.UDPAddr{IP: net.IPv6loopback}); err == nil {
+		_ = probe.Close()
+		all = append(all, netip.AddrPortFrom(netip.IPv6Unspecified(), DefaultPort))
+	}
+	return all
+}
+
+// source is where zones come from: files or the hub.
+type source interface {
+	// start fills the view with what there is at once.
+	start() error
+	// run keeps the view up to date until ctx ends.
+	run(ctx context.Context) error
+	// ready says why what is served is not yet what should be, or nil.
+	ready() error
+	prometheus.Collector
+}
+
+// Run serves until ctx ends, and then answers what is under way. Sockets are bound last: a
+// server that can't load its zones never takes a query.
+func Run(ctx context.Context, cfg Config) error {
+	view := &zone.View{}
+	from, err := newSource(cfg, view)
+	if err != nil {
+		return err
+	}
+	if err := from.start(); err != nil {
+		return err
+	}
+	if len(cfg.Listen) == 0 {
+		cfg.Listen = allAddresses()
+	}
+	server, err := Listen(Options{Addresses: cfg.Listen, View: view, Log: cfg.Log})
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	if cfg.HTTPListen != "" {
+		http, err := listenHTTP(cfg.HTTPListen, readiness(server, view, from), registry(cfg.Version, server, from))
+		if err != nil {
+			server.close()
+			return err
+		}
+		cfg.Log.Info("serving HTTP", "address", http.listener.Addr().String())
+		// Health is told until the last query is answered.
+		httpCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+		defer stop()
+		group.Go(func() error { return http.serve(httpCtx) })
+		group.Go(func() error { defer stop(); return server.Serve(ctx) })
+	} else {
+		group.Go(func() error { return server.Serve(ctx) })
+	}
+	cfg.Log.Info("answering", "addresses", server.Addresses(), "zones", view.Len(), "version", cfg.Version)
+	group.Go(func() error { return from.run(ctx) })
+	err = group.Wait()
+	cfg.Log.Info("stopped")
+	return err
+}
+
+func newSource(cfg Config, view *zone.View) (source, error) {
+	alone := len(cfg.Zones) > 0 || cfg.ZoneList != ""
+	switch {
+	case alone && cfg.Hub != nil:
+		return nil, errors.New("zones come from files or from the hub, not from both")
+	case cfg.Hub != nil:
+		return newHubSource(*cfg.Hub, view, cfg.Version, cfg.Log)
+	case alone:
+		return &zoneFiles{fixed: cfg.Zones, list: cfg.ZoneList, view: view, again: cfg.Reload, log: cfg.Log}, nil
+	default:
+		return nil, errors.New("no zones to serve: neither files nor a hub are given")
+	}
+}
+
+// registry gathers the metrics of one server.
+func registry(version string, parts ...prometheus.Collector) *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Namespace: "fingerpost", Subsystem: "dnsserver", Name: "build_info",
+		Help: "1, with the version of the program.", ConstLabels: prometheus.Labels{"version": version},
+	})
+	build.Set(1)
+	r.MustRegister(build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.MustRegister(parts...)
+	return r
+}
+
+// readiness is what /readyz asks: all zones are there, and the server answers for one of
+// them over its own sockets, another one each time.
+func readiness(server *Server, view *zone.View, from source) func(context.Context) error {
+	return func(ctx context.Context) error {
+		switch {
+		case server.draining.Load():
+			return errors.New("shutting down")
+		case !view.Ready():
+			return errors.New("no zones were received yet")
+		}
+		if err := from.ready(); err != nil {
+			return err
+		}
+		var any *zone.Served
+		for any = range view.Zones() {
+			break // maps yield in random order
+		}
+		return server.Probe(ctx, any)
+	}
+}

@@ -1,0 +1,86 @@
+package dnsserver
+
+import (
+	"context"
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// udpSockets is how many sockets an address has for so many workers.
+func udpSockets(workers int) int { return workers }
+
+// listenUDP binds one of the sockets that share an address.
+func listenUDP(address netip.AddrPort) (*net.UDPConn, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var failed error
+		err := c.Control(func(fd uintptr) { failed = setUDPOptions(int(fd), address.Addr()) })
+		if err != nil {
+			return err
+		}
+		return failed
+	}}
+	conn, err := lc.ListenPacket(context.Background(), network("udp", address), address.String())
+	if err != nil {
+		return nil, err
+	}
+	return conn.(*net.UDPConn), nil
+}
+
+// receiveBuffer is what a socket may hold that is not read yet, in octets; the system may
+// allow less.
+const receiveBuffer = 4 << 20
+
+func setUDPOptions(fd int, address netip.Addr) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+		return err
+	}
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
+	// Replies fit every path; a forged ICMP message must not make them smaller or stop them.
+	if address.Is4() {
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_OMIT)
+	} else {
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_OMIT)
+	}
+	switch {
+	case !address.IsUnspecified():
+		return nil
+	case address.Is4():
+		return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
+	default:
+		return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
+	}
+}
+
+// controlSize holds the control message that names the address a datagram came to.
+var controlSize = unix.CmsgSpace(unix.SizeofInet6Pktinfo)
+
+// sourceControl makes of the control message of a query that of its reply: it leaves from
+// the address that the query came to, by whatever interface leads to the client. The
+// message is changed in place.
+func sourceControl(control []byte) []byte {
+	if len(control) < unix.SizeofCmsghdr {
+		return nil
+	}
+	h, data, _, err := unix.ParseOneSocketControlMessage(control)
+	if err != nil {
+		return nil
+	}
+	switch {
+	case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
+		// in_pktinfo: interface, the address to answer from, the address in the query's header.
+		binary.NativeEndian.PutUint32(data, 0)
+		copy(data[4:8], data[8:12])
+	case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
+		// in6_pktinfo: address, interface, which link-local addresses need.
+		if a := netip.AddrFrom16([16]byte(data)); !a.IsLinkLocalUnicast() {
+			binary.NativeEndian.PutUint32(data[16:], 0)
+		}
+	default:
+		return nil
+	}
+	return control
+}
