@@ -89,7 +89,7 @@ func (c *Client) copyFrom(ctx context.Context, sibling string, only []zone.Name)
 	if err != nil {
 		return err
 	}
-	r := copier{c: c, slots: make(chan struct{}, workers)}
+	r := newCopier(c)
 	defer r.installs.Wait()
 	for {
 		m, err := stream.Recv()
@@ -113,11 +113,16 @@ type copier struct {
 	offer *controlpb.Offer
 	fence Fence
 	open  *transfer
+	begun map[zone.Name]bool
 
 	slots    chan struct{} // one element for each install under way
 	installs sync.WaitGroup
 	mu       sync.Mutex
 	err      error // the first of an install
+}
+
+func newCopier(c *Client) *copier {
+	return &copier{c: c, begun: map[zone.Name]bool{}, slots: make(chan struct{}, workers)}
 }
 
 func (r *copier) take(ctx context.Context, m *controlpb.CopyMessage) error {
@@ -177,6 +182,10 @@ func (r *copier) takeBegin(m *controlpb.Begin) error {
 	if !h.base.IsZero() {
 		return fmt.Errorf("zone %s: the sibling sent changes only", h.apex)
 	}
+	if r.begun[h.apex] {
+		return fmt.Errorf("zone %s: the sibling sent it twice", h.apex)
+	}
+	r.begun[h.apex] = true
 	r.open = &transfer{header: h, assembly: assembly{apex: h.apex, room: r.c.opts.MaxZoneBytes}}
 	return nil
 }

@@ -118,4 +118,3 @@ func (s *Sibling) sendZone(stream grpc.ServerStreamingServer[controlpb.CopyMessa
 	}
 	return stream.Send(&controlpb.CopyMessage{Message: &controlpb.CopyMessage_Commit{Commit: &controlpb.Commit{Transfer: id}}})
 }
-
