@@ -19,10 +19,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/events"
@@ -31,7 +28,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	"sigs.k8s.io/controller-runtime/pkg/config"
-	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -39,56 +35,9 @@ import (
 	"github.com/fingerpost-dns/fingerpost/controllers"
 	"github.com/fingerpost-dns/fingerpost/controllers/pki"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
-	"github.com/fingerpost-dns/fingerpost/hack/controlplane"
 )
 
 const day = 24 * time.Hour
-
-// TestCertificates runs against one real API server; every subtest has a namespace and Datacenters of its own.
-func TestCertificates(t *testing.T) {
-	scheme := runtime.NewScheme()
-	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
-	utilruntime.Must(v1alpha1.AddToScheme(scheme))
-	cp, err := controlplane.Start(t.Context(), controlplane.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := cp.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	crds := envtest.CRDInstallOptions{Paths: []string{"../config/crd/bases"}, ErrorIfPathMissing: true}
-	if _, err := envtest.InstallCRDs(cp.Config(), crds); err != nil {
-		t.Fatal(err)
-	}
-	api, err := client.NewWithWatch(cp.Config(), client.Options{Scheme: scheme})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, test := range map[string]func(*testing.T, *operator){
-		"Secrets are made once and then left alone":               testMadeOnce,
-		"leaves are renewed when they are due":                    testRenewal,
-		"servers of a changed Datacenter get their Secret":        testChangedDatacenter,
-		"other hub names ask for another certificate":             testHubNames,
-		"two managers that start at once make one CA":             testRace,
-		"what another manager has written in between stays":       testLostUpdate,
-		"a damaged CA is not replaced":                            testDamagedCA,
-		"a deleted CA is succeeded and what it has signed stays":  testDeletedCA,
-		"a CA that nobody can be told of is not made":             testDeletedCAWithoutBundle,
-		"a CA from elsewhere is used":                             testForeignCA,
-		"a damaged leaf is issued again and foreign keys stay":    testDamagedLeaf,
-		"a Secret that can't change is a person's business":       testImmutable,
-		"everybody trusts the next CA before it signs":            testSuccession,
-		"a Datacenter waits for the CA":                           testBeforeCA,
-		"a Datacenter that is being deleted gets no new Secrets":  testDeletedDatacenter,
-		"a follower reads the hub's certificate and keeps it":     testFollower,
-		"a manager that leads needs no more rights than declared": func(t *testing.T, o *operator) { testLeastPrivilege(t, o, cp) },
-		"a manager that does not lead writes nothing":             func(t *testing.T, o *operator) { testNotLeading(t, o, cp) },
-	} {
-		t.Run(name, func(t *testing.T) { test(t, newOperator(t, api)) })
-	}
-}
 
 // operator is one manager's reconcilers in a namespace of its own, with a clock that stands still.
 type operator struct {
@@ -103,13 +52,9 @@ type operator struct {
 	servers   *controllers.CertificateReconciler
 }
 
-func newOperator(t *testing.T, api client.WithWatch) *operator {
+func newOperator(t *testing.T) *operator {
 	t.Helper()
-	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "certificates-"}}
-	if err := api.Create(t.Context(), ns); err != nil {
-		t.Fatal(err)
-	}
-	return newManager(api, ns.Name)
+	return newManager(apiServer(t), newNamespace(t))
 }
 
 // newManager is another manager in the namespace.
@@ -255,7 +200,8 @@ func trusted(t *testing.T, s *corev1.Secret) []*x509.Certificate {
 	return certs
 }
 
-func testMadeOnce(t *testing.T, o *operator) {
+func TestSecretsAreMadeOnceAndThenLeftAlone(t *testing.T) {
+	o := newOperator(t)
 	dc := o.datacenter(t, "root", "authoritative")
 	if got := o.reconcileHub(t); got != 10*time.Minute {
 		t.Errorf("hub: next check after %s", got)
@@ -303,7 +249,8 @@ func testMadeOnce(t *testing.T, o *operator) {
 	o.expectEvents(t)
 }
 
-func testRenewal(t *testing.T, o *operator) {
+func TestLeavesAreRenewedWhenDue(t *testing.T) {
+	o := newOperator(t)
 	dc := o.datacenter(t, "root")
 	o.reconcileHub(t)
 	o.reconcileServers(t, dc)
@@ -334,7 +281,8 @@ func testRenewal(t *testing.T, o *operator) {
 	}
 }
 
-func testChangedDatacenter(t *testing.T, o *operator) {
+func TestGroupsOfAChangedDatacenterGetTheirSecret(t *testing.T) {
+	o := newOperator(t)
 	dc := o.datacenter(t, "root")
 	o.reconcileHub(t)
 	o.reconcileServers(t, dc)
@@ -349,7 +297,8 @@ func testChangedDatacenter(t *testing.T, o *operator) {
 	}
 }
 
-func testHubNames(t *testing.T, o *operator) {
+func TestOtherHubNamesAskForAnotherCertificate(t *testing.T) {
+	o := newOperator(t)
 	o.reconcileHub(t)
 	name, err := pki.ParseHubName("hub.example.net")
 	if err != nil {
@@ -362,8 +311,9 @@ func testHubNames(t *testing.T, o *operator) {
 	}
 }
 
-// testRace lets two managers see that there is nothing before either writes.
-func testRace(t *testing.T, first *operator) {
+// TestTwoManagersThatStartAtOnceMakeOneCA lets two managers see that there is nothing before either writes.
+func TestTwoManagersThatStartAtOnceMakeOneCA(t *testing.T) {
+	first := newOperator(t)
 	second := newManager(first.admin, first.namespace)
 	var looking sync.WaitGroup
 	looking.Add(2)
@@ -418,8 +368,9 @@ func testRace(t *testing.T, first *operator) {
 
 func joined(parts ...[]string) string { return strings.Join(slices.Concat(parts...), "\n") }
 
-// testLostUpdate lets somebody write the hub's Secret between the moments when it is read and written.
-func testLostUpdate(t *testing.T, o *operator) {
+// TestWhatAnotherManagerHasWrittenInBetweenStays lets somebody write the hub's Secret between the moments when it is read and written.
+func TestWhatAnotherManagerHasWrittenInBetweenStays(t *testing.T) {
+	o := newOperator(t)
 	o.reconcileHub(t)
 	o.now = o.now.Add(60 * day)
 	plain := o.api
@@ -443,7 +394,8 @@ func testLostUpdate(t *testing.T, o *operator) {
 	}
 }
 
-func testDamagedCA(t *testing.T, o *operator) {
+func TestADamagedCAIsNotReplaced(t *testing.T) {
+	o := newOperator(t)
 	dc := o.datacenter(t, "root")
 	o.reconcileHub(t)
 	o.reconcileServers(t, dc)
@@ -474,7 +426,8 @@ func testDamagedCA(t *testing.T, o *operator) {
 	o.expectEvents(t, "CertificateIssued", "CertificateIssued")
 }
 
-func testDeletedCA(t *testing.T, o *operator) {
+func TestADeletedCAIsSucceededAndWhatItHasSignedStays(t *testing.T) {
+	o := newOperator(t)
 	dc := o.datacenter(t, "root")
 	o.reconcileHub(t)
 	o.reconcileServers(t, dc)
@@ -501,7 +454,8 @@ func testDeletedCA(t *testing.T, o *operator) {
 	}
 }
 
-func testDeletedCAWithoutBundle(t *testing.T, o *operator) {
+func TestADeletedCAIsNotSucceededIfItsBundleIsLost(t *testing.T) {
+	o := newOperator(t)
 	o.reconcileHub(t)
 	o.takeEvents()
 	o.remove(t, controllers.AuthoritySecret)
@@ -517,7 +471,8 @@ func testDeletedCAWithoutBundle(t *testing.T, o *operator) {
 	o.expectEvents(t, "CACreated made a CA", "CertificateIssued")
 }
 
-func testForeignCA(t *testing.T, o *operator) {
+func TestACAFromElsewhereIsUsed(t *testing.T) {
+	o := newOperator(t)
 	ca, err := pki.NewAuthority(nil, o.now, pki.DefaultPolicy())
 	if err != nil {
 		t.Fatal(err)
@@ -538,7 +493,8 @@ func testForeignCA(t *testing.T, o *operator) {
 	}
 }
 
-func testDamagedLeaf(t *testing.T, o *operator) {
+func TestADamagedLeafIsIssuedAgainAndForeignKeysStay(t *testing.T) {
+	o := newOperator(t)
 	dc := o.datacenter(t, "root")
 	o.reconcileHub(t)
 	o.reconcileServers(t, dc)
@@ -569,7 +525,8 @@ func testDamagedLeaf(t *testing.T, o *operator) {
 	o.expectEvents(t, "because there was none")
 }
 
-func testImmutable(t *testing.T, o *operator) {
+func TestASecretThatCannotChangeIsAPersonsBusiness(t *testing.T) {
+	o := newOperator(t)
 	dc := o.datacenter(t, "authoritative", "root")
 	o.reconcileHub(t)
 	o.reconcileServers(t, dc)
@@ -584,7 +541,8 @@ func testImmutable(t *testing.T, o *operator) {
 		"Normal CertificateIssued") // the neighbour's
 }
 
-func testSuccession(t *testing.T, o *operator) {
+func TestEverybodyTrustsTheNextCABeforeItSigns(t *testing.T) {
+	o := newOperator(t)
 	dc := o.datacenter(t, "root")
 	o.reconcileHub(t)
 	old := leaf(t, o.secret(t, controllers.AuthoritySecret))
@@ -619,7 +577,8 @@ func testSuccession(t *testing.T, o *operator) {
 	}
 }
 
-func testBeforeCA(t *testing.T, o *operator) {
+func TestADatacenterWaitsForTheCA(t *testing.T) {
+	o := newOperator(t)
 	dc := o.datacenter(t, "root")
 	if got := o.reconcileServers(t, dc); got != 10*time.Minute {
 		t.Errorf("looks again after %s: it will be told", got)
@@ -630,7 +589,8 @@ func testBeforeCA(t *testing.T, o *operator) {
 	o.expectEvents(t)
 }
 
-func testDeletedDatacenter(t *testing.T, o *operator) {
+func TestADatacenterThatIsBeingDeletedGetsNoSecrets(t *testing.T) {
+	o := newOperator(t)
 	dc := o.datacenter(t, "root")
 	o.reconcileHub(t)
 	now := metav1.NewTime(o.now)
@@ -642,7 +602,8 @@ func testDeletedDatacenter(t *testing.T, o *operator) {
 	}
 }
 
-func testFollower(t *testing.T, o *operator) {
+func TestAFollowerReadsTheHubsCertificateAndKeepsIt(t *testing.T) {
+	o := newOperator(t)
 	follower := controllers.NewHubCertificateSource(o.admin, o.namespace)
 	read := func() time.Duration {
 		t.Helper()
@@ -689,10 +650,11 @@ func testFollower(t *testing.T, o *operator) {
 	}
 }
 
-// testLeastPrivilege runs a whole manager as a user with the rights of the markers in certificates.go.
-func testLeastPrivilege(t *testing.T, o *operator, cp *controlplane.ControlPlane) {
+// TestAManagerNeedsNoMoreRightsThanDeclared runs a whole manager as a user with the rights of the markers in certificates.go.
+func TestAManagerNeedsNoMoreRightsThanDeclared(t *testing.T) {
+	o := newOperator(t)
 	dc := o.datacenter(t, "root") // is there before the manager
-	mgr := startManager(t, o, cp)
+	mgr := startManager(t, o)
 	o.awaitSecret(t, controllers.ServerSecret(control.GroupKey{Datacenter: dc.Name, Group: "root"}))
 	late := o.datacenter(t, "authoritative")
 	o.awaitSecret(t, controllers.ServerSecret(control.GroupKey{Datacenter: late.Name, Group: "authoritative"}))
@@ -705,13 +667,14 @@ func testLeastPrivilege(t *testing.T, o *operator, cp *controlplane.ControlPlane
 	}
 }
 
-// testNotLeading runs a manager while somebody else holds the lease.
-func testNotLeading(t *testing.T, o *operator, cp *controlplane.ControlPlane) {
+// TestAManagerThatDoesNotLeadWritesNothing runs a manager while somebody else holds the lease.
+func TestAManagerThatDoesNotLeadWritesNothing(t *testing.T) {
+	o := newOperator(t)
 	dc := o.datacenter(t, "root")
 	o.reconcileHub(t)
 	before := o.secret(t, controllers.HubSecret)
 	o.edit(t, controllers.HubSecret, func(s *corev1.Secret) { delete(s.Labels, "app.kubernetes.io/managed-by") }) // a leader would put it back
-	mgr := startManager(t, o, cp, func(options *ctrl.Options) {
+	mgr := startManager(t, o, func(options *ctrl.Options) {
 		options.LeaderElection = true
 		options.LeaderElectionID = "manager"
 		options.LeaderElectionNamespace = o.namespace
@@ -745,7 +708,7 @@ type runningManager struct {
 }
 
 // startManager runs a manager until the end of the test.
-func startManager(t *testing.T, o *operator, cp *controlplane.ControlPlane, change ...func(*ctrl.Options)) *runningManager {
+func startManager(t *testing.T, o *operator, change ...func(*ctrl.Options)) *runningManager {
 	t.Helper()
 	m := &runningManager{shown: make(chan struct{})}
 	var once sync.Once
@@ -754,7 +717,7 @@ func startManager(t *testing.T, o *operator, cp *controlplane.ControlPlane, chan
 			once.Do(func() { close(m.shown) })
 		}
 	}, funcr.Options{})
-	user := o.leastPrivilege(t, cp)
+	user := o.leastPrivilege(t)
 	anew := true
 	options := ctrl.Options{
 		Scheme:     o.admin.Scheme(),
@@ -789,7 +752,7 @@ func startManager(t *testing.T, o *operator, cp *controlplane.ControlPlane, chan
 }
 
 // leastPrivilege makes a user with the rights that the markers in certificates.go ask for.
-func (o *operator) leastPrivilege(t *testing.T, cp *controlplane.ControlPlane) *rest.Config {
+func (o *operator) leastPrivilege(t *testing.T) *rest.Config {
 	t.Helper()
 	user := "manager-of-" + o.namespace
 	meta := metav1.ObjectMeta{Name: user}
@@ -811,7 +774,7 @@ func (o *operator) leastPrivilege(t *testing.T, cp *controlplane.ControlPlane) *
 		}
 	}
 	path := t.TempDir() + "/kubeconfig"
-	if err := cp.WriteKubeconfig(path, user); err != nil {
+	if err := cluster.plane.WriteKubeconfig(path, user); err != nil {
 		t.Fatal(err)
 	}
 	config, err := clientcmd.BuildConfigFromFlags("", path)

@@ -234,7 +234,7 @@ func (e exporter) export(ctx context.Context, group control.GroupKey, dir string
 // come first: whoever sees a new certificate then trusts its CA. Who reads between two files finds a key that does not
 // belong to the certificate, and must go on with what it has.
 func writeLeaf(dir string, data map[string][]byte) (written bool, err error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // servers may run as other users: the key has its own mode
 		return false, err
 	}
 	for _, f := range []struct {

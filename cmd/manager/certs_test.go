@@ -66,22 +66,178 @@ func TestCertsExport(t *testing.T) {
 		},
 	}
 	// One after the other: each finds what the one before has left.
-	for _, step := range []struct {
-		name string
-		test func(*testing.T, *estate)
-	}{
-		{"the command line is checked first", testExportFlags},
-		{"without a Datacenter there is nothing to export", testExportNothing},
-		{"a Secret that never comes ends in a clear message", testExportTimeout},
-		{"a Secret that comes later is waited for", testExportWaits},
-		{"all groups of all Datacenters are exported", testExportAll},
-		{"a second export changes nothing but what is old", testExportAgain},
-		{"the files complete a handshake with the hub and with siblings", testExportHandshake},
-		{"a Secret that can't be used is not exported", testExportDamaged},
-		{"an unreachable API server is named as such", testExportUnreachable},
-	} {
-		t.Run(step.name, func(t *testing.T) { step.test(t, e) })
-	}
+	t.Run("the command line is checked first", func(t *testing.T) {
+		for name, c := range map[string]struct {
+			args []string
+			want string
+		}{
+			"no group at all":           {[]string{"--dir", e.dir}, "at least one of the flags in the group [all datacenter] is required"},
+			"a datacenter alone":        {[]string{"--dir", e.dir, "--datacenter", "dc-a"}, "[datacenter group]"},
+			"a group and all":           {[]string{"--dir", e.dir, "--all", "--datacenter", "dc-a", "--group", "root"}, "none of the others can be"},
+			"no folder":                 {[]string{"--all"}, `required flag(s) "dir" not set`},
+			"an empty folder":           {[]string{"--all", "--dir", ""}, "--dir must name a folder"},
+			"a name that is no label":   {[]string{"--dir", e.dir, "--datacenter", "dc.a", "--group", "root"}, `--datacenter "dc.a"`},
+			"a path for a group":        {[]string{"--dir", e.dir, "--datacenter", "dc-a", "--group", "../root"}, `--group "../root"`},
+			"a kubeconfig that is away": {[]string{"--dir", e.dir, "--all", "--kubeconfig", e.dir + "/none"}, "reading the kubeconfig"},
+			"an argument":               {[]string{"--dir", e.dir, "--all", "dc-a"}, "unknown command"},
+		} {
+			t.Run(name, func(t *testing.T) {
+				_, err := e.export(t, c.args...)
+				expectError(t, err, c.want)
+			})
+		}
+	})
+	t.Run("without a Datacenter there is nothing to export", func(t *testing.T) {
+		_, err := e.export(t, "--all", "--dir", e.dir, "--kubeconfig", e.kubeconfig)
+		expectError(t, err, "there is no Datacenter yet")
+	})
+	t.Run("a Secret that never comes ends in a clear message", func(t *testing.T) {
+		_, err := e.export(t, "--datacenter", "dc-a", "--group", "root", "--dir", e.dir, "--kubeconfig", e.kubeconfig, "--timeout", "300ms")
+		expectError(t, err, "secret fingerpost-system/fingerpost-server.dc-a.root did not appear: "+
+			"is there a Datacenter dc-a with a server group root, and does a manager lead? waited 300ms")
+		if files, _ := os.ReadDir(e.dir); len(files) != 0 {
+			t.Errorf("%d files were written", len(files))
+		}
+	})
+	t.Run("a Secret that comes later is waited for", func(t *testing.T) {
+		dc := e.datacenter(t, "dc-a", "root", "authoritative")
+		looked := make(chan struct{})
+		exported := make(chan error, 1)
+		var out bytes.Buffer
+		go func() {
+			waiting := exporter{reader: &firstLook{Reader: e.api, looked: looked}, namespace: controllers.DefaultNamespace, out: &out, now: time.Now}
+			exported <- waiting.export(t.Context(), control.GroupKey{Datacenter: "dc-a", Group: "root"}, filepath.Join(e.dir, "dc-a", "root"))
+		}()
+		<-looked
+		e.issue(t, dc)
+		if err := <-exported; err != nil {
+			t.Fatal(err)
+		}
+		if got := out.String(); !strings.HasPrefix(got, "dc-a/root: "+e.dir+"/dc-a/root written, valid until 2") {
+			t.Errorf("it says %q", got)
+		}
+	})
+	t.Run("all groups of all Datacenters are exported", func(t *testing.T) {
+		e.issue(t, e.datacenter(t, "dc-b", "root", "authoritative"))
+		e.mustExport(t, "--all")
+		for _, group := range []string{"dc-a/root", "dc-a/authoritative", "dc-b/root", "dc-b/authoritative"} {
+			for name, want := range map[string]fs.FileMode{"tls.crt": 0o644, "tls.key": 0o600, "ca.crt": 0o644} {
+				info, err := os.Stat(filepath.Join(e.dir, group, name))
+				if err != nil {
+					t.Error(err)
+				} else if info.Mode() != want {
+					t.Errorf("%s/%s: mode %s, wanted %s", group, name, info.Mode(), want)
+				}
+			}
+			if files, err := os.ReadDir(filepath.Join(e.dir, group)); err != nil || len(files) != 3 {
+				t.Errorf("%s: %v (%v)", group, files, err)
+			}
+		}
+	})
+	t.Run("a second export changes nothing but what is old", func(t *testing.T) {
+		key := filepath.Join(e.dir, "dc-a", "root", "tls.key")
+		want, err := os.ReadFile(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out := e.mustExport(t, "--all"); strings.Count(out, " unchanged, valid until ") != 4 {
+			t.Errorf("it says:\n%s", out)
+		}
+		if err := os.Chmod(key, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(e.dir, "dc-b", "root", "ca.crt"), []byte("old"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if out := e.mustExport(t, "--all"); strings.Count(out, " unchanged, valid until ") != 2 || strings.Count(out, " written, valid until ") != 2 {
+			t.Errorf("it says:\n%s", out)
+		}
+		info, err := os.Stat(key)
+		if err != nil || info.Mode() != 0o600 {
+			t.Errorf("a key that all could read stays so: %v (%v)", info, err)
+		}
+		if got, err := os.ReadFile(key); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("the key has changed (%v)", err)
+		}
+	})
+	t.Run("the files complete a handshake with the hub and with siblings", func(t *testing.T) {
+		credentials := func(group string) control.Credentials {
+			t.Helper()
+			dir := filepath.Join(e.dir, group)
+			files, err := control.NewFiles(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"), filepath.Join(dir, "ca.crt"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return files.Credentials()
+		}
+		hub, server := control.ServerTLS(e.hub.Credentials()), credentials("dc-a/root")
+
+		caller, err := handshake(t, hub, control.HubTLS(server))
+		if err != nil {
+			t.Fatalf("server to hub: %v", err)
+		}
+		if caller.Version != tls.VersionTLS13 {
+			t.Errorf("version %s", tls.VersionName(caller.Version))
+		}
+		group, err := control.CertifiedGroup(caller.VerifiedChains[0][0])
+		if err != nil || group != (control.GroupKey{Datacenter: "dc-a", Group: "root"}) {
+			t.Errorf("the hub takes the server for one of %s (%v)", group, err)
+		}
+		if _, err := handshake(t, control.ServerTLS(server), control.SiblingTLS(credentials("dc-a/root"))); err != nil {
+			t.Errorf("server to sibling: %v", err)
+		}
+		if _, err := handshake(t, control.ServerTLS(credentials("dc-b/root")), control.SiblingTLS(server)); err == nil {
+			t.Error("a server takes one of another datacenter for its sibling")
+		}
+		if _, err := handshake(t, control.ServerTLS(credentials("dc-b/root")), control.HubTLS(server)); err == nil {
+			t.Error("a server takes another server for the hub")
+		}
+		nobody := control.HubTLS(server)
+		nobody.GetClientCertificate = nil
+		if _, err := handshake(t, hub, nobody); err == nil {
+			t.Error("the hub lets in who has no certificate")
+		}
+		byName := &tls.Config{ServerName: "localhost", GetClientCertificate: control.HubTLS(server).GetClientCertificate}
+		if byName.RootCAs, err = server.Roots(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := handshake(t, hub, byName); err != nil {
+			t.Errorf("a client that checks the name: %v", err)
+		}
+	})
+	t.Run("a Secret that can't be used is not exported", func(t *testing.T) {
+		dir := t.TempDir()
+		key := client.ObjectKey{Namespace: controllers.DefaultNamespace, Name: "fingerpost-server.dc-a.root"}
+		var s corev1.Secret
+		if err := e.api.Get(t.Context(), key, &s); err != nil {
+			t.Fatal(err)
+		}
+		s.Data["tls.key"] = []byte("oops")
+		if err := e.api.Update(t.Context(), &s); err != nil {
+			t.Fatal(err)
+		}
+		_, err := e.export(t, "--datacenter", "dc-a", "--group", "root", "--dir", dir, "--kubeconfig", e.kubeconfig)
+		expectError(t, err, "secret fingerpost-system/fingerpost-server.dc-a.root can't be used: tls.crt and tls.key")
+		if files, _ := os.ReadDir(dir); len(files) != 0 {
+			t.Errorf("%d files were written", len(files))
+		}
+	})
+	t.Run("an unreachable API server is named as such", func(t *testing.T) {
+		listening, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		address := listening.Addr().String()
+		listening.Close()
+		kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
+		text := "apiVersion: v1\nkind: Config\nclusters: [{name: c, cluster: {server: 'http://" + address + "'}}]\n" +
+			"contexts: [{name: c, context: {cluster: c}}]\ncurrent-context: c\n"
+		if err := os.WriteFile(kubeconfig, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err = e.export(t, "--datacenter", "dc-a", "--group", "root", "--dir", e.dir, "--kubeconfig", kubeconfig)
+		expectError(t, err, "connection refused")
+	})
 }
 
 // estate is what the tests export from.
@@ -140,61 +296,6 @@ func (e *estate) datacenter(t *testing.T, name string, groups ...string) *v1alph
 	return dc
 }
 
-func testExportFlags(t *testing.T, e *estate) {
-	for name, c := range map[string]struct {
-		args []string
-		want string
-	}{
-		"no group at all":           {[]string{"--dir", e.dir}, "at least one of the flags in the group [all datacenter] is required"},
-		"a datacenter alone":        {[]string{"--dir", e.dir, "--datacenter", "dc-a"}, "[datacenter group]"},
-		"a group and all":           {[]string{"--dir", e.dir, "--all", "--datacenter", "dc-a", "--group", "root"}, "none of the others can be"},
-		"no folder":                 {[]string{"--all"}, `required flag(s) "dir" not set`},
-		"an empty folder":           {[]string{"--all", "--dir", ""}, "--dir must name a folder"},
-		"a name that is no label":   {[]string{"--dir", e.dir, "--datacenter", "dc.a", "--group", "root"}, `--datacenter "dc.a"`},
-		"a path for a group":        {[]string{"--dir", e.dir, "--datacenter", "dc-a", "--group", "../root"}, `--group "../root"`},
-		"a kubeconfig that is away": {[]string{"--dir", e.dir, "--all", "--kubeconfig", e.dir + "/none"}, "reading the kubeconfig"},
-		"an argument":               {[]string{"--dir", e.dir, "--all", "dc-a"}, "unknown command"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			_, err := e.export(t, c.args...)
-			expectError(t, err, c.want)
-		})
-	}
-}
-
-func testExportNothing(t *testing.T, e *estate) {
-	_, err := e.export(t, "--all", "--dir", e.dir, "--kubeconfig", e.kubeconfig)
-	expectError(t, err, "there is no Datacenter yet")
-}
-
-func testExportTimeout(t *testing.T, e *estate) {
-	_, err := e.export(t, "--datacenter", "dc-a", "--group", "root", "--dir", e.dir, "--kubeconfig", e.kubeconfig, "--timeout", "300ms")
-	expectError(t, err, "secret fingerpost-system/fingerpost-server.dc-a.root did not appear: "+
-		"is there a Datacenter dc-a with a server group root, and does a manager lead? waited 300ms")
-	if files, _ := os.ReadDir(e.dir); len(files) != 0 {
-		t.Errorf("%d files were written", len(files))
-	}
-}
-
-func testExportWaits(t *testing.T, e *estate) {
-	dc := e.datacenter(t, "dc-a", "root", "authoritative")
-	looked := make(chan struct{})
-	exported := make(chan error, 1)
-	var out bytes.Buffer
-	go func() {
-		waiting := exporter{reader: &firstLook{Reader: e.api, looked: looked}, namespace: controllers.DefaultNamespace, out: &out, now: time.Now}
-		exported <- waiting.export(t.Context(), control.GroupKey{Datacenter: "dc-a", Group: "root"}, filepath.Join(e.dir, "dc-a", "root"))
-	}()
-	<-looked
-	e.issue(t, dc)
-	if err := <-exported; err != nil {
-		t.Fatal(err)
-	}
-	if got := out.String(); !strings.HasPrefix(got, "dc-a/root: "+e.dir+"/dc-a/root written, valid until 2") {
-		t.Errorf("it says %q", got)
-	}
-}
-
 // firstLook tells when the first Get has found nothing.
 type firstLook struct {
 	client.Reader
@@ -208,97 +309,6 @@ func (f *firstLook) Get(ctx context.Context, key client.ObjectKey, obj client.Ob
 		f.looked = nil
 	}
 	return err
-}
-
-func testExportAll(t *testing.T, e *estate) {
-	e.issue(t, e.datacenter(t, "dc-b", "root", "authoritative"))
-	e.mustExport(t, "--all")
-	for _, group := range []string{"dc-a/root", "dc-a/authoritative", "dc-b/root", "dc-b/authoritative"} {
-		for name, want := range map[string]fs.FileMode{"tls.crt": 0o644, "tls.key": 0o600, "ca.crt": 0o644} {
-			info, err := os.Stat(filepath.Join(e.dir, group, name))
-			if err != nil {
-				t.Error(err)
-			} else if info.Mode() != want {
-				t.Errorf("%s/%s: mode %s, wanted %s", group, name, info.Mode(), want)
-			}
-		}
-		if files, err := os.ReadDir(filepath.Join(e.dir, group)); err != nil || len(files) != 3 {
-			t.Errorf("%s: %v (%v)", group, files, err)
-		}
-	}
-}
-
-func testExportAgain(t *testing.T, e *estate) {
-	key := filepath.Join(e.dir, "dc-a", "root", "tls.key")
-	want, err := os.ReadFile(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if out := e.mustExport(t, "--all"); strings.Count(out, " unchanged, valid until ") != 4 {
-		t.Errorf("it says:\n%s", out)
-	}
-	if err := os.Chmod(key, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(e.dir, "dc-b", "root", "ca.crt"), []byte("old"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if out := e.mustExport(t, "--all"); strings.Count(out, " unchanged, valid until ") != 2 || strings.Count(out, " written, valid until ") != 2 {
-		t.Errorf("it says:\n%s", out)
-	}
-	info, err := os.Stat(key)
-	if err != nil || info.Mode() != 0o600 {
-		t.Errorf("a key that all could read stays so: %v (%v)", info, err)
-	}
-	if got, err := os.ReadFile(key); err != nil || !bytes.Equal(got, want) {
-		t.Errorf("the key has changed (%v)", err)
-	}
-}
-
-func testExportHandshake(t *testing.T, e *estate) {
-	credentials := func(group string) control.Credentials {
-		t.Helper()
-		dir := filepath.Join(e.dir, group)
-		files, err := control.NewFiles(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"), filepath.Join(dir, "ca.crt"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return files.Credentials()
-	}
-	hub, server := control.ServerTLS(e.hub.Credentials()), credentials("dc-a/root")
-
-	caller, err := handshake(t, hub, control.HubTLS(server))
-	if err != nil {
-		t.Fatalf("server to hub: %v", err)
-	}
-	if caller.Version != tls.VersionTLS13 {
-		t.Errorf("version %s", tls.VersionName(caller.Version))
-	}
-	group, err := control.CertifiedGroup(caller.VerifiedChains[0][0])
-	if err != nil || group != (control.GroupKey{Datacenter: "dc-a", Group: "root"}) {
-		t.Errorf("the hub takes the server for one of %s (%v)", group, err)
-	}
-	if _, err := handshake(t, control.ServerTLS(server), control.SiblingTLS(credentials("dc-a/root"))); err != nil {
-		t.Errorf("server to sibling: %v", err)
-	}
-	if _, err := handshake(t, control.ServerTLS(credentials("dc-b/root")), control.SiblingTLS(server)); err == nil {
-		t.Error("a server takes one of another datacenter for its sibling")
-	}
-	if _, err := handshake(t, control.ServerTLS(credentials("dc-b/root")), control.HubTLS(server)); err == nil {
-		t.Error("a server takes another server for the hub")
-	}
-	nobody := control.HubTLS(server)
-	nobody.GetClientCertificate = nil
-	if _, err := handshake(t, hub, nobody); err == nil {
-		t.Error("the hub lets in who has no certificate")
-	}
-	byName := &tls.Config{ServerName: "localhost", GetClientCertificate: control.HubTLS(server).GetClientCertificate}
-	if byName.RootCAs, err = server.Roots(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := handshake(t, hub, byName); err != nil {
-		t.Errorf("a client that checks the name: %v", err)
-	}
 }
 
 // handshake lets client dial server and returns what the server then knows of the client. The error is that of either.
@@ -331,41 +341,6 @@ func handshake(t *testing.T, server, client *tls.Config) (tls.ConnectionState, e
 		accepted.Close()
 	}
 	return state, errors.Join(err, <-dialled)
-}
-
-func testExportDamaged(t *testing.T, e *estate) {
-	dir := t.TempDir()
-	key := client.ObjectKey{Namespace: controllers.DefaultNamespace, Name: "fingerpost-server.dc-a.root"}
-	var s corev1.Secret
-	if err := e.api.Get(t.Context(), key, &s); err != nil {
-		t.Fatal(err)
-	}
-	s.Data["tls.key"] = []byte("oops")
-	if err := e.api.Update(t.Context(), &s); err != nil {
-		t.Fatal(err)
-	}
-	_, err := e.export(t, "--datacenter", "dc-a", "--group", "root", "--dir", dir, "--kubeconfig", e.kubeconfig)
-	expectError(t, err, "secret fingerpost-system/fingerpost-server.dc-a.root can't be used: tls.crt and tls.key")
-	if files, _ := os.ReadDir(dir); len(files) != 0 {
-		t.Errorf("%d files were written", len(files))
-	}
-}
-
-func testExportUnreachable(t *testing.T, e *estate) {
-	listening, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listening.Addr().String()
-	listening.Close()
-	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
-	text := "apiVersion: v1\nkind: Config\nclusters: [{name: c, cluster: {server: 'http://" + address + "'}}]\n" +
-		"contexts: [{name: c, context: {cluster: c}}]\ncurrent-context: c\n"
-	if err := os.WriteFile(kubeconfig, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	_, err = e.export(t, "--datacenter", "dc-a", "--group", "root", "--dir", e.dir, "--kubeconfig", kubeconfig)
-	expectError(t, err, "connection refused")
 }
 
 func TestCertificateFlags(t *testing.T) {
