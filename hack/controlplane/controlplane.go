@@ -45,8 +45,8 @@ type ControlPlane struct {
 	config     *rest.Config
 	etcd       *process.Process
 	apiServer  *process.Process // nil while it is stopped
-	releases   []func() // of held ports
-	sharePorts []string // flag of kube-apiserver if its port is held
+	releases   []func()         // of held ports
+	sharePorts []string         // flag of kube-apiserver if its port is held
 }
 
 // Start returns a control plane that is ready: it serves requests and has its default roles and namespaces. ctx bounds the
