@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 
-	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
@@ -21,8 +20,9 @@ const DefaultPort = 53
 // Config is all that a server is told when it starts. Either Zones or ZoneList, or both, or
 // Hub are set.
 type Config struct {
-	// Listen are the addresses to answer on. Empty: all of this machine, on DefaultPort.
-	Listen []netip.AddrPort
+	// Options of the sockets. Without Addresses the server answers on all of this machine, on
+	// DefaultPort. Run sets View.
+	Options Options
 	// HTTPListen is HOST:PORT of health checks and metrics; "" for none.
 	HTTPListen string
 
@@ -33,7 +33,6 @@ type Config struct {
 	Hub *HubConfig
 
 	Version string // of the program
-	Log     logr.Logger
 }
 
 // ParseListen reads ADDR or ADDR:PORT, with brackets around an IPv6 address that a port
@@ -81,10 +80,12 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := from.start(); err != nil {
 		return err
 	}
-	if len(cfg.Listen) == 0 {
-		cfg.Listen = allAddresses()
+	cfg.Options.View = view
+	if len(cfg.Options.Addresses) == 0 {
+		cfg.Options.Addresses = allAddresses()
 	}
-	server, err := Listen(Options{Addresses: cfg.Listen, View: view, Log: cfg.Log})
+	log := cfg.Options.Log
+	server, err := Listen(cfg.Options)
 	if err != nil {
 		return err
 	}
@@ -95,7 +96,7 @@ func Run(ctx context.Context, cfg Config) error {
 			server.close()
 			return err
 		}
-		cfg.Log.Info("serving HTTP", "address", http.listener.Addr().String())
+		log.Info("serving HTTP", "address", http.listener.Addr().String())
 		// Health is told until the last query is answered.
 		httpCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 		defer stop()
@@ -104,10 +105,10 @@ func Run(ctx context.Context, cfg Config) error {
 	} else {
 		group.Go(func() error { return server.Serve(ctx) })
 	}
-	cfg.Log.Info("answering", "addresses", server.Addresses(), "zones", view.Len(), "version", cfg.Version)
+	log.Info("answering", "addresses", server.Addresses(), "zones", view.Len(), "version", cfg.Version)
 	group.Go(func() error { return from.run(ctx) })
 	err = group.Wait()
-	cfg.Log.Info("stopped")
+	log.Info("stopped")
 	return err
 }
 
@@ -117,9 +118,9 @@ func newSource(cfg Config, view *zone.View) (source, error) {
 	case alone && cfg.Hub != nil:
 		return nil, errors.New("zones come from files or from the hub, not from both")
 	case cfg.Hub != nil:
-		return newHubSource(*cfg.Hub, view, cfg.Version, cfg.Log)
+		return newHubSource(*cfg.Hub, view, cfg.Version, cfg.Options.Log)
 	case alone:
-		return &zoneFiles{fixed: cfg.Zones, list: cfg.ZoneList, view: view, again: cfg.Reload, log: cfg.Log}, nil
+		return &zoneFiles{fixed: cfg.Zones, list: cfg.ZoneList, view: view, again: cfg.Reload, log: cfg.Options.Log}, nil
 	default:
 		return nil, errors.New("no zones to serve: neither files nor a hub are given")
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -34,7 +35,7 @@ type Options struct {
 	MaxClientConnections int
 
 	// IdleTimeout is how long a TCP connection may take to bring the next whole query,
-	// default 10 s; a tenth of that while three quarters of MaxConnections are open.
+	// default DefaultIdleTimeout; a tenth of that while three quarters of MaxConnections are open.
 	IdleTimeout time.Duration
 
 	// WriteTimeout is how long a client may take to accept replies over TCP, default 5 s.
@@ -44,6 +45,9 @@ type Options struct {
 	// was under way, or in the kernel, gets its reply. Default 100 ms.
 	Drain time.Duration
 }
+
+// DefaultIdleTimeout is of the order that RFC 7766 §6.2.3 recommends.
+const DefaultIdleTimeout = 10 * time.Second
 
 func (o Options) orDefaults() Options {
 	if o.Workers <= 0 {
@@ -56,7 +60,7 @@ func (o Options) orDefaults() Options {
 		o.MaxClientConnections = 1000
 	}
 	if o.IdleTimeout <= 0 {
-		o.IdleTimeout = 10 * time.Second
+		o.IdleTimeout = DefaultIdleTimeout
 	}
 	if o.WriteTimeout <= 0 {
 		o.WriteTimeout = 5 * time.Second
@@ -97,8 +101,11 @@ func Listen(opts Options) (*Server, error) {
 	return s, nil
 }
 
-// cause strips what net adds to a system's error, which names the address a second time.
+// cause strips what net adds to a system's error: the operation, and the address a second time.
 func cause(err error) error {
+	if call := (*os.SyscallError)(nil); errors.As(err, &call) {
+		return call.Err
+	}
 	if op := (*net.OpError)(nil); errors.As(err, &op) {
 		return op.Err
 	}

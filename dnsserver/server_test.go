@@ -183,7 +183,7 @@ func TestRepliesLeaveFromTheAddressThatWasAsked(t *testing.T) {
 func TestAnAddressInUseIsAnError(t *testing.T) {
 	s := serve(t, Options{})
 	address := s.Addresses()[0]
-	want := "listening on " + address.String() + ": bind: address already in use"
+	want := "listening on " + address.String() + ": address already in use"
 	check := func(sentence string, address netip.AddrPort) {
 		t.Helper()
 		view := &zone.View{}
@@ -204,10 +204,10 @@ func TestAnAddressInUseIsAnError(t *testing.T) {
 	}
 	defer conn.Close()
 	udp := conn.LocalAddr().(*net.UDPAddr).AddrPort()
-	want = "listening on " + udp.String() + ": bind: address already in use"
+	want = "listening on " + udp.String() + ": address already in use"
 	check("an address that is in use over UDP alone", udp)
 
-	want = "listening on 192.0.2.1:0: bind: cannot assign requested address"
+	want = "listening on 192.0.2.1:0: cannot assign requested address"
 	check("an address of another machine", netip.MustParseAddrPort("192.0.2.1:0"))
 }
 

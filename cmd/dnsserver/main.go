@@ -1,0 +1,208 @@
+// Command dnsserver is the authoritative server: it answers DNS for zones from files, or for
+// those that a hub pushes.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/cobra"
+
+	"github.com/fingerpost-dns/fingerpost/dnsserver"
+)
+
+// version is stamped by the build.
+var version = "devel"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := command().ExecuteContext(ctx); err != nil {
+		fmt.Fprintf(os.Stderr, "dnsserver: %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
+		stop()
+		os.Exit(1)
+	}
+}
+
+const (
+	summary = `Answers DNS with authority, over UDP and TCP, either alone with zones from files or for a hub.
+
+Alone, zones are master files (RFC 1035), named by --zone and --zone-list. All must load, or the server does not
+start. SIGHUP reads the list and the files again: a zone whose file is bad stays as it was, and the log says so; a
+zone that is listed no more is no longer served.
+
+For a hub, zones are pushed down a stream that the server opens to the hub that leads. What was received is kept in
+--state-dir, from which the server starts when no hub answers. A server that has nothing copies from a sibling of its
+group. tls.crt, tls.key and ca.crt in --tls-dir, written by "manager certs export", say of which datacenter and group
+the server is; they are read again when they change.
+
+SIGTERM and SIGINT end the server when what was asked is answered. It logs to stderr, never a line for each query.`
+
+	examples = `  # a zone from a file, for this machine alone
+  dnsserver --zone example.test=example.test.zone --listen 127.0.0.1:5353
+
+  # many zones, on two addresses; lines of the list are "NAME FILE", files are relative to it
+  dnsserver --zone-list /etc/fingerpost/zones --listen 192.0.2.1 --listen 2001:db8::1
+
+  # one of two servers of a group that two managers feed
+  dnsserver --hub hub-a.example.net:9443 --hub hub-b.example.net:9443 --tls-dir /etc/fingerpost/tls \
+    --state-dir /var/lib/fingerpost --listen 192.0.2.1 --peer-listen 192.0.2.1:9444 --sibling 192.0.2.2:9444`
+)
+
+func command() *cobra.Command {
+	var (
+		cfg         dnsserver.Config
+		hub         dnsserver.HubConfig
+		zones       []string
+		listen      []string
+		tlsDir      string
+		logFormat   string
+		alone, hubs = []string{"zone", "zone-list"}, []string{"tls-dir", "state-dir", "name", "sibling", "peer-listen"}
+	)
+	c := &cobra.Command{
+		Use:               "dnsserver {--zone NAME=FILE... | --zone-list FILE | --hub HOST:PORT...}",
+		Short:             "Authoritative DNS server",
+		Long:              summary,
+		Example:           examples,
+		Version:           version,
+		Args:              cobra.NoArgs,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := exclusive(cmd, alone, append(hubs, "hub")); err != nil {
+				return err
+			}
+			log, err := logger(os.Stderr, logFormat)
+			if err != nil {
+				return err
+			}
+			if cfg.Zones, err = each(zones, "zone", dnsserver.ParseZoneFile); err != nil {
+				return err
+			}
+			if cfg.Options.Addresses, err = each(listen, "listen", dnsserver.ParseListen); err != nil {
+				return err
+			}
+			cfg.Options.Log, cfg.Version = log, version
+			if len(hub.Hubs) > 0 {
+				if tlsDir == "" {
+					return errors.New("--hub needs --tls-dir: the hub knows servers by their certificates")
+				}
+				hub.Certificate, hub.Key, hub.Roots = filepath.Join(tlsDir, "tls.crt"), filepath.Join(tlsDir, "tls.key"), filepath.Join(tlsDir, "ca.crt")
+				cfg.Hub = &hub
+			}
+			reload, stop := onHangup()
+			defer stop()
+			cfg.Reload = reload
+			return dnsserver.Run(cmd.Context(), cfg)
+		},
+	}
+	c.SetVersionTemplate("dnsserver {{.Version}}\n")
+
+	f := c.Flags()
+	f.SortFlags = false
+	f.StringArrayVar(&zones, "zone", nil, "`NAME=FILE` of a zone to serve; repeatable")
+	f.StringVar(&cfg.ZoneList, "zone-list", "", "`FILE` with a line \"NAME FILE\" for each zone; paths are relative to the list")
+	f.StringArrayVar(&hub.Hubs, "hub", nil, "`HOST:PORT` of a manager, in order of preference; repeatable")
+	f.StringVar(&tlsDir, "tls-dir", "", "`folder` with tls.crt, tls.key and ca.crt of this server")
+	f.StringVar(&hub.StateDir, "state-dir", "/var/lib/fingerpost", "`folder` where zones from the hub are kept")
+	f.StringVar(&hub.Name, "name", hostname(), "`name` of this server, unique in its group")
+	f.StringArrayVar(&hub.Siblings, "sibling", nil, "`HOST:PORT` of another server of the group, as in its --peer-listen; repeatable")
+	f.StringVar(&hub.PeerListen, "peer-listen", "", "`ADDR:PORT` where siblings get copies of the zones")
+	f.StringArrayVar(&listen, "listen", nil, "`ADDR[:PORT]` to answer on, [ADDR]:PORT for IPv6, default port 53; repeatable (default: every address of this machine)")
+	f.StringVar(&cfg.HTTPListen, "http-listen", "127.0.0.1:8053", "`ADDR:PORT` of /healthz, /readyz and /metrics; empty for none")
+	f.IntVar(&cfg.Options.Workers, "threads", 0, "`number` of workers for each address (default: the CPUs that may be used)")
+	f.IntVar(&cfg.Options.MaxConnections, "tcp-connections", 10000, "`number` of TCP connections at once")
+	f.IntVar(&cfg.Options.MaxClientConnections, "tcp-client-connections", 1000, "`number` of TCP connections at once from one address")
+	f.DurationVar(&cfg.Options.IdleTimeout, "tcp-idle-timeout", dnsserver.DefaultIdleTimeout, "how long a TCP connection may take to bring the next query")
+	f.StringVar(&logFormat, "log-format", "text", "text or json")
+	return c
+}
+
+// exclusive refuses flags of both ways to get zones, and flags for a hub without one.
+func exclusive(cmd *cobra.Command, alone, hub []string) error {
+	given := func(names []string) (set []string) {
+		for _, name := range names {
+			if cmd.Flags().Changed(name) {
+				set = append(set, "--"+name)
+			}
+		}
+		return set
+	}
+	files, pushed := given(alone), given(hub)
+	switch {
+	case len(files) > 0 && len(pushed) > 0:
+		return fmt.Errorf("%s for a server that runs alone does not go with %s for one with a hub", strings.Join(files, ", "), strings.Join(pushed, ", "))
+	case len(pushed) > 0 && !cmd.Flags().Changed("hub"):
+		return fmt.Errorf("%s needs --hub", strings.Join(pushed, ", "))
+	case len(files) == 0 && len(pushed) == 0:
+		return errors.New("no zones to serve: give --zone or --zone-list, or --hub (see --help)")
+	}
+	return nil
+}
+
+// each parses the values of a repeatable flag.
+func each[T any](texts []string, flag string, parse func(string) (T, error)) ([]T, error) {
+	var values []T
+	for _, text := range texts {
+		v, err := parse(text)
+		if err != nil {
+			return nil, fmt.Errorf("--%s: %w", flag, err)
+		}
+		values = append(values, v)
+	}
+	return values, nil
+}
+
+func logger(w io.Writer, format string) (logr.Logger, error) {
+	switch format {
+	case "text":
+		return logr.FromSlogHandler(slog.NewTextHandler(w, nil)), nil
+	case "json":
+		return logr.FromSlogHandler(slog.NewJSONHandler(w, nil)), nil
+	default:
+		return logr.Logger{}, fmt.Errorf("--log-format: %q is neither text nor json", format)
+	}
+}
+
+// onHangup yields an element for SIGHUP; several in a row may be one.
+func onHangup() (reload <-chan struct{}, stop func()) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP)
+	c := make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-done:
+				return
+			case <-signals:
+			}
+			select {
+			case <-done:
+				return
+			case c <- struct{}{}:
+			}
+		}
+	}()
+	return c, func() { signal.Stop(signals); close(done) }
+}
+
+// hostname is the machine's first label, which is what a pod is called.
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	name, _, _ = strings.Cut(name, ".")
+	return name
+}
