@@ -4,7 +4,7 @@
 // Both use Start, and not controller-runtime's envtest, because of what the demo needs and tests are better off with:
 // fixed addresses, the API server stopped and started again over the same data, ports that no other process can take
 // between their choice and their use, and above all no process that outlives its parent, however that ends; envtest leaves
-// both behind when a test binary is killed or times out. What envtest offers beside that (InstallCRDs, for one)
+// API server behind when a test binary is killed or times out. What envtest offers beside that (InstallCRDs, for one)
 // works on Config. A test package starts one control plane in TestMain:
 //
 //	cp, err := controlplane.Start(ctx, controlplane.Options{})
