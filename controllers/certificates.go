@@ -58,6 +58,9 @@ const (
 	lostRaceDelay = time.Second
 )
 
+// exportSoon is what is left to do after a CA was made without having been announced: the hub's next certificate is of that CA.
+const exportSoon = "Export the certificates of servers that are started by hand again before the hub's is renewed"
+
 // DamagedSecretError reports a Secret that can't be used and that the manager won't replace.
 type DamagedSecretError struct {
 	Secret types.NamespacedName
@@ -188,7 +191,7 @@ func (r *HubCertificateReconciler) reconcileAuthority(ctx context.Context, trust
 		var inherited []byte
 		reason, note = "CACreated", "made a CA"
 		if len(trusted) > 0 {
-			inherited, note = trusted, "the Secret was gone: made a new CA; what the one before it has signed stays valid"
+			inherited, note = trusted, "the Secret was gone: made a new CA; what the one before it has signed stays valid. "+exportSoon
 		}
 		authority, err = r.newAuthority(inherited, now)
 	} else {
@@ -217,7 +220,7 @@ func (r *HubCertificateReconciler) reconcileAuthority(ctx context.Context, trust
 		note += s.String()
 	}
 	if note == "" {
-		reason, note = "CABundleCompleted", "added the CA that signs to "+pki.BundleKey+", which lacked it"
+		reason, note = "CAUpdated", "brought "+pki.BundleKey+" and labels in line with the CA that signs"
 	}
 	r.report(ctx, nil, want, reason, note)
 	r.AuthorityChanged()
@@ -332,7 +335,7 @@ func (i *CertificateIssuer) parseAuthority(held *corev1.Secret) (pki.Authority, 
 			Secret: client.ObjectKeyFromObject(held),
 			Defect: err,
 			Remedy: "Servers and hub go on with the certificates that they have; none is renewed. Restore the Secret from a backup. " +
-				"If there is none, delete it: a new CA is made, and what the old one has signed stays valid until it is renewed.",
+				"If there is none, delete it: a new CA is made, and what the old one has signed stays valid. " + exportSoon,
 		}
 	}
 	return a, nil

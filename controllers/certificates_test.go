@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -20,6 +21,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/events"
@@ -487,7 +489,7 @@ func TestACAFromElsewhereIsUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.reconcileHub(t)
-	o.expectEvents(t, "CABundleCompleted", "CertificateIssued")
+	o.expectEvents(t, "CAUpdated", "CertificateIssued")
 	if cas := trusted(t, o.secret(t, controllers.HubSecret)); len(cas) != 1 || !cas[0].Equal(ca.Signing()) {
 		t.Error("the hub trusts another CA")
 	}
@@ -650,7 +652,7 @@ func TestAFollowerReadsTheHubsCertificateAndKeepsIt(t *testing.T) {
 	}
 }
 
-// TestAManagerNeedsNoMoreRightsThanDeclared runs a whole manager as a user with the rights of the markers in certificates.go.
+// TestAManagerNeedsNoMoreRightsThanDeclared runs a manager as a user with the rights of config/rbac.
 func TestAManagerNeedsNoMoreRightsThanDeclared(t *testing.T) {
 	o := newOperator(t)
 	dc := o.datacenter(t, "root") // is there before the manager
@@ -751,26 +753,41 @@ func startManager(t *testing.T, o *operator, change ...func(*ctrl.Options)) *run
 	return m
 }
 
-// leastPrivilege makes a user with the rights that the markers in certificates.go ask for.
+// leastPrivilege makes a user with the rights of config/rbac/role.yaml, which is made from the markers in this package.
 func (o *operator) leastPrivilege(t *testing.T) *rest.Config {
 	t.Helper()
+	text, err := os.ReadFile("../config/rbac/role.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
 	user := "manager-of-" + o.namespace
-	meta := metav1.ObjectMeta{Name: user}
-	namespaced := metav1.ObjectMeta{Name: user, Namespace: o.namespace}
+	everywhere := metav1.ObjectMeta{Name: user}
+	here := metav1.ObjectMeta{Name: user, Namespace: o.namespace}
 	subjects := []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: user}}
-	for _, obj := range []client.Object{
-		&rbacv1.Role{ObjectMeta: namespaced, Rules: []rbacv1.PolicyRule{
-			{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get", "create", "update"}},
-		}},
-		&rbacv1.RoleBinding{ObjectMeta: namespaced, Subjects: subjects, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: user}},
-		&rbacv1.ClusterRole{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
-			{APIGroups: []string{v1alpha1.GroupName}, Resources: []string{"datacenters"}, Verbs: []string{"get", "list", "watch"}},
-			{APIGroups: []string{"events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}},
-		}},
-		&rbacv1.ClusterRoleBinding{ObjectMeta: meta, Subjects: subjects, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: user}},
-	} {
-		if err := o.admin.Create(t.Context(), obj); err != nil {
-			t.Fatal(err)
+	documents := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(text), 4096)
+	for _, kind := range []string{"ClusterRole", "Role"} {
+		var rules struct {
+			Kind  string
+			Rules []rbacv1.PolicyRule
+		}
+		if err := documents.Decode(&rules); err != nil || rules.Kind != kind {
+			t.Fatalf("%s where a %s should be (%v)", rules.Kind, kind, err)
+		}
+		ref := rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: kind, Name: user}
+		objects := []client.Object{
+			&rbacv1.ClusterRole{ObjectMeta: everywhere, Rules: rules.Rules},
+			&rbacv1.ClusterRoleBinding{ObjectMeta: everywhere, Subjects: subjects, RoleRef: ref},
+		}
+		if kind == "Role" {
+			objects = []client.Object{
+				&rbacv1.Role{ObjectMeta: here, Rules: rules.Rules},
+				&rbacv1.RoleBinding{ObjectMeta: here, Subjects: subjects, RoleRef: ref},
+			}
+		}
+		for _, obj := range objects {
+			if err := o.admin.Create(t.Context(), obj); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	path := t.TempDir() + "/kubeconfig"
