@@ -134,7 +134,7 @@ func (a *assembly) add(part []byte) error {
 		if used != int(size) {
 			return fmt.Errorf("zone %s: node %s is %w: %d octets follow it", a.apex, n.Owner, errMalformed, int(size)-used)
 		}
-		if a.room -= max(0, nodeCost-int64(size)); a.room < 0 {
+		if a.room -= max(0, nodeCost-int64(prefix)-int64(size)); a.room < 0 {
 			return fmt.Errorf("zone %s: %w", a.apex, errTooLarge)
 		}
 		a.nodes = append(a.nodes, n)
