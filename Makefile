@@ -17,7 +17,8 @@ MODULES := $(SOURCES) hack/tools/lint hack/k8s
 # What generate and manifests write.
 GENERATED := api config/crd/bases config/rbac/role.yaml dnsserver/control/controlpb
 
-# Recipes that need a control plane, or DNS tools, start with this. What is missing is fetched on first use.
+# Recipes whose tests need a control plane, or DNS tools, start with this. What is missing is fetched on first use; the
+# demo gets what it needs by itself.
 define environment
 KUBEBUILDER_ASSETS=$$(go run ./hack/controlplane/cmd assets); export KUBEBUILDER_ASSETS; \
 PATH=$$(hack/deps); export PATH;
@@ -31,11 +32,11 @@ help: ## List the targets.
 
 .PHONY: demo
 demo: go-check ## Two datacenters on this machine, from kubectl apply to dig, as a story. Leaves nothing behind.
-	@$(environment) go build -o bin/demo ./hack/demo; exec bin/demo
+	@go build -o bin/demo ./hack/demo; exec bin/demo
 
 .PHONY: demo-up
 demo-up: go-check ## The same, left running; prints how to use it.
-	@$(environment) go build -o bin/demo ./hack/demo; exec bin/demo up
+	@go build -o bin/demo ./hack/demo; exec bin/demo up
 
 .PHONY: demo-down
 demo-down: go-check ## Stop what demo-up left running.

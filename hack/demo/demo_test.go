@@ -1,0 +1,275 @@
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// The test binary is the demo too, or a process that holds a lock.
+const (
+	demoVariable   = "FINGERPOST_TEST_DEMO"
+	lockerVariable = "FINGERPOST_TEST_LOCKER"
+)
+
+func TestMain(m *testing.M) {
+	switch {
+	case os.Getenv(demoVariable) != "":
+		main()
+	case os.Getenv(lockerVariable) != "":
+		if _, err := lock(os.Getenv(lockerVariable)); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		fmt.Println("locked")
+		_, _ = io.Copy(io.Discard, os.Stdin) // until the test closes it
+	default:
+		os.Exit(m.Run())
+	}
+}
+
+// demoCommand returns a command that is the demo. Its folders are in tmp.
+func demoCommand(t *testing.T, tmp string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+	cmd.Env = append(os.Environ(), demoVariable+"=1", "TMPDIR="+tmp)
+	return cmd
+}
+
+func TestTheStoryIsToldToItsEndAndLeavesNothing(t *testing.T) {
+	tmp := t.TempDir()
+	var out bytes.Buffer
+	cmd := demoCommand(t, tmp)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	t.Logf("%s", out.Bytes())
+	if err != nil {
+		logs, _ := filepath.Glob(filepath.Join(tmp, "*", "logs", "*.log"))
+		for _, l := range logs {
+			content, _ := os.ReadFile(l)
+			t.Logf("%s:\n%s", filepath.Base(l), content[max(0, len(content)-3000):])
+		}
+		t.Fatal(err)
+	}
+	for l := range strings.Lines(out.String()) {
+		if utf8.RuneCountInString(strings.TrimRight(l, "\n")) > columns {
+			t.Errorf("more than %d columns: %s", columns, l)
+		}
+		if strings.Contains(l, "\x1b") {
+			t.Errorf("colour where there is no terminal: %q", l)
+		}
+	}
+	nothingLeft(t, tmp)
+}
+
+// nothingLeft waits until no process has a file or argument in a folder, and fails if the folder is not empty then.
+func nothingLeft(t *testing.T, dir string) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); len(processesIn(t, dir)) > 0; {
+		if time.Now().After(deadline) {
+			t.Fatalf("processes left: %v", processesIn(t, dir))
+		}
+	}
+	if left := filesIn(t, dir); len(left) > 0 {
+		t.Errorf("files left: %v", left)
+	}
+}
+
+func filesIn(t *testing.T, dir string) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// processesIn returns the command lines that have the folder in them.
+func processesIn(t *testing.T, dir string) (lines []string) {
+	t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range all {
+		content, err := os.ReadFile(p)
+		if err == nil && bytes.Contains(content, []byte(dir)) {
+			lines = append(lines, string(bytes.ReplaceAll(content, []byte{0}, []byte{' '})))
+		}
+	}
+	return lines
+}
+
+func TestARunThatIsCutShortLeavesNothing(t *testing.T) {
+	for name, signal := range map[string]syscall.Signal{
+		"interrupted from the terminal": syscall.SIGINT,
+		"asked to end":                  syscall.SIGTERM,
+		"killed":                        syscall.SIGKILL,
+	} {
+		t.Run(name, func(t *testing.T) {
+			tmp := t.TempDir()
+			cmd := demoCommand(t, tmp)
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			lines := bufio.NewScanner(out)
+			for lines.Scan() && !strings.Contains(lines.Text(), "leads after") {
+			}
+			if len(processesIn(t, tmp)) < 4 { // the inner process, etcd, API server, managers
+				t.Errorf("these run: %v", processesIn(t, tmp))
+			}
+			if err := cmd.Process.Signal(signal); err != nil {
+				t.Fatal(err)
+			}
+			for lines.Scan() { // until the last process that could write has ended
+			}
+			if err := cmd.Wait(); err == nil {
+				t.Error("it ended as if the story were told")
+			}
+			nothingLeft(t, tmp)
+		})
+	}
+}
+
+func TestTheHolderOfALockIsFound(t *testing.T) {
+	dir := t.TempDir()
+	if pid, err := lockHolder(dir); pid != 0 || err != nil {
+		t.Errorf("a folder without lock is held by %d, %v", pid, err)
+	}
+	locker := exec.CommandContext(t.Context(), os.Args[0])
+	locker.Env = append(os.Environ(), lockerVariable+"="+dir)
+	in, err := locker.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := locker.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := locker.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if said, err := bufio.NewReader(out).ReadString('\n'); err != nil || said != "locked\n" {
+		t.Fatalf("the locker says %q, %v", said, err)
+	}
+	if pid, err := lockHolder(dir); pid != locker.Process.Pid || err != nil {
+		t.Errorf("held by %d, %v, want %d", pid, err, locker.Process.Pid)
+	}
+	if err := in.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := awaitUnlocked(t.Context(), dir); err != nil {
+		t.Error(err)
+	}
+	if err := locker.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAnAddressInUseIsNamed(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	at := netip.MustParseAddrPort(taken.Addr().String())
+	if err := free(t.Context(), []netip.AddrPort{at}); err == nil || !strings.Contains(err.Error(), at.String()) {
+		t.Errorf("the error %v does not name %s", err, at)
+	}
+}
+
+func TestTheSamplesDeclareTwoServersInEveryGroup(t *testing.T) {
+	t.Chdir("../..")
+	servers, err := declaredServers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	groups := map[string]int{}
+	for _, s := range servers {
+		groups[s.datacenter+"/"+s.group]++
+	}
+	want := map[string]int{"dc-a/root": 2, "dc-a/authoritative": 2, "dc-b/root": 2, "dc-b/authoritative": 2}
+	if diff := cmp.Diff(want, groups); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestTheMistakeIsInTheLineThatTheStoryNames(t *testing.T) {
+	content, err := os.ReadFile("legacy.zone")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if line := strings.Split(string(content), "\n")[legacyLine-1]; !strings.Contains(line, "10.1.4.300") {
+		t.Errorf("line %d is %q", legacyLine, line)
+	}
+}
+
+func TestTrims(t *testing.T) {
+	lines := []string{"a 1", "b  2", "c 3", "d 4"}
+	describe := linesOf("Status:\n  Findings:\n    Line:  5\n    Reason:\tBad\n\n  Parent:  x\nEvents:\n")
+	for name, test := range map[string]struct{ got, want []string }{
+		"the first lines, and how many are left out":    {first(2)(lines), []string{"a 1", "b  2", "... and 2 lines more"}},
+		"a single line more is not left out":            {first(3)(lines), lines},
+		"lines with one of the texts":                   {having("1", "d")(lines), []string{"a 1", "d 4"}},
+		"lines without a text":                          {without("b")(lines), []string{"a 1", "c 3", "d 4"}},
+		"one space between fields":                      {plain([]string{"a \t b   c"}), []string{"a b c"}},
+		"a section of what kubectl describe prints":     {section("Findings:")(describe), []string{"  Findings:", "    Line:  5", "    Reason:  Bad"}},
+		"text is wrapped at spaces":                     {wrap("one two three", 7), []string{"one two", "three"}},
+		"a word that is too long is cut into pieces":    {wrap("abcdefgh ij", 5), []string{"abcde", "fgh", "ij"}},
+		"a line that is too long is clipped":            {[]string{clip("abcdefgh", 6)}, []string{"abc..."}},
+		"a line that just fits is not clipped":          {[]string{clip("abcdef", 6)}, []string{"abcdef"}},
+		"nothing is wrapped into one line of nothing":   {wrap("", 10), []string{""}},
+		"wrapped lines keep their indentation":          {wrapped([]string{"  " + strings.Repeat("x ", 60)}), []string{"  " + strings.TrimSpace(strings.Repeat("x ", 46)), "    " + strings.TrimSpace(strings.Repeat("x ", 14))}},
+		"durations are rounded to what is worth a look": {[]string{inWords(1234567), inWords(123456789), inWords(12345678901)}, []string{"1.2 ms", "123 ms", "12.3 s"}},
+	} {
+		if !slices.Equal(test.got, test.want) {
+			t.Errorf("%s: got %q, want %q", name, test.got, test.want)
+		}
+	}
+}
+
+func TestMetricsAreSummedOverTheirSeries(t *testing.T) {
+	text := "# HELP zones_total Zones.\nzones_total{zone=\"a\"} 2\nzones_total{zone=\"b\"} 3\nzones 7\nbad x\n"
+	for name, test := range map[string]struct {
+		metric, label, want string
+	}{
+		"all series":                   {"zones_total", "", "5"},
+		"those with a label":           {"zones_total", `zone="b"`, "3"},
+		"without labels":               {"zones", "", "7"},
+		"a metric that there is not":   {"zone", "", "there is no metric zone"},
+		"a value that is not a number": {"bad", "", `metric bad: strconv.ParseFloat: parsing "x": invalid syntax`},
+	} {
+		v, err := sumOf(text, test.metric, test.label)
+		got := strconv.FormatFloat(v, 'f', -1, 64)
+		if err != nil {
+			got = err.Error()
+		}
+		if got != test.want {
+			t.Errorf("%s: %s, want %s", name, got, test.want)
+		}
+	}
+}

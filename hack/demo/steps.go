@@ -1,0 +1,451 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/fingerpost-dns/fingerpost/hack/controlplane"
+)
+
+// step is one part of the story.
+type step struct {
+	title string
+	tell  func(*story)
+}
+
+var steps = []step{
+	{"A Kubernetes API, two managers and the DNS servers of two datacenters start", startEverything},
+	{"The hierarchy is applied: a root, a private top level, and zones of two teams", applyZones},
+	{"Names are answered in both datacenters", answerNames},
+	{"The walk from the private root down to a leaf", walk},
+	{"The internet's names hang below the same root, its root servers do not", internet},
+	{"A change reaches every server", change},
+	{"A mistake is named with its line, and stops nobody else", mistake},
+	{"A tenant that claims the names of others gets nowhere", claims},
+	{"Records that vanish en masse are held back until somebody approves", vanish},
+	{"The leading manager is killed", killLeader},
+	{"Both managers and the API server are gone", killAll},
+	{"Everything comes back", comeBack},
+}
+
+// stepsBeforeUse is how many steps an estate needs that stays.
+const stepsBeforeUse = 2
+
+func startEverything(s *story) {
+	began := time.Now()
+	cp, err := controlplane.Start(s.ctx, controlplane.Options{Assets: s.Assets, Dir: s.path("controlplane")})
+	s.must(err)
+	s.cp = cp
+	s.say("etcd and kube-apiserver %s were ready after %s. The kinds, and the operator's namespace:", controlplane.Version, s.ago(began))
+	s.run("kubectl apply --server-side -f config/crd/bases", first(2))
+	s.run("kubectl create namespace " + operatorNamespace)
+	s.grantManagers()
+
+	began = time.Now()
+	s.say("Two managers, of which one leads: this one, and the same on %s. Leases are short, so that the story is.", s.managers[1].addr)
+	s.command(s.commandLine(s.managers[0]) + " &")
+	for _, m := range s.managers {
+		s.must(s.start(m))
+	}
+	leader := s.awaitLeader()
+	s.told("%s leads after %s.", leader.name, s.ago(began))
+
+	s.run("kubectl apply -f config/samples/00-namespaces.yaml -f "+datacentersFile, having("datacenter"))
+	s.run("manager certs export --all --dir $RUN/certs", plain, wrapped, first(2))
+	began = time.Now()
+	s.say("%d dnsservers, one for each address in the Datacenters: this one, and others like it.", len(s.servers))
+	s.command(s.commandLine(&s.servers[0].program) + " &")
+	for _, srv := range s.servers {
+		s.must(s.start(&srv.program))
+	}
+	s.run("kubectl wait --for=condition=Ready datacenters --all --timeout=30s")
+	s.told("All are connected after %s.", s.ago(began))
+	s.run("kubectl get datacenters")
+}
+
+// grantManagers makes the kubeconfig of the managers, with the rights that the operator has in any cluster, and no more.
+func (s *story) grantManagers() {
+	const account = operatorNamespace + ":fingerpost-manager"
+	s.quiet("sed 's/namespace: system$/namespace: " + operatorNamespace + "/' config/rbac/role.yaml | kubectl apply -f -")
+	s.quiet("kubectl create clusterrolebinding fingerpost-manager --clusterrole=fingerpost-manager --serviceaccount=" + account)
+	s.quiet("kubectl create rolebinding fingerpost-manager -n " + operatorNamespace + " --role=fingerpost-manager --serviceaccount=" + account)
+	s.must(s.cp.WriteKubeconfig(s.path("manager.kubeconfig"), "system:serviceaccount:"+account))
+}
+
+// commandLine is how a person would type a program's start.
+func (s *story) commandLine(p *program) string {
+	line, width := filepath.Base(p.path), len(filepath.Base(p.path))
+	for i := 0; i < len(p.args); i += 2 { // flags with their values
+		flag := p.args[i] + " " + s.shorten(p.args[i+1])
+		if width+len(flag) > columns-12 {
+			line, width = line+" \\\n", 0
+		} else {
+			line, width = line+" ", width+1
+		}
+		line, width = line+flag, width+len(flag)
+	}
+	return line
+}
+
+// leader returns the manager that leads, nil if none does.
+func (s *story) leader() *program {
+	for _, m := range s.managers {
+		if m.proc == nil {
+			continue
+		}
+		if v, err := metric(s.ctx, netip.AddrPortFrom(m.addr, metricsPort), "leader_election_master_status", ""); err == nil && v == 1 {
+			return m
+		}
+	}
+	return nil
+}
+
+func (s *story) awaitLeader() (leader *program) {
+	s.until(30*time.Second, "a manager leads", func() bool {
+		leader = s.leader()
+		return leader != nil
+	})
+	return leader
+}
+
+func applyZones(s *story) {
+	s.say("The root zone of the internet, 17,186 records without SOA, is a ConfigMap: server-side, because what a plain apply keeps in an annotation may have 256 KiB at most.")
+	s.quiet("gzip -dc dnsserver/zone/testdata/root.zone.gz >$RUN/root.zone")
+	s.run("kubectl create configmap iana-root -n dns-root --from-file=$RUN/root.zone --dry-run=client -o yaml |\nkubectl apply --server-side -f -")
+	began := time.Now()
+	s.run("kubectl apply -f config/samples", having("dnszone"))
+	s.run("kubectl wait --for=condition=Ready dnszones --all -A --timeout=60s")
+	s.told("Every zone is served, and on disk, at all its servers %s after the apply began.", s.ago(began))
+	s.run("kubectl get dnszones -A")
+	s.run("kubectl get datacenters")
+}
+
+// leaf is a name at the end of the walk: it is two zone cuts below corp.
+const leaf = "auth.cards.pay.corp"
+
+func answerNames(s *story) {
+	a, b := s.first("dc-a", "authoritative"), s.first("dc-b", "authoritative")
+	s.run(fmt.Sprintf("dig +norec +noall +answer @%s mail.pay.corp", a), plain)
+	s.run(fmt.Sprintf("dig +norec +noall +answer @%s mail.pay.corp", b), plain)
+	servers := s.of("authoritative")
+	s.everywhere(time.Second, hasAddress("mail.pay.corp", "10.1.0.25"), addressesOf(servers))
+	s.told("All %d authoritative servers give this answer.", len(servers))
+}
+
+// first returns the first address of a group.
+func (s *story) first(datacenter, group string) netip.Addr {
+	for _, srv := range s.servers {
+		if srv.datacenter == datacenter && srv.group == group {
+			return srv.addr
+		}
+	}
+	s.fail("datacenter %s has no group %s", datacenter, group)
+	return netip.Addr{}
+}
+
+// refer asks a server for a name below one of its zone cuts, and returns an address of a server that it refers to.
+func (s *story) refer(at netip.Addr, name, cut string) netip.Addr {
+	s.run(fmt.Sprintf("dig +norec +noall +authority +additional @%s %s", at, name), plain, without("OPT PSEUDOSECTION"))
+	reply, err := ask(at, name, dns.TypeA)
+	s.must(err)
+	s.check(!reply.Authoritative && len(reply.Answer) == 0 && len(reply.Ns) > 0, "%s refers to other servers for %s:\n%s", at, name, reply)
+	s.check(reply.Ns[0].Header().Name == dns.Fqdn(cut), "the referral is to %s:\n%s", cut, reply)
+	for _, rr := range reply.Extra {
+		if a, is := rr.(*dns.A); is {
+			addr, _ := netip.AddrFromSlice(a.A.To4())
+			return addr
+		}
+	}
+	s.fail("the referral of %s for %s has no address", at, name)
+	return netip.Addr{}
+}
+
+func walk(s *story) {
+	root := s.first("dc-a", "root")
+	s.say("As a resolver does it: it knows the addresses of the root servers, asks one of them, and follows.")
+	next := s.refer(root, leaf, "corp")
+	s.say("The root knows corp alone, and where its servers are. One of these has corp and the zones below it:")
+	for _, zone := range []string{"pay.corp", "cards.pay.corp"} {
+		s.run(fmt.Sprintf("dig +norec +noall +answer @%s %s NS", next, zone), plain)
+		reply, err := ask(next, zone, dns.TypeNS)
+		s.must(err)
+		s.check(reply.Authoritative && len(reply.Answer) == 2, "%s has a server name in each of the two datacenters:\n%s", zone, reply)
+	}
+	s.run(fmt.Sprintf("dig +norec +noall +comments +answer @%s %s", next, leaf), having("status:", "flags: qr", leaf+"."), plain)
+	reply, err := ask(next, leaf, dns.TypeA)
+	s.must(err)
+	s.check(reply.Authoritative && slices.Equal(datas(reply.Answer, dns.TypeA), []string{"10.1.3.2"}), "the leaf has its address:\n%s", reply)
+	s.say("A part of corp that somebody else looks after, on servers that are not ours:")
+	s.refer(next, "mail.ad.corp", "ad.corp")
+}
+
+func internet(s *story) {
+	root := s.first("dc-b", "root")
+	s.run(fmt.Sprintf("dig +norec +noall +authority +additional @%s www.example.org", root), plain, without("OPT PSEUDOSECTION"), first(3))
+	reply, err := ask(root, "www.example.org", dns.TypeA)
+	s.must(err)
+	s.check(len(datas(reply.Ns, dns.TypeNS)) == 6 && len(datas(reply.Ns, dns.TypeDS)) > 0 && len(datas(reply.Extra, dns.TypeA)) > 0, "org. is referred to with NS, DS and glue:\n%s", reply)
+	s.say("The ConfigMap has the 13 root servers of the internet and their DNSKEYs too. They do not survive:")
+	s.run(fmt.Sprintf("dig +norec +noall +answer +additional @%s . NS", root), plain, without("OPT PSEUDOSECTION"))
+	for _, srv := range s.of("root") {
+		priming, err := ask(srv.addr, ".", dns.TypeNS)
+		s.must(err)
+		s.check(slices.Equal(datas(priming.Answer, dns.TypeNS), []string{"ns-dc-a.", "ns-dc-b."}), "priming at %s names our servers alone:\n%s", srv.addr, priming)
+		ours := addressesOf(s.of("root"))
+		for _, text := range datas(priming.Extra, dns.TypeA) {
+			addr, err := netip.ParseAddr(text)
+			s.must(err)
+			s.check(slices.Contains(ours, addr), "%s is one of our root servers", addr)
+		}
+		keys, err := ask(srv.addr, ".", dns.TypeDNSKEY)
+		s.must(err)
+		s.check(keys.Rcode == dns.RcodeSuccess && len(keys.Answer) == 0, "there is no DNSKEY at the root:\n%s", keys)
+	}
+	s.told("All %d root servers name our servers and no others, and have no DNSKEY.", len(s.of("root")))
+}
+
+func change(s *story) {
+	servers := s.of("authoritative")
+	const before, after = "10.1.0.90", "10.1.0.91"
+	s.everywhere(time.Second, hasAddress("api.pay.corp", before), addressesOf(servers))
+	s.say("Every server is asked for api.pay.corp each millisecond, meanwhile:")
+	var times []time.Time
+	began := time.Now()
+	waiting := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(s.ctx, 20*time.Second)
+		defer cancel()
+		var err error
+		times, err = hasAddress("api.pay.corp", after).awaitEverywhere(ctx, addressesOf(servers))
+		waiting <- err
+	}()
+	s.run("sed s/" + before + "/" + after + "/ config/samples/22-zone-pay-corp.yaml | kubectl apply -f -")
+	returned := time.Now()
+	s.must(<-waiting)
+	s.facts += len(servers)
+	for i, srv := range servers {
+		s.output([]string{fmt.Sprintf("%-11s %s/%s  %s after kubectl began", srv.addr, srv.datacenter, srv.instance, inWords(times[i].Sub(began)))})
+	}
+	last := latest(times)
+	when := inWords(last.Sub(returned)) + " after"
+	if last.Before(returned) {
+		when = inWords(returned.Sub(last)) + " before"
+	}
+	s.told("The last server had it %s kubectl returned; kubectl itself took %s.", when, inWords(returned.Sub(began)))
+	s.run(fmt.Sprintf("dig +norec +short @%s api.pay.corp", s.first("dc-b", "authoritative")))
+}
+
+// legacyLine is the line of legacy.zone that has a mistake.
+const legacyLine = 5
+
+func mistake(s *story) {
+	s.say("A zone file with an impossible address in line %d becomes a further source of pay.corp:", legacyLine)
+	s.run("kubectl create configmap legacy -n payments --from-file=hack/demo/legacy.zone")
+	s.run(`kubectl patch dnszone pay -n payments --type=merge -p '{"spec": {"recordsFrom": [
+{"configMapKeyRef": {"name": "legacy", "key": "legacy.zone"}}]}}'`)
+	servers := addressesOf(s.of("authoritative"))
+	s.everywhere(20*time.Second, hasAddress("scanner.pay.corp", "10.1.4.11"), servers)
+	findings := func() string { return s.quiet("kubectl get dnszone pay -n payments -o jsonpath='{.status.findings}'") }
+	s.until(10*time.Second, "status.findings names the line", func() bool { return strings.Contains(findings(), fmt.Sprintf(`"line":%d,`, legacyLine)) })
+	out := s.run("kubectl describe dnszone pay -n payments", section("Findings:"), plain, wrapped)
+	s.check(strings.Contains(out, "10.1.4.300"), "kubectl describe quotes what is wrong")
+	s.run(fmt.Sprintf("dig +norec +short @%s scanner.pay.corp vault.pay.corp", servers[0]))
+	s.told("The records before and after the mistake are served by all servers.")
+	s.say("Impossible values in a manifest do not get that far:")
+	s.refused(`kubectl patch dnszone pay -n payments --type=merge -p '{"spec": {"ttl": {"default": "soon"}}}'`)
+}
+
+// refused runs a command line that must fail, and shows what it says.
+func (s *story) refused(line string) {
+	s.command(line)
+	out, err := s.shell(line)
+	s.output(wrapped(linesOf(out)))
+	s.check(err != nil, "this is refused: %s", line)
+}
+
+func claims(s *story) {
+	s.run("kubectl apply -f hack/demo/claims.yaml")
+	decided := func() string {
+		return s.quiet(`kubectl get dnszones -n cards -o jsonpath='{range .items[*]}{.metadata.name}={.status.conditions[?(@.type=="Accepted")].status} {end}'`)
+	}
+	s.until(10*time.Second, "all four claims are refused", func() bool { return strings.Count(decided(), "=False") == 4 })
+	s.check(strings.Contains(decided(), "cards=True"), "the tenant's own zone goes on")
+	s.run(`kubectl get dnszones -n cards -o custom-columns='NAME:.metadata.name,ZONE:.spec.name,ACCEPTED:.status.conditions[?(@.type=="Accepted")].status,REASON:.status.conditions[?(@.type=="Accepted")].reason'`)
+	authoritative := addressesOf(s.of("authoritative"))
+	s.everywhere(time.Second, hasAddress("mail.pay.corp", "10.1.0.25"), authoritative)
+	s.everywhere(time.Second, hasAddress("api.pay.corp", "10.1.0.91"), authoritative)
+	reply, err := ask(s.first("dc-a", "root"), "www.example.com", dns.TypeA)
+	s.must(err)
+	s.check(len(datas(reply.Ns, dns.TypeNS)) == 13, "com. is still referred to its own servers:\n%s", reply)
+	s.told("None of the four is served anywhere; api.pay.corp, mail.pay.corp and com. answer as before.")
+	s.run("kubectl delete -f hack/demo/claims.yaml", first(1))
+}
+
+// approval is the command in the message of RemovalWithheld.
+var approval = regexp.MustCompile(`kubectl annotate [^'"]+`)
+
+func vanish(s *story) {
+	servers := addressesOf(s.of("authoritative"))
+	s.say("Somebody empties the ConfigMap:")
+	s.run("kubectl create configmap legacy -n payments --from-literal=legacy.zone= --dry-run=client -o yaml |\nkubectl replace -f -")
+	message := ""
+	s.until(10*time.Second, "the removal is withheld", func() bool {
+		message = s.quiet(`kubectl get dnszone pay -n payments -o jsonpath='{.status.conditions[?(@.type=="RemovalWithheld")].message}'`)
+		return approval.MatchString(message)
+	})
+	s.run(`kubectl get dnszone pay -n payments -o jsonpath='{.status.conditions[?(@.type=="RemovalWithheld")].message}'`, wrapped)
+	s.everywhere(time.Second, hasAddress("till-12.pay.corp", "10.1.5.12"), servers)
+	s.told("All servers still have the records. This once it was meant:")
+	s.run(strings.TrimSpace(approval.FindString(message)))
+	gone := expectation{"till-12.pay.corp", dns.TypeA, func(m *dns.Msg) bool { return m.Rcode == dns.RcodeNameError }}
+	began := time.Now()
+	last := latest(s.everywhere(20*time.Second, gone, servers))
+	s.told("The records are gone from all servers %s later.", inWords(last.Sub(began)))
+}
+
+// questions are one question for each server, with the answer that they give now.
+func (s *story) questions(servers []*server) map[netip.Addr]expectation {
+	all := map[netip.Addr]expectation{}
+	for _, srv := range servers {
+		all[srv.addr] = hasAddress("api.pay.corp", "10.1.0.91")
+		if srv.group == "root" {
+			all[srv.addr] = expectation{"www.example.com", dns.TypeA, func(m *dns.Msg) bool { return len(datas(m.Ns, dns.TypeNS)) == 13 }}
+		}
+	}
+	return all
+}
+
+// loadPeriod is how often each server is asked while things are killed.
+const loadPeriod = 2 * time.Millisecond
+
+// answeredAll ends the questions, and tells that none was left without its answer.
+func (s *story) answeredAll(l *load, what string) {
+	asked, answered, err := l.stop()
+	s.check(err == nil && asked == answered && asked > 0, "every question is answered: %d of %d were; %v", answered, asked, err)
+	s.told("%s %d questions were asked and %d answered as before.", what, asked, answered)
+}
+
+// received returns how many zones each server has got from a hub since it started.
+func (s *story) received() map[string]float64 {
+	counts := map[string]float64{}
+	for _, srv := range s.servers {
+		v, err := metric(s.ctx, netip.AddrPortFrom(srv.addr, httpPort), receivedMetric, "")
+		s.must(err)
+		counts[srv.name] = v
+	}
+	return counts
+}
+
+const receivedMetric = "fingerpost_dnsserver_zones_installed_total"
+
+// versions returns the resourceVersions of all objects whose status the operator writes.
+func (s *story) versions() string {
+	return s.quiet(`kubectl get datacenters,dnszones -A -o jsonpath='{range .items[*]}{.kind}/{.metadata.name}={.metadata.resourceVersion} {end}'`)
+}
+
+// connected returns how many servers are in sync with a manager.
+func (s *story) connected(m *program) float64 {
+	v, err := metric(s.ctx, netip.AddrPortFrom(m.addr, metricsPort), "fingerpost_hub_servers_in_sync", "")
+	if err != nil {
+		return 0
+	}
+	return v
+}
+
+func killLeader(s *story) {
+	received, versions := s.received(), s.versions()
+	old := s.leader()
+	s.check(old != nil, "a manager leads")
+	asking := startLoad(s.ctx, loadPeriod, s.questions(s.servers))
+	s.command(fmt.Sprintf("kill -9 %d   # %s, which leads", old.proc.PID(), old.name))
+	began := time.Now()
+	s.must(old.kill())
+	now := s.awaitLeader()
+	s.check(now != old, "the other manager leads")
+	s.told("%s leads %s later (leases here last 4 s; by default 15 s).", now.name, s.ago(began))
+	synced := s.until(30*time.Second, "all servers are in sync with "+now.name, func() bool { return int(s.connected(now)) == len(s.servers) })
+	s.told("All %d servers are in sync with it %s after the kill.", len(s.servers), inWords(synced.Sub(began)))
+	for name, count := range s.received() {
+		s.check(count == received[name], "nothing is sent again: %s had got %v zones, now %v", name, received[name], count)
+	}
+	s.told("It sent no zone again: the servers said by digest what they hold (%s is unchanged at all).", receivedMetric)
+	s.check(s.versions() == versions, "no status is written again: they were %s and are %s", versions, s.versions())
+	s.told("It wrote no status again: every object has the resourceVersion that it had.")
+	s.answeredAll(asking, "Meanwhile")
+}
+
+func killAll(s *story) {
+	patient := s.of("authoritative")[0]
+	others := slices.DeleteFunc(slices.Clone(s.servers), func(srv *server) bool { return srv == patient })
+	asking := startLoad(s.ctx, loadPeriod, s.questions(others))
+	for _, m := range s.managers {
+		if m.proc != nil {
+			s.command(fmt.Sprintf("kill -9 %d   # %s, the last one", m.proc.PID(), m.name))
+			s.must(m.kill())
+		}
+	}
+	s.must(s.cp.StopAPIServer())
+	s.refused("kubectl get dnszones -A --request-timeout=2s 2>&1 | tail -n 1")
+	s.run(fmt.Sprintf("dig +norec +short @%s api.pay.corp", s.first("dc-b", "authoritative")))
+	s.say("A server is killed, and started again without anybody to ask:")
+	s.command(fmt.Sprintf("kill -9 %d   # %s", patient.proc.PID(), patient.name))
+	s.must(patient.kill())
+	began := time.Now()
+	s.must(s.start(&patient.program))
+	times := s.everywhere(20*time.Second, hasAddress("api.pay.corp", "10.1.0.91"), []netip.Addr{patient.addr})
+	s.told("It answers from its disk %s after its start.", inWords(times[0].Sub(began)))
+	s.answeredAll(asking, "At the other servers")
+}
+
+func comeBack(s *story) {
+	began := time.Now()
+	s.must(s.cp.StartAPIServer(s.ctx))
+	for _, m := range s.managers {
+		s.must(s.start(m))
+	}
+	leader := s.awaitLeader()
+	s.until(30*time.Second, "all servers are in sync", func() bool { return int(s.connected(leader)) == len(s.servers) })
+	s.told("API server and managers are back, and all servers in sync, after %s.", s.ago(began))
+	s.run("sed s/10.1.0.90/10.1.0.92/ config/samples/22-zone-pay-corp.yaml | kubectl apply -f -")
+	s.everywhere(20*time.Second, hasAddress("api.pay.corp", "10.1.0.92"), addressesOf(s.of("authoritative")))
+	s.run("kubectl wait --for=condition=Ready dnszones,datacenters --all -A --timeout=30s", having("pay", "dc-"))
+	s.run("kubectl get dnszones -A")
+	s.run("kubectl get datacenters")
+	out := s.quiet(`kubectl get datacenters -o jsonpath='{range .items[*]}{.status.serversReady} {.status.synced} {end}'`)
+	s.check(strings.TrimSpace(out) == "4/4 4/4 4/4 4/4", "every server of both datacenters is connected and current: %s", out)
+	s.must(os.Remove(s.path("root.zone")))
+}
+
+// without drops lines that have a text in them.
+func without(text string) trim {
+	return func(lines []string) []string {
+		return slices.DeleteFunc(slices.Clone(lines), func(l string) bool { return strings.Contains(l, text) })
+	}
+}
+
+// section keeps the part of `kubectl describe` under a title, without what is indented less.
+func section(title string) trim {
+	return func(lines []string) []string {
+		depth := func(l string) int { return len(l) - len(strings.TrimLeft(l, " ")) }
+		at := slices.IndexFunc(lines, func(l string) bool { return strings.TrimSpace(l) == title })
+		if at < 0 {
+			return lines
+		}
+		end := at + 1
+		for end < len(lines) && depth(lines[end]) > depth(lines[at]) {
+			end++
+		}
+		return lines[at:end]
+	}
+}
