@@ -50,9 +50,14 @@ func (r *DatacenterReconciler) Reconcile(ctx context.Context, req reconcile.Requ
 	}
 	want := render.DatacenterStatus(render.DatacenterInputs{Datacenter: &dc, Servers: r.servers(dc.Name), Now: metav1.NewTime(r.Clock.Now())})
 	if equality.Semantic.DeepEqual(dc.Status, want) {
+		r.Budget.Same(req.NamespacedName)
 		return reconcile.Result{}, nil
 	}
-	if wait := r.Budget.Wait(req.NamespacedName, r.Clock.Now()); wait > 0 {
+	lasting := statusInterval
+	if dc.Status.ObservedGeneration != dc.Generation {
+		lasting = 0
+	}
+	if wait := r.Budget.Wait(req.NamespacedName, r.Clock.Now(), lasting); wait > 0 {
 		return reconcile.Result{RequeueAfter: wait}, nil
 	}
 	before := dc.DeepCopy()

@@ -29,6 +29,10 @@ import (
 // serial does not wait for it.
 const statusInterval = time.Second
 
+// awayInterval is how long a server must have been away before zones say so. Their number is
+// why: the Datacenter says it after statusInterval.
+const awayInterval = 10 * time.Second
+
 // ZoneReconciler brings every server of a zone to the zone's desired content, and says in
 // the zone's status how far that is.
 type ZoneReconciler struct {
@@ -270,9 +274,10 @@ func (r *ZoneReconciler) finish(ctx context.Context, z *v1alpha1.DNSZone, in ren
 	in.InParent = r.inParent(in.Placement)
 	want := render.ZoneStatus(in)
 	if equality.Semantic.DeepEqual(z.Status, want) {
+		r.Budget.Same(render.Key(z))
 		return reconcile.Result{}, nil
 	}
-	if wait := r.Budget.Wait(render.Key(z), r.Clock.Now()); wait > 0 {
+	if wait := r.Budget.Wait(render.Key(z), r.Clock.Now(), lasting(z, in)); wait > 0 {
 		return reconcile.Result{RequeueAfter: wait}, nil
 	}
 	before := z.DeepCopy()
@@ -286,6 +291,22 @@ func (r *ZoneReconciler) finish(ctx context.Context, z *v1alpha1.DNSZone, in ren
 	r.Budget.Wrote(render.Key(z), r.Clock.Now())
 	r.announce(z, before.Status.Conditions, want.Conditions)
 	return reconcile.Result{}, nil
+}
+
+// lasting is how long a zone's status must have been wrong before it is written. A new spec
+// gets its status at once. A server that is away may be restarting, and all its zones with it.
+func lasting(z *v1alpha1.DNSZone, in render.StatusInputs) time.Duration {
+	if z.Status.ObservedGeneration != z.Generation {
+		return 0
+	}
+	declared := 0
+	for _, l := range in.Placement.Locations {
+		declared += in.Declared[l]
+	}
+	if in.Placement.Refused == nil && len(in.Servers) < declared {
+		return awayInterval
+	}
+	return statusInterval
 }
 
 // announce makes an Event of every transition that a person cares about.

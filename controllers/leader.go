@@ -24,8 +24,9 @@ const (
 	epochConfigMap = "fingerpost-hub"
 	epochKey       = "epoch"
 	// settleTime is how long a new leader waits for servers to say what they hold before it
-	// takes the missing ones for gone.
-	settleTime = 10 * time.Second
+	// takes the missing ones for gone; firstSettleTime, where no server was ever connected.
+	settleTime      = 10 * time.Second
+	firstSettleTime = 2 * time.Second
 )
 
 // errSuperseded ends a manager that finds another leader's epoch where its own was.
@@ -58,6 +59,7 @@ func (l *Leader) Settled() bool { return l.settled.Load() }
 
 // +kubebuilder:rbac:groups="",namespace=system,resources=configmaps,verbs=create
 // +kubebuilder:rbac:groups="",namespace=system,resources=configmaps,verbs=get;update,resourceNames=fingerpost-hub
+// +kubebuilder:rbac:groups="",namespace=system,resources=events,verbs=create;patch
 // +kubebuilder:rbac:groups=coordination.k8s.io,namespace=system,resources=leases,verbs=get;create;update
 
 // Start leads until ctx ends. It fails when another leader has overtaken this one.
@@ -72,7 +74,11 @@ func (l *Leader) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	deadline := time.NewTimer(settleTime)
+	patience := settleTime
+	if len(expected) == 0 {
+		patience = firstSettleTime
+	}
+	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	for {
 		if !l.settled.Load() && l.reported(expected) {

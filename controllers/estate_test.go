@@ -1,0 +1,405 @@
+package controllers_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr/testr"
+	"github.com/miekg/dns"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/clientcmd"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/yaml"
+
+	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
+	"github.com/fingerpost-dns/fingerpost/controllers"
+	"github.com/fingerpost-dns/fingerpost/controllers/pki"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
+	"github.com/fingerpost-dns/fingerpost/hack/controlplane"
+)
+
+const operatorNamespace = "fingerpost-system"
+
+// estate is a real API server, managers with no more rights than config/rbac gives them, and
+// servers that hold zones on disk and answer from memory; all but the DNS sockets.
+type estate struct {
+	t   *testing.T
+	api client.WithWatch
+	cp  *controlplane.ControlPlane
+	hub []string // where managers listen; servers try them in turn
+
+	changed chan struct{} // closed and replaced whenever an object or a server changed
+	mu      sync.Mutex
+	servers map[control.ServerID]*server
+}
+
+// newEstate starts an API server with the given objects: YAML documents.
+func newEstate(t *testing.T, objects ...string) *estate {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
+	utilruntime.Must(v1alpha1.AddToScheme(scheme))
+	cp, err := controlplane.Start(t.Context(), controlplane.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := cp.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	if _, err := envtest.InstallCRDs(cp.Config(), envtest.CRDInstallOptions{Paths: []string{"../config/crd/bases"}, ErrorIfPathMissing: true}); err != nil {
+		t.Fatal(err)
+	}
+	api, err := client.NewWithWatch(cp.Config(), client.Options{Scheme: scheme})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &estate{t: t, api: api, cp: cp, changed: make(chan struct{}), servers: map[control.ServerID]*server{}}
+	for range 2 {
+		e.hub = append(e.hub, freeAddress(t))
+	}
+	e.grant()
+	e.watch(&v1alpha1.DNSZoneList{})
+	e.watch(&v1alpha1.DatacenterList{})
+	for _, doc := range objects {
+		e.apply(doc)
+	}
+	return e
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// grant gives the user "manager" the rights in config/rbac, and nothing else.
+func (e *estate) grant() {
+	e.t.Helper()
+	e.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: " + operatorNamespace + "}")
+	data, err := os.ReadFile("../config/rbac/role.yaml")
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	e.apply(string(bytes.ReplaceAll(data, []byte("namespace: system"), []byte("namespace: "+operatorNamespace))))
+	subjects := []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: "manager"}}
+	e.create(&rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "manager"}, Subjects: subjects,
+		RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "fingerpost-manager"},
+	})
+	e.create(&rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Namespace: operatorNamespace, Name: "manager"}, Subjects: subjects,
+		RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "fingerpost-manager"},
+	})
+	if err := e.cp.WriteKubeconfig(e.managerKubeconfig(), "manager"); err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+func (e *estate) managerKubeconfig() string { return e.cp.Kubeconfig() + ".manager" }
+
+func (e *estate) create(o client.Object) {
+	e.t.Helper()
+	if err := e.api.Create(e.t.Context(), o); err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+// apply is kubectl apply --server-side of YAML documents.
+func (e *estate) apply(docs string) {
+	e.t.Helper()
+	if err := e.tryApply(docs); err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+func (e *estate) tryApply(docs string) error {
+	for doc := range strings.SplitSeq(docs, "\n---\n") {
+		var object map[string]any
+		if err := yaml.Unmarshal([]byte(doc), &object); err != nil {
+			return err
+		}
+		if len(object) == 0 {
+			continue
+		}
+		u := unstructuredOf(object)
+		if err := e.api.Apply(e.t.Context(), client.ApplyConfigurationFromUnstructured(u), client.FieldOwner("test"), client.ForceOwnership); err != nil {
+			return fmt.Errorf("applying %s %s: %w", u.GetKind(), u.GetName(), err)
+		}
+	}
+	return nil
+}
+
+func (e *estate) signal() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	close(e.changed)
+	e.changed = make(chan struct{})
+}
+
+func (e *estate) watch(list client.ObjectList) {
+	e.t.Helper()
+	w, err := e.api.Watch(e.t.Context(), list)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	go func() {
+		for range w.ResultChan() {
+			e.signal()
+		}
+	}()
+}
+
+// await looks at the estate whenever something in it changed, until check finds nothing wrong.
+func (e *estate) await(check func() error) {
+	e.t.Helper()
+	deadline := time.NewTimer(time.Minute)
+	defer deadline.Stop()
+	for {
+		e.mu.Lock()
+		changed := e.changed
+		e.mu.Unlock()
+		err := check()
+		if err == nil {
+			return
+		}
+		select {
+		case <-changed:
+		case <-deadline.C:
+			e.t.Fatalf("after a minute: %v", err)
+		}
+	}
+}
+
+// manager is one manager process, less the process.
+type manager struct {
+	stop func()
+}
+
+// startManager starts the n-th manager, 0 or 1; it leads if no other does.
+func (e *estate) startManager(n int) *manager {
+	e.t.Helper()
+	cfg, err := clientcmd.BuildConfigFromFlags("", e.managerKubeconfig())
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	cfg.QPS = -1
+	skip := true
+	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
+		Scheme: e.api.Scheme(), Logger: testr.NewWithOptions(e.t, testr.Options{Verbosity: -1}),
+		Metrics: metricsserver.Options{BindAddress: "0"}, HealthProbeBindAddress: "0",
+		LeaderElection: true, LeaderElectionID: "fingerpost-manager", LeaderElectionNamespace: operatorNamespace,
+		LeaderElectionReleaseOnCancel: true,
+		Controller:                    config.Controller{SkipNameValidation: &skip},
+	})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	err = controllers.Setup(ctx, mgr, controllers.Options{
+		Namespace: operatorNamespace, ApexNamespaces: []string{"dns-root"}, HubAddress: e.hub[n], StatusWrites: 50,
+		Certificates: controllers.CertificateOptions{Namespace: operatorNamespace, Policy: pki.DefaultPolicy()},
+	})
+	if err != nil {
+		cancel()
+		e.t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- mgr.Start(ctx) }()
+	m := &manager{stop: sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			e.t.Errorf("manager %d: %v", n, err)
+		}
+	})}
+	e.t.Cleanup(m.stop)
+	return m
+}
+
+// server is one dnsserver, less its sockets.
+type server struct {
+	id      control.ServerID
+	view    *zone.View
+	replica *memReplica
+	client  *control.Client
+	stop    func()
+}
+
+// startServer starts a server, whose state lies in the folder, when its certificate exists.
+func (e *estate) startServer(id control.ServerID, dir string) *server {
+	e.t.Helper()
+	secret := e.awaitSecret("fingerpost-server." + id.Datacenter + "." + id.Group)
+	pair, err := tls.X509KeyPair(secret.Data["tls.crt"], secret.Data["tls.key"])
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(secret.Data["ca.crt"])
+	s := &server{id: id, view: &zone.View{}}
+	s.replica = &memReplica{view: s.view, zones: map[zone.Name]control.Installed{}}
+	s.client, err = control.NewClient(control.ClientOptions{
+		Hubs: e.hub, Name: id.Name, SoftwareVersion: "test", Replica: s.replica, Log: testr.New(e.t).V(1),
+		Credentials: control.Credentials{
+			Certificate: func() (*tls.Certificate, error) { return &pair, nil },
+			Roots:       func() (*x509.CertPool, error) { return roots, nil },
+		},
+		OnState: func(control.State) { e.signal() },
+	})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.client.Run(ctx) }()
+	s.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+			e.t.Errorf("server %s: %v", id, err)
+		}
+		if err := s.replica.Close(); err != nil {
+			e.t.Errorf("server %s: closing: %v", id, err)
+		}
+		e.mu.Lock()
+		delete(e.servers, id)
+		e.mu.Unlock()
+	})
+	e.t.Cleanup(s.stop)
+	e.mu.Lock()
+	e.servers[id] = s
+	e.mu.Unlock()
+	return s
+}
+
+func (e *estate) awaitSecret(name string) *corev1.Secret {
+	e.t.Helper()
+	w, err := e.api.Watch(e.t.Context(), &corev1.SecretList{}, client.InNamespace(operatorNamespace))
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	defer w.Stop()
+	deadline := time.After(time.Minute)
+	for {
+		select {
+		case event := <-w.ResultChan():
+			if s, ok := event.Object.(*corev1.Secret); ok && s.Name == name {
+				return s
+			}
+		case <-deadline:
+			e.t.Fatalf("Secret %s did not appear within a minute", name)
+		}
+	}
+}
+
+// startServers starts two servers of every group in both datacenters of the test estates.
+func (e *estate) startServers() []*server {
+	e.t.Helper()
+	var all []*server
+	for _, dc := range []string{"dc-a", "dc-b"} {
+		for _, group := range []string{"root", "authoritative"} {
+			for _, name := range []string{"1", "2"} {
+				all = append(all, e.startServer(control.ServerID{Datacenter: dc, Group: group, Name: name}, e.t.TempDir()))
+			}
+		}
+	}
+	return all
+}
+
+// ask asks a server and returns rcode and answer, one record a line.
+func (s *server) ask(name string, typ uint16) string {
+	q := new(dns.Msg)
+	q.SetQuestion(name, typ)
+	wire, err := q.Pack()
+	if err != nil {
+		return err.Error()
+	}
+	var reply dns.Msg
+	if err := reply.Unpack(s.view.Answer(new(zone.Scratch), make([]byte, zone.MaxUDP), wire, netip.MustParseAddr("127.0.0.1"), zone.UDP)); err != nil {
+		return err.Error()
+	}
+	text := dns.RcodeToString[reply.Rcode]
+	for _, rr := range reply.Answer {
+		text += "\n" + strings.Join(strings.Fields(rr.String()), " ")
+	}
+	return text
+}
+
+// zone reads a DNSZone.
+func (e *estate) zone(namespace, name string) *v1alpha1.DNSZone {
+	e.t.Helper()
+	var z v1alpha1.DNSZone
+	if err := e.api.Get(e.t.Context(), types.NamespacedName{Namespace: namespace, Name: name}, &z); err != nil {
+		e.t.Fatal(err)
+	}
+	return &z
+}
+
+// awaitReady waits until a zone is ready in its present generation.
+func (e *estate) awaitReady(namespace, name string) *v1alpha1.DNSZone {
+	e.t.Helper()
+	return e.awaitCondition(namespace, name, v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonReady)
+}
+
+func (e *estate) awaitCondition(namespace, name, typ string, status metav1.ConditionStatus, reason string) *v1alpha1.DNSZone {
+	e.t.Helper()
+	var z *v1alpha1.DNSZone
+	e.await(func() error {
+		z = e.zone(namespace, name)
+		c := meta.FindStatusCondition(z.Status.Conditions, typ)
+		if c == nil || c.Status != status || c.Reason != reason || c.ObservedGeneration != z.Generation {
+			return fmt.Errorf("DNSZone %s/%s generation %d: condition %s is %+v", namespace, name, z.Generation, typ, c)
+		}
+		return nil
+	})
+	return z
+}
+
+// awaitAnswer waits until all of the servers give the answer.
+func (e *estate) awaitAnswer(servers []*server, name string, typ uint16, want string) {
+	e.t.Helper()
+	e.await(func() error {
+		for _, s := range servers {
+			if got := s.ask(name, typ); got != want {
+				return fmt.Errorf("%s answers %s %s with %q, want %q", s.id, name, dns.TypeToString[typ], got, want)
+			}
+		}
+		return nil
+	})
+}
+
+func ofGroup(servers []*server, group string) []*server {
+	var some []*server
+	for _, s := range servers {
+		if s.id.Group == group {
+			some = append(some, s)
+		}
+	}
+	return some
+}
