@@ -49,6 +49,8 @@ func (s *Scratch) Rcode() uint16 { return s.rcode }
 //     signed (RFC 4035 §3.1.4): none of the three does.
 //   - Positive answers carry no authority section and no additional data, but the addresses
 //     of the apex NS (priming, RFC 9609 §4.2).
+//   - The DS at the apex of a zone served here that the zone above does not delegate: NODATA,
+//     as with NSD. An NXDOMAIN would deny the whole child (RFC 8020).
 //   - CD is copied (RFC 4035 §3.1.6) as with BIND.
 func (v *View) Answer(s *Scratch, dst, message []byte, _ netip.Addr, over Transport) []byte {
 	q, m := &s.query, &s.message
@@ -123,7 +125,7 @@ func (s *Scratch) resolve(z *Served) (authoritative bool) {
 				s.rcode = RcodeYXDomain // RFC 6672 §2.2
 				return true
 			}
-			if !m.need(m.putCNAME(name.name(), dname.TTL, s.alias[:size])) {
+			if !m.need(m.putCNAME(name.name(), dname.TTL, s.alias[:size])) || q.qtype == TypeCNAME {
 				return true
 			}
 		case exists:
@@ -135,16 +137,16 @@ func (s *Scratch) resolve(z *Served) (authoritative bool) {
 			if !m.need(m.put(name.name(), set, set.TTL)) {
 				return true
 			}
-			if set.Type != TypeCNAME {
-				if set.Type == TypeNS && f.node == z.apex {
-					s.addresses(z, set, "")
-				}
+			if set.Type == TypeNS && f.node == z.apex {
+				s.addresses(z, set, "")
+			}
+			if set.Type != TypeCNAME || q.qtype == TypeCNAME || q.qtype == TypeANY {
 				return true
 			}
 			s.dnames[links] = nil
 			size = copy(s.alias[:], set.firstRData())
 		}
-		if q.qtype == TypeCNAME || q.qtype == TypeANY || !s.follow(z, name, s.alias[:size], links) {
+		if !s.follow(z, name, s.alias[:size], links) {
 			return true
 		}
 	}
@@ -219,12 +221,9 @@ func (s *Scratch) addresses(z *Served, ns RRset, cut Name) {
 				inDomain != (cut != "" && s.server.within(cut, cutLabels)) {
 				continue
 			}
-			match, _, _ := z.content.search(s.server.wholeKey())
-			if match == nil {
-				continue
-			}
+			node := z.server(&s.server, &s.wild)
 			for _, typ := range [...]uint16{TypeA, TypeAAAA} {
-				set := match.node.RRset(typ)
+				set := node.RRset(typ)
 				switch {
 				case set.Empty():
 				case m.put(s.server.name(), set, set.TTL):
@@ -243,14 +242,27 @@ func (s *Scratch) addresses(z *Served, ns RRset, cut Name) {
 	}
 }
 
+// server returns the node with the addresses of a name server, glue or not, or nil. wild
+// lends memory.
+func (z *Served) server(name *dissected, wild *[2*MaxName + 2]byte) *Node {
+	match, before, after := z.content.search(name.wholeKey())
+	if match != nil {
+		return &match.node
+	}
+	if encloser := z.encloser(name, before, after); encloser < name.labels {
+		return z.synthesis(name, encloser, wild).node
+	}
+	return nil
+}
+
 // choose returns the RRset that answers qtype at a node, the empty one for NODATA. A CNAME
-// answers every type.
+// answers every type but those that may stand beside it (RFC 4035 §2.5), were the zone signed.
 func (z *Served) choose(node *Node, qtype uint16) RRset {
 	if node == nil {
 		return RRset{}
 	}
 	for _, set := range node.RRsets {
-		if set.Type == qtype || set.Type == TypeCNAME || qtype == TypeANY {
+		if set.Type == qtype || qtype == TypeANY || set.Type == TypeCNAME && qtype != TypeRRSIG && qtype != TypeNSEC {
 			if set.Type == TypeSOA && node == z.apex {
 				return z.soa
 			}
@@ -282,7 +294,7 @@ func (z *Served) find(name *dissected, qtype uint16, wild *[2*MaxName + 2]byte) 
 	match, before, after := z.content.search(name.wholeKey())
 	encloser := name.labels
 	if match == nil {
-		encloser = max(name.shared(before), name.shared(after), z.labels)
+		encloser = z.encloser(name, before, after)
 	}
 	if z.labels < name.labels && z.apex.Has(TypeDNAME) {
 		return found{belowAlias, z.apex, z.labels}
@@ -306,10 +318,21 @@ func (z *Served) find(name *dissected, qtype uint16, wild *[2*MaxName + 2]byte) 
 	case encloser == name.labels:
 		return found{what: exists}
 	}
-	// The source of synthesis is the "*" below the closest encloser, RFC 4592 §3.3.1.
+	return z.synthesis(name, encloser, wild)
+}
+
+// encloser counts the labels of the closest encloser (RFC 4592 §3.3.1) of a name that has no
+// records and stands between two entries: an existing name, those without records included.
+func (z *Served) encloser(name *dissected, before, after *entry) int {
+	return max(name.shared(before), name.shared(after), z.labels)
+}
+
+// synthesis looks up the source of synthesis, the "*" below the closest encloser (RFC 4592
+// §3.3.1), for a name that does not exist. wild lends memory.
+func (z *Served) synthesis(name *dissected, encloser int, wild *[2*MaxName + 2]byte) found {
 	key := append(wild[:0], name.ancestorKey(encloser)...)
 	key = append(key, '*', 0)
-	match, _, after = z.content.search(key)
+	match, _, after := z.content.search(key)
 	switch {
 	case match != nil:
 		return found{what: exists, node: &match.node}

@@ -50,7 +50,7 @@ func (m *message) begin(dst []byte, limit int, q *query, asked []byte) {
 	}
 	m.kept = 0
 	if q.edns {
-		m.kept += optSize + edeSize
+		m.kept += optSize // an EDE comes with no records, and there is room
 	}
 	if q.tsig.present {
 		m.kept += tsigSize + q.tsig.key + q.tsig.algorithm

@@ -1,0 +1,195 @@
+package conformance
+
+import (
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/miekg/dns"
+)
+
+var (
+	seed      = flag.Uint64("seed", 1, "of zones and questions")
+	questions = flag.Int("questions", 2000, "how many are asked of each world")
+)
+
+// TestAgreesWithPeers asks all servers the same about the same zones. What two of the three
+// peers agree on is what ours has to answer, but for the differences that normal takes out.
+// Where all three differ (endless chains, chains into another zone served here), rcode and
+// flags are those of one of them.
+func TestAgreesWithPeers(t *testing.T) {
+	t.Run("generated zones", func(t *testing.T) {
+		var zones []zoneText
+		var names []string
+		for i, apex := range []string{"alpha.test.", "beta.test.", "deep.in.alpha.test.", "c.alpha.test.", "a.b.beta.test.", "x.test.", "1.168.192.in-addr.arpa."} {
+			z, n := zoneOf(*seed*100+uint64(i), apex)
+			zones = append(zones, z)
+			names = append(names, n...)
+		}
+		names = append(names, "test.", "nowhere.invalid.", ".")
+		compare(t, zones, names)
+	})
+	t.Run("the root zone", func(t *testing.T) {
+		z, names := rootZone(t)
+		compare(t, []zoneText{z}, names)
+	})
+}
+
+func compare(t *testing.T, zones []zoneText, names []string) {
+	t.Helper()
+	all := []*server{startPeer(t, "NSD", zones), startPeer(t, "Knot", zones), startPeer(t, "BIND", zones), startOurs(t, zones)}
+	r := rand.New(rand.NewPCG(*seed, 2))
+	agreed, shown := 0, 0
+	var undecided []string
+	for range *questions {
+		m, tcp := question(r, names)
+		message, err := m.Pack()
+		if err != nil {
+			t.Fatalf("%v: %v", m.Question[0], err)
+		}
+		c := askAll(t, all, m, message, tcp)
+		if !c.agrees && !tcp {
+			// Sizes differ with how names are compressed, and so does what of a referral's
+			// additional data is left out first. What is complete, or had to be cut, is right if
+			// the whole answer is.
+			whole := askAll(t, all, m, message, true)
+			c.agrees = whole.agrees && (c.answers[ours] == whole.answers[ours] || len(whole.replies[ours]) > limit(m))
+		}
+		switch {
+		case c.agrees:
+			agreed++
+			continue
+		case !c.common && slices.ContainsFunc(c.answers[:ours], func(a string) bool { return firstLine(a) == firstLine(c.answers[ours]) }):
+			undecided = append(undecided, m.Question[0].String())
+			continue
+		}
+		t.Errorf("%s, EDNS %v, TCP %v\nours: %s\nNSD: %s\nKnot: %s\nBIND: %s", m.Question[0].String(), m.IsEdns0() != nil, tcp,
+			c.answers[ours], c.answers[0], c.answers[1], c.answers[2])
+		if shown++; shown == 20 {
+			t.Fatal("and more")
+		}
+	}
+	t.Logf("%d questions: %d agreed; the peers have no common answer to %q", *questions, agreed, undecided)
+	if len(undecided) > *questions/20 {
+		t.Error("the peers differ too often for this test to tell anything")
+	}
+}
+
+// ours is the place of our server behind the peers.
+const ours = 3
+
+// compared is what all servers answer to one question.
+type compared struct {
+	replies [4][]byte
+	answers [4]string // normal of each
+	common  bool      // two peers have the same answer
+	agrees  bool      // and it is ours
+}
+
+func askAll(t testing.TB, all []*server, m *dns.Msg, message []byte, tcp bool) (c compared) {
+	t.Helper()
+	for i, s := range all {
+		c.replies[i] = s.ask(t, message, tcp)
+		c.answers[i] = normal(t, s, m, c.replies[i])
+	}
+	var want string
+	want, c.common = majority(c.answers[:ours])
+	c.agrees = c.common && c.answers[ours] == want
+	return c
+}
+
+// limit is how long a reply over UDP may be.
+func limit(m *dns.Msg) int {
+	if opt := m.IsEdns0(); opt != nil {
+		return min(max(int(opt.UDPSize()), 512), 1232)
+	}
+	return 512
+}
+
+// majority returns what two of three agree on, ok false if there is no such answer.
+func majority(answers []string) (answer string, ok bool) {
+	switch {
+	case answers[0] == answers[1] || answers[0] == answers[2]:
+		return answers[0], true
+	case answers[1] == answers[2]:
+		return answers[1], true
+	}
+	return "", false
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
+}
+
+// normal writes what matters of a reply: rcode, flags, and the sections as sets without case.
+// These differences are allowed, for the reasons given:
+//   - ANY: one RRset is enough, and which is free (RFC 8482 §4.1); rcode and flags count.
+//   - DS in a referral to a client that sets DO: ours sends it in unsigned zones too, as a
+//     resolver with a trust anchor for the child needs it (RFC 4035 §3.1.4), the peers do not.
+//   - Additional records of answers that are no referral and no apex NS: optional (RFC 1034
+//     §4.3.2 step 6, RFC 2181 §9).
+//   - Truncated replies: what they hold is free, resolvers ask again (RFC 2181 §9).
+//   - DS at the apex of a zone served that its parent, served too, does not delegate: NXDOMAIN
+//     counts as NODATA. Knot and BIND deny the name; NSD and ours do not, for RFC 8020 would
+//     extend the denial to all of the child.
+func normal(t testing.TB, s *server, asked *dns.Msg, reply []byte) string {
+	t.Helper()
+	if reply == nil {
+		return "silence"
+	}
+	var m dns.Msg
+	if err := m.Unpack(reply); err != nil {
+		t.Fatalf("%s, %v: %v", s.name, asked.Question[0], err)
+	}
+	var b strings.Builder
+	if m.Rcode == dns.RcodeNameError && asked.Question[0].Qtype == dns.TypeDS && s.apexes[dns.CanonicalName(asked.Question[0].Name)] {
+		m.Rcode = dns.RcodeSuccess
+	}
+	b.WriteString(dns.RcodeToString[m.Rcode])
+	for _, flag := range []struct {
+		name string
+		set  bool
+	}{{"aa", m.Authoritative}, {"tc", m.Truncated}, {"rd", m.RecursionDesired}, {"ra", m.RecursionAvailable}, {"z", m.Zero}, {"ad", m.AuthenticatedData}} {
+		if flag.set {
+			b.WriteString(" " + flag.name)
+		}
+	}
+	if opt := m.IsEdns0(); opt != nil {
+		fmt.Fprintf(&b, " edns=%d version=%d do=%v", opt.UDPSize(), opt.Version(), opt.Do())
+	}
+	if len(m.Question) != 1 || m.Question[0] != asked.Question[0] {
+		fmt.Fprintf(&b, " question %v", m.Question)
+	}
+	if m.Truncated || asked.Question[0].Qtype == dns.TypeANY {
+		return b.String()
+	}
+	referral := len(m.Ns) > 0 && !has(m.Ns, dns.TypeSOA)
+	section(&b, "answer", m.Answer, nil)
+	section(&b, "authority", m.Ns, func(rr dns.RR) bool { return referral && rr.Header().Rrtype == dns.TypeDS })
+	if referral || has(m.Answer, dns.TypeNS) {
+		section(&b, "additional", m.Extra, nil)
+	}
+	return b.String()
+}
+
+func has(rrs []dns.RR, typ uint16) bool {
+	return slices.ContainsFunc(rrs, func(rr dns.RR) bool { return rr.Header().Rrtype == typ })
+}
+
+func section(b *strings.Builder, title string, rrs []dns.RR, without func(dns.RR) bool) {
+	set := map[string]bool{}
+	for _, rr := range rrs {
+		if rr.Header().Rrtype == dns.TypeOPT || without != nil && without(rr) {
+			continue
+		}
+		set[strings.ToLower(rr.String())] = true
+	}
+	if len(set) > 0 {
+		fmt.Fprintf(b, "\n  %s\n    %s", title, strings.Join(slices.Sorted(maps.Keys(set)), "\n    "))
+	}
+}
