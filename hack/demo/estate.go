@@ -141,7 +141,7 @@ func newEstate(ctx context.Context, s settings) (*estate, error) {
 				"--metrics-listen", at(metricsPort), "--health-listen", at(healthPort),
 				"--lease-duration", "4s", "--lease-renew-deadline", "3s", "--lease-retry-period", "1s",
 			},
-			env: []string{"KUBECONFIG=" + e.path("manager.kubeconfig")},
+			env: []string{"KUBECONFIG=" + e.path("manager.kubeconfig"), "HOME=" + e.Dir},
 		})
 	}
 	var err error
