@@ -15,7 +15,7 @@ TOOLS := bin/tools
 SOURCES := . hack/tools
 MODULES := $(SOURCES) hack/tools/lint hack/k8s
 # What generate and manifests write.
-GENERATED := api config/crd/bases config/rbac/role.yaml dnsserver/control/controlpb
+GENERATED := api config/crd/bases config/rbac/role.yaml dnsserver/control/controlpb docs/api.md
 
 # Recipes whose tests need a control plane, or DNS tools, start with this. What is missing is fetched on first use; the
 # demo gets what it needs by itself.
@@ -49,7 +49,7 @@ build: go-check ## Static binaries, stamped with the version, into bin/.
 	go build -ldflags "-s -w -X main.version=$(VERSION)" -o bin/ ./cmd/...
 
 .PHONY: generate
-generate: generate-api generate-proto ## Deep copies, apply configurations and protobuf code.
+generate: generate-api generate-proto generate-docs ## Deep copies, apply configurations, protobuf code, API reference.
 
 .PHONY: generate-api
 generate-api: go-check $(TOOLS)/.generators
@@ -58,6 +58,10 @@ generate-api: go-check $(TOOLS)/.generators
 .PHONY: generate-proto
 generate-proto: go-check $(TOOLS)/.generators
 	$(TOOLS)/protogen -plugin $(TOOLS)/protoc-gen-go -plugin $(TOOLS)/protoc-gen-go-grpc $(wildcard dnsserver/control/controlpb/*.proto)
+
+.PHONY: generate-docs
+generate-docs: go-check $(TOOLS)/.generators
+	$(TOOLS)/crd-ref-docs --log-level=ERROR --source-path=api/v1alpha1 --config=hack/docs/crd-ref-docs.yaml --renderer=markdown --output-path=docs/api.md
 
 .PHONY: manifests
 manifests: go-check $(TOOLS)/.generators ## CRDs into config/crd/bases, RBAC of the controllers' markers into config/rbac.
