@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -36,7 +37,8 @@ type Options struct {
 	HubAddress     string // HOST:PORT that servers dial
 	Certificates   CertificateOptions
 	MaxAbsent      control.AbsenceLimit
-	StatusWrites   int // a second, for all objects
+	StatusWrites   int                   // a second, for all objects
+	Metrics        prometheus.Registerer // nil: none are registered
 }
 
 // Setup adds everything to mgr: the hub, which every manager has, and the controllers, which
@@ -67,6 +69,11 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		},
 		OnEpoch: func(epoch uint64) { offer(seen, epoch) },
 	})
+	if o.Metrics != nil {
+		if err := o.Metrics.Register(hubMetrics{hub}); err != nil {
+			return fmt.Errorf("registering the hub's metrics: %w", err)
+		}
+	}
 	budget := NewStatusBudget(o.StatusWrites)
 	estateReconciler := &EstateReconciler{Client: mgr.GetClient(), Hub: hub, ApexNamespaces: o.ApexNamespaces, Call: events.call, Changed: estate}
 	leader := &Leader{
