@@ -63,6 +63,9 @@ func compare(t *testing.T, zones []zoneText, names []string) {
 		case c.agrees:
 			agreed++
 			continue
+		case leaves(m, c.replies[ours], all[ours].apexes) && slices.Contains(c.answers[:ours], c.answers[ours]):
+			undecided = append(undecided, m.Question[0].String())
+			continue
 		case !c.common && slices.ContainsFunc(c.answers[:ours], func(a string) bool { return firstLine(a) == firstLine(c.answers[ours]) }):
 			undecided = append(undecided, m.Question[0].String())
 			continue
@@ -100,6 +103,28 @@ func askAll(t testing.TB, all []*server, m *dns.Msg, message []byte, tcp bool) (
 	want, c.common = majority(c.answers[:ours])
 	c.agrees = c.common && c.answers[ours] == want
 	return c
+}
+
+// leaves reports whether the reply's chain of aliases leads into another zone served than
+// that of the question. NSD and BIND go on there, each in its way; Knot and ours do not.
+func leaves(asked *dns.Msg, reply []byte, apexes map[string]bool) bool {
+	closest := func(name string) string {
+		name = dns.CanonicalName(name)
+		for i, end := 0, false; !end; i, end = dns.NextLabel(name, i) {
+			if apexes[name[i:]] {
+				return name[i:]
+			}
+		}
+		return ""
+	}
+	var m dns.Msg
+	if m.Unpack(reply) != nil {
+		return false
+	}
+	return slices.ContainsFunc(m.Answer, func(rr dns.RR) bool {
+		cname, ok := rr.(*dns.CNAME)
+		return ok && closest(cname.Target) != "" && closest(cname.Target) != closest(asked.Question[0].Name)
+	})
 }
 
 // limit is how long a reply over UDP may be.
