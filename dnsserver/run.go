@@ -152,10 +152,10 @@ func readiness(server *Server, view *zone.View, from source) func(context.Contex
 		if err := from.ready(); err != nil {
 			return err
 		}
-		var any *zone.Served
-		for any = range view.Zones() {
+		var sample *zone.Served
+		for sample = range view.Zones() {
 			break // maps yield in random order
 		}
-		return server.Probe(ctx, any)
+		return server.Probe(ctx, sample)
 	}
 }

@@ -49,6 +49,7 @@ func loadZone(t testing.TB, apex, text string) *zone.Served {
 
 // exampleZone has names with small and large answers.
 func exampleZone(t testing.TB) *zone.Served {
+	t.Helper()
 	var b strings.Builder
 	b.WriteString("$TTL 300\n@ SOA ns hostmaster 1 3600 600 86400 60\n@ NS ns\nns A 10.0.0.1\nwww A 10.0.0.2\n")
 	for i := range 2000 {
@@ -86,9 +87,9 @@ func serve(t testing.TB, opts Options) *Server {
 	return s
 }
 
-func query(name string, qtype uint16) *dns.Msg {
+func query(name string) *dns.Msg {
 	m := new(dns.Msg)
-	m.SetQuestion(name, qtype)
+	m.SetQuestion(name, dns.TypeA)
 	m.SetEdns0(1232, false)
 	return m
 }
@@ -146,36 +147,36 @@ func TestServerAnswersOnEveryAddress(t *testing.T) {
 	s := serve(t, Options{Addresses: []netip.AddrPort{loopback(), loopback(), netip.MustParseAddrPort("[::1]:0")}})
 	for _, address := range s.Addresses() {
 		for _, network := range []string{"udp", "tcp"} {
-			r := exchangeWith(t, network, address, query("www.example.test.", dns.TypeA))
+			r := exchangeWith(t, network, address, query("www.example.test."))
 			if len(r.Answer) != 1 || !r.Authoritative {
 				t.Errorf("%s over %s answers %v", address, network, r)
 			}
 		}
-		if r := exchangeWith(t, "udp", address, query("big.example.test.", dns.TypeA)); !r.Truncated || len(r.Answer) != 0 {
+		if r := exchangeWith(t, "udp", address, query("big.example.test.")); !r.Truncated || len(r.Answer) != 0 {
 			t.Errorf("%s: a large answer is not truncated over UDP", address)
 		}
-		if r := exchangeWith(t, "tcp", address, query("big.example.test.", dns.TypeA)); len(r.Answer) != 2000 {
+		if r := exchangeWith(t, "tcp", address, query("big.example.test.")); len(r.Answer) != 2000 {
 			t.Errorf("%s: a large answer has %d records over TCP", address, len(r.Answer))
 		}
 	}
 }
 
 func TestRepliesLeaveFromTheAddressThatWasAsked(t *testing.T) {
-	for _, any := range []string{"0.0.0.0:0", "[::]:0"} {
-		s := serve(t, Options{Addresses: []netip.AddrPort{netip.MustParseAddrPort(any)}})
+	for _, wildcard := range []string{"0.0.0.0:0", "[::]:0"} {
+		s := serve(t, Options{Addresses: []netip.AddrPort{netip.MustParseAddrPort(wildcard)}})
 		port := s.Addresses()[0].Port()
 		asked := []netip.AddrPort{netip.AddrPortFrom(loopback().Addr(), port), netip.AddrPortFrom(loopback().Addr(), port)}
-		if any[0] == '[' {
+		if wildcard[0] == '[' {
 			asked = []netip.AddrPort{netip.AddrPortFrom(netip.IPv6Loopback(), port)}
 		}
 		for _, address := range asked {
 			// A connected socket takes no reply from elsewhere.
-			if r := exchangeWith(t, "udp", address, query("www.example.test.", dns.TypeA)); len(r.Answer) != 1 {
-				t.Errorf("%s: %s answers %v", any, address, r)
+			if r := exchangeWith(t, "udp", address, query("www.example.test.")); len(r.Answer) != 1 {
+				t.Errorf("%s: %s answers %v", wildcard, address, r)
 			}
 		}
 		if err := s.Probe(t.Context(), exampleZone(t)); err != nil {
-			t.Errorf("%s: %v", any, err)
+			t.Errorf("%s: %v", wildcard, err)
 		}
 	}
 }
@@ -217,9 +218,9 @@ func TestPipelinedQueriesAreAnsweredInOneGo(t *testing.T) {
 	var out []byte
 	const n = 500
 	for i := range n {
-		m := query("www.example.test.", dns.TypeA)
+		m := query("www.example.test.")
 		if i%50 == 0 {
-			m = query("big.example.test.", dns.TypeA)
+			m = query("big.example.test.")
 		}
 		m.Id = uint16(i)
 		out = append(out, framed(t, m)...)
@@ -252,8 +253,8 @@ func TestPipelinedQueriesAreAnsweredInOneGo(t *testing.T) {
 
 func TestMisbehavingStreamsAreClosed(t *testing.T) {
 	s := serve(t, Options{IdleTimeout: 300 * time.Millisecond, WriteTimeout: 300 * time.Millisecond})
-	question := framed(t, query("www.example.test.", dns.TypeA))
-	long := query("www.example.test.", dns.TypeA)
+	question := framed(t, query("www.example.test."))
+	long := query("www.example.test.")
 	long.Extra[0].(*dns.OPT).Option = []dns.EDNS0{&dns.EDNS0_PADDING{Padding: make([]byte, 60000)}}
 	for sentence, tc := range map[string]struct {
 		send    []byte
@@ -288,7 +289,7 @@ func TestMisbehavingStreamsAreClosed(t *testing.T) {
 		if err := conn.SetReadBuffer(4096); err != nil {
 			t.Fatal(err)
 		}
-		m := framed(t, query("big.example.test.", dns.TypeA))
+		m := framed(t, query("big.example.test."))
 		for {
 			if _, err := conn.Write(bytes.Repeat(m, 100)); err != nil {
 				if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -298,7 +299,7 @@ func TestMisbehavingStreamsAreClosed(t *testing.T) {
 			}
 		}
 	})
-	if r := exchangeWith(t, "tcp", s.Addresses()[0], query("www.example.test.", dns.TypeA)); len(r.Answer) != 1 {
+	if r := exchangeWith(t, "tcp", s.Addresses()[0], query("www.example.test.")); len(r.Answer) != 1 {
 		t.Errorf("others are answered %v", r)
 	}
 }
@@ -314,7 +315,7 @@ func TestConnectionsAreLimited(t *testing.T) {
 		return conn
 	}
 	answered := func(conn *net.TCPConn) bool {
-		if _, err := conn.Write(framed(t, query("www.example.test.", dns.TypeA))); err != nil {
+		if _, err := conn.Write(framed(t, query("www.example.test."))); err != nil {
 			return false
 		}
 		var b [2]byte
@@ -362,7 +363,7 @@ func TestShutdownAnswersWhatWasAsked(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(ctx) }()
 
-	question, err := query("www.example.test.", dns.TypeA).Pack()
+	question, err := query("www.example.test.").Pack()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -396,7 +397,7 @@ func TestShutdownAnswersWhatWasAsked(t *testing.T) {
 		conn := dialTCP(t, s)
 		sent.Add(1)
 		clients.Go(func() {
-			m := framed(t, query("big.example.test.", dns.TypeA))
+			m := framed(t, query("big.example.test."))
 			if _, err := conn.Write(bytes.Repeat(m, 10)); err != nil {
 				t.Error(err)
 			}
@@ -423,7 +424,7 @@ func TestPanicsCostOneQuery(t *testing.T) {
 	p := &panics{log: log}
 	counts := &counters{}
 	r := newResponder(nil, zone.UDP, counts, p) // no view: answering panics
-	message, err := query("www.example.test.", dns.TypeA).Pack()
+	message, err := query("www.example.test.").Pack()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -447,11 +448,11 @@ func TestMetrics(t *testing.T) {
 	s := serve(t, Options{Workers: 2})
 	address := s.Addresses()[0]
 	for range 3 {
-		exchangeWith(t, "udp", address, query("www.example.test.", dns.TypeA))
+		exchangeWith(t, "udp", address, query("www.example.test."))
 	}
-	exchangeWith(t, "udp", address, query("nope.example.test.", dns.TypeA))
-	exchangeWith(t, "tcp", address, query("elsewhere.test.", dns.TypeA))
-	bad := query("www.example.test.", dns.TypeA)
+	exchangeWith(t, "udp", address, query("nope.example.test."))
+	exchangeWith(t, "tcp", address, query("elsewhere.test."))
+	bad := query("www.example.test.")
 	bad.IsEdns0().SetVersion(1)
 	exchangeWith(t, "udp", address, bad)
 	problems, err := testutil.CollectAndLint(s)

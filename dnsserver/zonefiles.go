@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 
@@ -176,7 +177,7 @@ func (z *zoneFiles) all() ([]ZoneFile, error) {
 		if err != nil {
 			return nil, fmt.Errorf("reading the list of zones: %w", err)
 		}
-		files = append(files[:len(files):len(files)], listed...)
+		files = append(slices.Clip(files), listed...)
 	}
 	seen := make(map[zone.Name]bool, len(files))
 	for _, f := range files {

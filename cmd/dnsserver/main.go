@@ -25,10 +25,10 @@ var version = "devel"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := command().ExecuteContext(ctx); err != nil {
+	err := command().ExecuteContext(ctx)
+	stop()
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "dnsserver: %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
-		stop()
 		os.Exit(1)
 	}
 }

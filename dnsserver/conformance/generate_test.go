@@ -308,14 +308,12 @@ func rootZone(t testing.TB) (zoneText, []string) {
 	b.WriteString(". 86400 IN SOA ns-a. hostmaster. 2020091300 1800 900 604800 86400\n. 86400 IN NS ns-a.\n. 86400 IN NS ns-b.\n" +
 		"ns-a. 86400 IN A 10.0.0.1\nns-a. 86400 IN AAAA 2001:db8::1\nns-b. 86400 IN A 10.0.0.2\n")
 	names := map[string]bool{".": true}
-	owner := "."
 	for line := range strings.Lines(string(text)) {
 		fields := strings.Fields(line)
 		if len(fields) < 5 {
 			continue
 		}
-		owner = fields[0]
-		typ := fields[3]
+		owner, typ := fields[0], fields[3]
 		if owner == "." || typ == "RRSIG" || typ == "NSEC" || typ == "DNSKEY" {
 			continue
 		}

@@ -8,6 +8,7 @@ import (
 
 // syntheticZone has so many hosts, one in 20 of them a delegation with glue.
 func syntheticZone(t testing.TB, hosts int) *Served {
+	t.Helper()
 	apex := mustName(t, "example.test.")
 	nodes := make([]Node, 0, hosts+hosts/20+1)
 	child := func(n Name, label string) Name {
@@ -42,6 +43,7 @@ func syntheticZone(t testing.TB, hosts int) *Served {
 
 // benchQuestions holds for a zone of so many hosts some of each kind of answer.
 func benchQuestions(t testing.TB, hosts int) map[string][][]byte {
+	t.Helper()
 	kinds := map[string][][]byte{}
 	for i := range 64 {
 		host := i * (hosts / 64) / 20 * 20

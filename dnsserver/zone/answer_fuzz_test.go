@@ -1,6 +1,7 @@
 package zone
 
 import (
+	"bytes"
 	"encoding/binary"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 // archives returns the zones of testdata/answer, the first of each apex, and all questions.
 func archives(t testing.TB) (zones []*Served, questions [][]byte) {
+	t.Helper()
 	paths, err := filepath.Glob("testdata/answer/*.txtar")
 	if err != nil {
 		t.Fatal(err)
@@ -94,7 +96,7 @@ func FuzzAnswer(f *testing.F) {
 		if opts == 0 && !tcp && len(reply) > 512 && m.Rcode != dns.RcodeNotAuth {
 			t.Errorf("%d octets to a client without EDNS", len(reply))
 		}
-		if len(m.Question) == 1 && string(reply[12:12+4]) != string(message[12:12+4]) {
+		if len(m.Question) == 1 && !bytes.Equal(reply[12:12+4], message[12:12+4]) {
 			t.Error("the question changed")
 		}
 		soas := 0
@@ -149,7 +151,7 @@ func FuzzAnswer(f *testing.F) {
 			clean[3] &= 0x10
 			binary.BigEndian.PutUint16(clean[4:], 1)
 			clear(clean[6:12])
-			if again := ask(v, &Scratch{}, clean, over); string(again) != string(reply) {
+			if again := ask(v, &Scratch{}, clean, over); !bytes.Equal(again, reply) {
 				t.Errorf("the question alone is answered %x, wanted %x", again, reply)
 			}
 		}

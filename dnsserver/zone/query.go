@@ -5,9 +5,10 @@ import "encoding/binary"
 // Transport is what a query came over; it bounds the size of the reply.
 type Transport uint8
 
+// Transports; TCP is also for streams under TLS.
 const (
 	UDP Transport = iota
-	TCP           // also for streams under TLS
+	TCP
 )
 
 // Sizes of messages, in octets; replies over TCP have up to MaxMessage.

@@ -13,6 +13,7 @@ import (
 )
 
 func small(t testing.TB, apex string, serial uint32) *Served {
+	t.Helper()
 	return served(t, apex, fmt.Sprintf("@ SOA ns hostmaster %d 2 3 4 5\n@ NS ns\nns A 10.0.0.1\na A 10.0.0.%d\nb A 10.0.0.%d\n", serial, serial%250, serial%250))
 }
 
