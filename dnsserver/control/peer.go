@@ -341,6 +341,9 @@ func (p *peer) takeHeld(m *controlpb.Held, n *notes) error {
 			s = &slot{}
 			p.zones[apex] = s
 		}
+		if s.holds() {
+			return malformed("Held: zone %s comes twice", apex)
+		}
 		s.held = held
 		n.zone(apex)
 	}

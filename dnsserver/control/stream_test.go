@@ -491,6 +491,7 @@ func TestTheHubRefuses(t *testing.T) {
 	hub := w.leading()
 	right := w.ca.credentials(t, group.URI())
 	hello := &controlpb.Hello{Protocol: ProtocolVersion, Name: "one"}
+	root := &controlpb.HeldZone{Apex: []byte(zone.Root), Version: versionMessage(zone.Version{Serial: 1})}
 	hex := func(s string) []byte { return []byte(s) }
 	tests := map[string]struct {
 		credentials Credentials
@@ -510,6 +511,7 @@ func TestTheHubRefuses(t *testing.T) {
 		"a held zone without a name":                 {right, []any{hello, &controlpb.Held{Zones: []*controlpb.HeldZone{{}}}}, codes.InvalidArgument, "malformed"},
 		"a held zone whose name is in upper case":    {right, []any{hello, &controlpb.Held{Zones: []*controlpb.HeldZone{{Apex: hex("\x01A\x00")}}}}, codes.InvalidArgument, "malformed"},
 		"a held zone without a digest":               {right, []any{hello, &controlpb.Held{Zones: []*controlpb.HeldZone{{Apex: hex("\x00")}}}}, codes.InvalidArgument, "malformed"},
+		"a zone held twice":                          {right, []any{hello, &controlpb.Held{Zones: []*controlpb.HeldZone{root, root}}}, codes.InvalidArgument, "twice"},
 		"held zones after the last":                  {right, []any{hello, &controlpb.Held{Last: true}, &controlpb.Held{}}, codes.InvalidArgument, "not expected"},
 		"the answer to a transfer that was not sent": {right, []any{hello, &controlpb.Held{Last: true}, &controlpb.Ack{Transfer: 7}}, codes.InvalidArgument, "not committed"},
 		"a nack with an impossible epoch":            {right, []any{hello, &controlpb.Held{Last: true}, &controlpb.Nack{Reason: controlpb.Nack_STALE_EPOCH, Epoch: 1 << 63}}, codes.InvalidArgument, "impossible"},
