@@ -258,6 +258,10 @@ func (n Name) Child(label string) (Name, error) {
 // Compare orders names canonically (RFC 4034 §6.1).
 func (n Name) Compare(o Name) int { return strings.Compare(n.key(), o.key()) }
 
+// SortKey is n in a form whose byte order is the canonical order of names. It has at most
+// 2*MaxName octets, none for the root.
+func (n Name) SortKey() string { return n.key() }
+
 // key is n in a form whose byte order is the canonical order of names, and of which the
 // keys of all names below n start with n's own: labels from the root down, each closed by
 // 0x00, with 0x00 and 0x01 inside a label escaped as 0x01 0x01 and 0x01 0x02.

@@ -1,0 +1,172 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+
+	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
+)
+
+// The file has three buckets:
+//
+//	zones   of each zone a bucket, by apex in wire form, with one key "n" + Name.SortKey for
+//	        each owner (value: zone.AppendNode) and the key "m" (value: header)
+//	index   the apex of each zone once more, so that a zone can be missed
+//	state   the key "fence"
+var (
+	bucketZones = []byte("zones")
+	bucketIndex = []byte("index")
+	bucketState = []byte("state")
+	keyHeader   = []byte("m")
+	keyFence    = []byte("fence")
+)
+
+const keyNode = "n"
+
+// format is the first octet of headers and fences.
+const format = 1
+
+// header is what is kept of a zone besides its nodes.
+type header struct {
+	version zone.Version
+	source  string
+	cluster string
+	epoch   uint64 // under which the zone was written: none lower may be accepted again
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// appendHeader appends format, serial, digest, epoch, source and cluster (each with a length
+// of 2 octets) and a CRC-32C over these and the apex. Integers are big-endian.
+func appendHeader(dst []byte, apex zone.Name, h header) []byte {
+	start := len(dst)
+	dst = append(dst, format)
+	dst = binary.BigEndian.AppendUint32(dst, h.version.Serial)
+	dst = append(dst, h.version.Digest[:]...)
+	dst = binary.BigEndian.AppendUint64(dst, h.epoch)
+	dst = appendText(dst, h.source)
+	dst = appendText(dst, h.cluster)
+	return appendSum(dst, start, string(apex))
+}
+
+var errHeader = errors.New("its header is damaged")
+
+func decodeHeader(b []byte, apex zone.Name) (header, error) {
+	const fixed = 1 + 4 + len(zone.Digest{}) + 8
+	b, ok := cutSum(b, string(apex))
+	if !ok || len(b) < fixed || b[0] != format {
+		return header{}, errHeader
+	}
+	h := header{version: zone.Version{Serial: binary.BigEndian.Uint32(b[1:])}, epoch: binary.BigEndian.Uint64(b[fixed-8:])}
+	copy(h.version.Digest[:], b[5:])
+	rest := b[fixed:]
+	if h.source, rest, ok = cutText(rest); !ok {
+		return header{}, errHeader
+	}
+	if h.cluster, rest, ok = cutText(rest); !ok || len(rest) > 0 {
+		return header{}, errHeader
+	}
+	return h, nil
+}
+
+// appendFence appends format, epoch, cluster and a CRC-32C.
+func appendFence(dst []byte, f Fence) []byte {
+	start := len(dst)
+	dst = append(dst, format)
+	dst = binary.BigEndian.AppendUint64(dst, f.Epoch)
+	dst = appendText(dst, f.Cluster)
+	return appendSum(dst, start, string(keyFence))
+}
+
+func decodeFence(b []byte) (Fence, error) {
+	b, ok := cutSum(b, string(keyFence))
+	if !ok || len(b) < 9 || b[0] != format {
+		return Fence{}, errors.New("the highest epoch seen is damaged")
+	}
+	cluster, rest, ok := cutText(b[9:])
+	if !ok || len(rest) > 0 {
+		return Fence{}, errors.New("the highest epoch seen is damaged")
+	}
+	return Fence{binary.BigEndian.Uint64(b[1:]), cluster}, nil
+}
+
+// appendText appends a text of at most 65,535 octets with its length.
+func appendText(dst []byte, s string) []byte {
+	return append(binary.BigEndian.AppendUint16(dst, uint16(len(s))), s...)
+}
+
+func cutText(b []byte) (s string, rest []byte, ok bool) {
+	if len(b) < 2 || len(b)-2 < int(binary.BigEndian.Uint16(b)) {
+		return "", nil, false
+	}
+	end := 2 + int(binary.BigEndian.Uint16(b))
+	return string(b[2:end]), b[end:], true
+}
+
+// appendSum appends the CRC-32C of what was appended since start, and of the salt, which
+// keeps values from being taken for those of another key.
+func appendSum(dst []byte, start int, salt string) []byte {
+	return binary.BigEndian.AppendUint32(dst, checksum(dst[start:], salt))
+}
+
+func cutSum(b []byte, salt string) ([]byte, bool) {
+	at := len(b) - 4
+	if at < 0 || binary.BigEndian.Uint32(b[at:]) != checksum(b[:at], salt) {
+		return nil, false
+	}
+	return b[:at], true
+}
+
+func checksum(b []byte, salt string) uint32 {
+	return crc32.Update(crc32.Checksum([]byte(salt), castagnoli), castagnoli, b)
+}
+
+// rawZone is a zone's bucket as it was read.
+type rawZone struct {
+	apex   zone.Name
+	header []byte
+	nodes  []zone.Node
+	err    error // the first defect
+}
+
+// add takes in one element.
+func (z *rawZone) add(key, value []byte, bucket bool) {
+	switch {
+	case z.err != nil:
+	case bucket:
+		z.err = errors.New("it has a bucket inside")
+	case string(key) == string(keyHeader):
+		z.header = value
+	default:
+		n, size, err := zone.DecodeNode(value)
+		switch {
+		case err != nil:
+			z.err = err
+		case size != len(value) || len(n.RRsets) == 0 || string(key) != keyNode+n.Owner.SortKey():
+			z.err = fmt.Errorf("owner %s is damaged", n.Owner)
+		default:
+			z.nodes = append(z.nodes, n)
+		}
+	}
+}
+
+// zone builds the zone and verifies it.
+func (z *rawZone) zone() (Zone, header, error) {
+	if z.err != nil {
+		return Zone{}, header{}, z.err
+	}
+	h, err := decodeHeader(z.header, z.apex)
+	if err != nil {
+		return Zone{}, header{}, err
+	}
+	c, err := zone.NewContent(z.apex, z.nodes)
+	if err != nil {
+		return Zone{}, header{}, err
+	}
+	if c.Digest() != h.version.Digest {
+		return Zone{}, header{}, fmt.Errorf("its digest is %.12s, wanted %.12s", c.Digest(), h.version.Digest)
+	}
+	return Zone{Content: c, Version: h.version, Source: h.source, Cluster: h.cluster}, h, nil
+}
