@@ -27,7 +27,9 @@ func (w *zoneWriter) name() string {
 	return w.pick("a", "B", "c.d", "WWW", "*", "*.e", "@", "x\\.y", "z\\032z", "\\255", "_tcp.f", "g.example.", "H.Other.", "q-1", "\\@", "w\\;w")
 }
 
-func (w *zoneWriter) ttl() string { return w.pick("0", "60", "3600", "1h", "1H30m", "2d", "1w", "86400") }
+func (w *zoneWriter) ttl() string {
+	return w.pick("0", "60", "3600", "1h", "1H30m", "2d", "1w", "86400")
+}
 
 func (w *zoneWriter) hex(octets int) string {
 	var s strings.Builder
