@@ -14,7 +14,7 @@ import (
 
 func TestRuleOnAbsence(t *testing.T) {
 	limit := AbsenceLimit{Zones: 3, Percent: 50}
-	make := func(count int, change ...func(int, *absentZone)) []absentZone {
+	some := func(count int, change ...func(int, *absentZone)) []absentZone {
 		var all []absentZone
 		for i := range count {
 			z := absentZone{apex: mustName(fmt.Sprintf("z%d.test", i))}
@@ -37,14 +37,14 @@ func TestRuleOnAbsence(t *testing.T) {
 		removed, held int
 	}{
 		"nothing is absent":                                           {nil, 10, 0, 0, 0},
-		"few zones go, though they are all":                           {make(3), 3, 0, 3, 0},
-		"many zones go if they are a small part":                      {make(50), 100, 0, 50, 0},
-		"many zones that are a large part are held":                   {make(51), 100, 0, 0, 51},
-		"what went just before counts, against what there was before": {make(1), 3, 3, 0, 1},
-		"what went just before counts, and is a small part":           {make(1), 100, 3, 1, 0},
-		"zones of another cluster are held, be they few":              {make(2, foreign(1)), 100, 0, 1, 1},
-		"zones of another cluster count":                              {make(4, foreign(1)), 5, 0, 0, 4},
-		"what was held back stays held":                               {make(2, withheld(1)), 100, 0, 1, 1},
+		"few zones go, though they are all":                           {some(3), 3, 0, 3, 0},
+		"many zones go if they are a small part":                      {some(50), 100, 0, 50, 0},
+		"many zones that are a large part are held":                   {some(51), 100, 0, 0, 51},
+		"what went just before counts, against what there was before": {some(1), 3, 3, 0, 1},
+		"what went just before counts, and is a small part":           {some(1), 100, 3, 1, 0},
+		"zones of another cluster are held, be they few":              {some(2, foreign(1)), 100, 0, 1, 1},
+		"zones of another cluster count":                              {some(4, foreign(1)), 5, 0, 0, 4},
+		"what was held back stays held":                               {some(2, withheld(1)), 100, 0, 1, 1},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

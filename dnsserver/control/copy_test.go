@@ -1,6 +1,7 @@
 package control
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -173,7 +174,7 @@ func TestAFalseCopyInstallsNothingAndTheNextSiblingIsAsked(t *testing.T) {
 		"a part is missing":    {append(good[:3:3], good[4:]...), "malformed"},
 		"the end is missing":   {good[:len(good)-1], "ended before"},
 		"a zone within a zone": {append(good[:2:2], good[1:]...), "before it ended the last"},
-		"a zone twice":         {append(good[:len(good):len(good)], good[1:]...), "twice"},
+		"a zone twice":         {slices.Concat(good, good[1:]), "twice"},
 		"a chunk of nothing":   {append(good[:1:1], good[2:]...), "chunk of no zone"},
 		"an end of nothing":    {append(good[:1:1], good[len(good)-1]), "ended no zone"},
 	}

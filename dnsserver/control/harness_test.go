@@ -1,7 +1,6 @@
 package control
 
 import (
-	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -11,7 +10,6 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
-	"maps"
 	"math/big"
 	"net"
 	"net/url"
@@ -133,6 +131,7 @@ func (a *authority) issue(t testing.TB, uris ...*url.URL) tls.Certificate {
 }
 
 func (a *authority) credentials(t testing.TB, uris ...*url.URL) Credentials {
+	t.Helper()
 	cert := a.issue(t, uris...)
 	return Credentials{
 		Certificate: func() (*tls.Certificate, error) { return &cert, nil },
@@ -372,6 +371,7 @@ type world struct {
 }
 
 func newWorld(t *testing.T) *world {
+	t.Helper()
 	return &world{t: t, bell: newBell(), ca: newAuthority(t), clock: &clock{now: time.Unix(1_700_000_000, 0)}}
 }
 
@@ -540,5 +540,3 @@ func manyZones(count int) []Zone {
 	}
 	return zones
 }
-
-func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -494,7 +495,7 @@ func (h *Hub) Sync(stream grpc.BidiStreamingServer[controlpb.ServerMessage, cont
 	}
 	p, err := h.admit(group)
 	if err != nil {
-		if err == errNotLeader {
+		if errors.Is(err, errNotLeader) {
 			_ = stream.Send(notLeader()) // the status says the same to who does not read it
 		}
 		return err
@@ -518,7 +519,7 @@ func (h *Hub) Sync(stream grpc.BidiStreamingServer[controlpb.ServerMessage, cont
 	goodbye := time.NewTimer(goodbyePatience)
 	defer goodbye.Stop()
 	select {
-	case <-done:
+	case <-done: //nolint:errcheck // the cause is what ended the stream
 	case <-goodbye.C:
 	}
 	return p.cause

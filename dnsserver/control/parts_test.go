@@ -183,8 +183,8 @@ func TestBudget(t *testing.T) {
 
 func TestPausesGrowAndStayBelowASecond(t *testing.T) {
 	var p pauses
-	for i, want := range []time.Duration{50, 100, 200, 400, 600, 600} {
-		if got := p.next(maxPause, 0.5); got != want*time.Millisecond*3/4 {
+	for i, want := range []int{50, 100, 200, 400, 600, 600} {
+		if got := p.next(maxPause, 0.5); got != time.Duration(want)*time.Millisecond*3/4 {
 			t.Errorf("pause %d is %s", i, got)
 		}
 	}

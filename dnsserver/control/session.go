@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -612,7 +613,7 @@ func (s *session) answerFetch(m *controlpb.Fetch) {
 		return
 	}
 	z, ok := s.c.opts.Replica.Zone(apex)
-	if !ok || string(z.Version.Digest[:]) != string(m.GetDigest()) {
+	if !ok || !bytes.Equal(z.Version.Digest[:], m.GetDigest()) {
 		s.failFetch(m.GetFetch(), fmt.Sprintf("zone %s: that content is not here", apex))
 		return
 	}

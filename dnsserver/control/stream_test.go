@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -299,7 +300,7 @@ func TestOfManyVersionsAServerThatIsBusyGetsTheLatestOnly(t *testing.T) {
 	}
 	r.send(&controlpb.Ack{Transfer: begin.GetTransfer()})
 	begin, nodes := r.transfer()
-	if got := begin.GetZone(); got.GetVersion().GetSerial() != last.Version.Serial || string(got.GetBase()) != string(first.Version.Digest[:]) {
+	if got := begin.GetZone(); got.GetVersion().GetSerial() != last.Version.Serial || !bytes.Equal(got.GetBase(), first.Version.Digest[:]) {
 		t.Errorf("after the first came %v", got)
 	}
 	if len(nodes) > 100 {

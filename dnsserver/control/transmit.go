@@ -3,6 +3,7 @@ package control
 import (
 	"iter"
 	"math"
+	"slices"
 
 	"github.com/fingerpost-dns/fingerpost/dnsserver/control/controlpb"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
@@ -318,15 +319,7 @@ func (p *peer) rule(n *notes) {
 }
 
 func (p *peer) approves(digest string) bool {
-	if digest == p.refused {
-		return false
-	}
-	for _, d := range p.hub.approved[p.id.Datacenter] {
-		if d == digest {
-			return true
-		}
-	}
-	return false
+	return digest != p.refused && slices.Contains(p.hub.approved[p.id.Datacenter], digest)
 }
 
 // removeParts bounds the names in one message: they take at most 255 octets each.
