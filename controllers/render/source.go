@@ -77,7 +77,8 @@ func (r *Result) parseText(src Source) *source {
 	for rec, fault := range zone.ParseMaster(src.Text, r.settings.apex) {
 		if fault != nil {
 			s.findings = append(s.findings, v1alpha1.Finding{
-				Source: src.Name, Line: int32(fault.Line), Record: clip(fault.Text, 200), Reason: fault.Reason(), Message: clip("left out: "+fault.Error(), 1000),
+				Source: src.Name, Line: int32(fault.Line), Record: clip(fault.Text, 200), Reason: fault.Reason(),
+				Message: fmt.Sprintf("left out: %s (column %d)", clip(fault.Err.Error(), 950), fault.Column),
 			})
 			continue
 		}

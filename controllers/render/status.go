@@ -139,13 +139,20 @@ func (in StatusInputs) withheld(set setCondition) {
 		set(v1alpha1.ConditionRemovalWithheld, false, v1alpha1.ReasonNothingWithheld, "no removal waits for approval")
 		return
 	}
-	names := make([]string, len(w.Examples))
-	for i, n := range w.Examples {
-		names[i] = n.String()
-	}
 	set(v1alpha1.ConditionRemovalWithheld, true, w.Reason, fmt.Sprintf(
 		"%s would be removed, of %d (%s), so nothing is; e.g. at %s. To approve: kubectl annotate --overwrite dnszone -n %s %s %s=%s",
-		count(w.Records, "record"), w.Of, w.Why, strings.Join(names, ", "), in.Zone.Namespace, in.Zone.Name, v1alpha1.ApproveRemovalAnnotation, w.Digest))
+		count(w.Records, "record"), w.Of, w.Why, inText(w.Examples), in.Zone.Namespace, in.Zone.Name, v1alpha1.ApproveRemovalAnnotation, w.Digest))
+}
+
+// inText writes names for a sentence, as in spec.name: without the dot at the end.
+func inText(names []zone.Name) string {
+	texts := make([]string, len(names))
+	for i, n := range names {
+		if texts[i] = strings.TrimSuffix(n.String(), "."); texts[i] == "" {
+			texts[i] = "."
+		}
+	}
+	return strings.Join(texts, ", ")
 }
 
 // programmed fills the parts of the status that count servers.
@@ -375,13 +382,9 @@ func DatacenterStatus(in DatacenterInputs) v1alpha1.DatacenterStatus {
 		set(v1alpha1.ConditionRemovalWithheld, false, v1alpha1.ReasonNothingWithheld, "no removal waits for approval")
 		return s
 	}
-	names := make([]string, len(absent.Examples))
-	for i, n := range absent.Examples {
-		names[i] = n.String()
-	}
 	set(v1alpha1.ConditionRemovalWithheld, true, absent.Reason, fmt.Sprintf(
 		"%s that servers hold are in no DNSZone any more and go on being served, e.g. %s. To approve their removal: kubectl annotate --overwrite datacenter %s %s=%s",
-		count(absent.Count, "zone"), strings.Join(names, ", "), dc.Name, v1alpha1.ApproveRemovalAnnotation, absent.Digest))
+		count(absent.Count, "zone"), inText(absent.Examples), dc.Name, v1alpha1.ApproveRemovalAnnotation, absent.Digest))
 	return s
 }
 
