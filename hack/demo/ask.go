@@ -21,6 +21,9 @@ type asker struct {
 	conn *dns.Conn
 }
 
+// udpSize is the largest answer that is asked for by UDP, in octets.
+const udpSize = 1232
+
 // answerTimeout is how long a server on this machine may take.
 const answerTimeout = time.Second
 
@@ -29,7 +32,7 @@ func newAsker(addr netip.Addr) (*asker, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &asker{&dns.Conn{Conn: conn}}, nil
+	return &asker{&dns.Conn{Conn: conn, UDPSize: udpSize}}, nil
 }
 
 func (a *asker) close() { a.conn.Close() }
@@ -38,7 +41,7 @@ func (a *asker) close() { a.conn.Close() }
 func (a *asker) ask(name string, rrtype uint16) (*dns.Msg, error) {
 	query := new(dns.Msg).SetQuestion(dns.Fqdn(name), rrtype)
 	query.RecursionDesired = false
-	query.SetEdns0(1232, false)
+	query.SetEdns0(udpSize, false)
 	if err := a.conn.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
 		return nil, err
 	}
@@ -89,7 +92,7 @@ func hasAddress(name, address string) expectation {
 	}}
 }
 
-// answersOf asks an address every millisecond until it gives the expected answer, and returns when it came.
+// awaitAt asks an address every millisecond until it gives the expected answer, and returns when it came.
 func (x expectation) awaitAt(ctx context.Context, addr netip.Addr) (time.Time, error) {
 	a, err := newAsker(addr)
 	if err != nil {

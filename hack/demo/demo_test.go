@@ -82,8 +82,11 @@ func TestTheStoryIsToldToItsEndAndLeavesNothing(t *testing.T) {
 // nothingLeft waits until no process knows of a folder, and fails if the folder is not empty then.
 func nothingLeft(t *testing.T, dir string) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); len(processesIn(t, dir)) > 0; {
-		if time.Now().After(deadline) {
+	late := time.After(20 * time.Second)
+	for again := time.Tick(20 * time.Millisecond); len(processesIn(t, dir)) > 0; {
+		select {
+		case <-again:
+		case <-late:
 			t.Fatalf("processes left: %v", processesIn(t, dir))
 		}
 	}
@@ -234,12 +237,15 @@ func TestTrims(t *testing.T) {
 	lines := []string{"a 1", "b  2", "c 3", "d 4"}
 	describe := linesOf("Status:\n  Findings:\n    Line:  5\n    Reason:\tBad\n\n  Parent:  x\nEvents:\n")
 	for name, test := range map[string]struct{ got, want []string }{
-		"the first lines, and how many are left out":    {first(2)(lines), []string{"a 1", "b  2", "... and 2 lines more"}},
-		"a single line more is not left out":            {first(3)(lines), lines},
-		"lines with one of the texts":                   {having("1", "d")(lines), []string{"a 1", "d 4"}},
-		"lines without a text":                          {without("b")(lines), []string{"a 1", "c 3", "d 4"}},
+		"the first lines, and how many are left out": {first(2)(lines), []string{"a 1", "b  2", "... and 2 lines more"}},
+		"a single line more is not left out":         {first(3)(lines), lines},
+		"lines with one of the texts":                {having("1", "d")(lines), []string{"a 1", "d 4"}},
+		"lines without a text":                       {without("b")(lines), []string{"a 1", "c 3", "d 4"}},
+		"one record of each type":                    {perType([]string{"a. 1 IN NS x.", "a. 1 IN NS y.", "a. 1 IN DS 1 2"}), []string{"a. 1 IN NS x.", "a. 1 IN DS 1 2", "... and 1 lines more"}},
+		"columns, and where others were": {table("NAME", "READY")([]string{"NAME   ZONE   AGE   READY   REASON", "a      a.b    1s    True    Ready", "bc            2s            None"}),
+			[]string{"NAME   ...   READY   ...", "a            True", "bc"}},
 		"one space between fields":                      {plain([]string{"a \t b   c"}), []string{"a b c"}},
-		"a section of what kubectl describe prints":     {section("Findings:")(describe), []string{"  Findings:", "    Line:  5", "    Reason:  Bad"}},
+		"a section of what kubectl describe prints":     {section("Findings:")(describe), []string{"Findings:", "  Line:  5", "  Reason:  Bad"}},
 		"text is wrapped at spaces":                     {wrap("one two three", 7), []string{"one two", "three"}},
 		"a word that is too long is cut into pieces":    {wrap("abcdefgh ij", 5), []string{"abcde", "fgh", "ij"}},
 		"a line that is too long is clipped":            {[]string{clip("abcdefgh", 6)}, []string{"abc..."}},

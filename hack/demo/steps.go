@@ -71,7 +71,6 @@ func startEverything(s *story) {
 	}
 	s.run("kubectl wait --for=condition=Ready datacenters --all --timeout=30s")
 	s.told("All are connected after %s.", s.ago(began))
-	s.run("kubectl get datacenters")
 }
 
 // grantManagers makes the kubeconfig of the managers, with the rights that the operator has in any cluster, and no more.
@@ -128,6 +127,7 @@ func applyZones(s *story) {
 	s.run("kubectl wait --for=condition=Ready dnszones --all -A --timeout=60s")
 	s.told("Every zone is served, and on disk, at all its servers %s after the apply began.", s.ago(began))
 	s.run("kubectl get dnszones -A")
+	s.run("kubectl get dnszone root -n dns-root -o wide", table("NAME", "ZONE", "GROUP", "MODE", "RECORDS", "REASON"))
 	s.run("kubectl get datacenters")
 }
 
@@ -182,7 +182,7 @@ func walk(s *story) {
 		s.must(err)
 		s.check(reply.Authoritative && len(reply.Answer) == 2, "%s has a server name in each of the two datacenters:\n%s", zone, reply)
 	}
-	s.run(fmt.Sprintf("dig +norec +noall +comments +answer @%s %s", next, leaf), having("status:", "flags: qr", leaf+"."), plain)
+	s.run(fmt.Sprintf("dig +norec +noall +comments +answer @%s %s", next, leaf), having("flags: qr", leaf+"."), plain)
 	reply, err := ask(next, leaf, dns.TypeA)
 	s.must(err)
 	s.check(reply.Authoritative && slices.Equal(datas(reply.Answer, dns.TypeA), []string{"10.1.3.2"}), "the leaf has its address:\n%s", reply)
@@ -192,10 +192,13 @@ func walk(s *story) {
 
 func internet(s *story) {
 	root := s.first("dc-b", "root")
-	s.run(fmt.Sprintf("dig +norec +noall +authority +additional @%s www.example.org", root), plain, without("OPT PSEUDOSECTION"), first(3))
-	reply, err := ask(root, "www.example.org", dns.TypeA)
+	s.run(fmt.Sprintf("dig +norec +dnssec +noall +authority +additional @%s www.example.org", root), plain, without("OPT PSEUDOSECTION"), perType)
+	reply, err := ask(root, "org", dns.TypeDS)
 	s.must(err)
-	s.check(len(datas(reply.Ns, dns.TypeNS)) == 6 && len(datas(reply.Ns, dns.TypeDS)) > 0 && len(datas(reply.Extra, dns.TypeA)) > 0, "org. is referred to with NS, DS and glue:\n%s", reply)
+	s.check(reply.Authoritative && len(datas(reply.Answer, dns.TypeDS)) > 0, "org. has a DS in the root:\n%s", reply)
+	reply, err = ask(root, "www.example.org", dns.TypeA)
+	s.must(err)
+	s.check(len(datas(reply.Ns, dns.TypeNS)) == 6 && len(datas(reply.Extra, dns.TypeA)) == 6, "the referral to org. has six servers with glue:\n%s", reply)
 	s.say("The ConfigMap has the 13 root servers of the internet and their DNSKEYs too. They do not survive:")
 	s.run(fmt.Sprintf("dig +norec +noall +answer +additional @%s . NS", root), plain, without("OPT PSEUDOSECTION"))
 	for _, srv := range s.of("root") {
@@ -258,7 +261,7 @@ func mistake(s *story) {
 	s.everywhere(20*time.Second, hasAddress("scanner.pay.corp", "10.1.4.11"), servers)
 	findings := func() string { return s.quiet("kubectl get dnszone pay -n payments -o jsonpath='{.status.findings}'") }
 	s.until(10*time.Second, "status.findings names the line", func() bool { return strings.Contains(findings(), fmt.Sprintf(`"line":%d,`, legacyLine)) })
-	out := s.run("kubectl describe dnszone pay -n payments", section("Findings:"), plain, wrapped)
+	out := s.run("kubectl describe dnszone pay -n payments", section("Findings:"), wrapped)
 	s.check(strings.Contains(out, "10.1.4.300"), "kubectl describe quotes what is wrong")
 	s.run(fmt.Sprintf("dig +norec +short @%s scanner.pay.corp vault.pay.corp", servers[0]))
 	s.told("The records before and after the mistake are served by all servers.")
@@ -281,7 +284,7 @@ func claims(s *story) {
 	}
 	s.until(10*time.Second, "all four claims are refused", func() bool { return strings.Count(decided(), "=False") == 4 })
 	s.check(strings.Contains(decided(), "cards=True"), "the tenant's own zone goes on")
-	s.run(`kubectl get dnszones -n cards -o custom-columns='NAME:.metadata.name,ZONE:.spec.name,ACCEPTED:.status.conditions[?(@.type=="Accepted")].status,REASON:.status.conditions[?(@.type=="Accepted")].reason'`)
+	s.run("kubectl get dnszones -n cards -o wide", table("NAME", "ZONE", "PROGRAMMED", "READY", "REASON"))
 	authoritative := addressesOf(s.of("authoritative"))
 	s.everywhere(time.Second, hasAddress("mail.pay.corp", "10.1.0.25"), authoritative)
 	s.everywhere(time.Second, hasAddress("api.pay.corp", "10.1.0.91"), authoritative)
@@ -327,7 +330,7 @@ func (s *story) questions(servers []*server) map[netip.Addr]expectation {
 }
 
 // loadPeriod is how often each server is asked while things are killed.
-const loadPeriod = 2 * time.Millisecond
+const loadPeriod = 5 * time.Millisecond
 
 // answeredAll ends the questions, and tells that none was left without its answer.
 func (s *story) answeredAll(l *load, what string) {
@@ -354,58 +357,83 @@ func (s *story) versions() string {
 	return s.quiet(`kubectl get datacenters,dnszones -A -o jsonpath='{range .items[*]}{.kind}/{.metadata.name}={.metadata.resourceVersion} {end}'`)
 }
 
-// connected returns how many servers are in sync with a manager.
-func (s *story) connected(m *program) float64 {
-	v, err := metric(s.ctx, netip.AddrPortFrom(m.addr, metricsPort), "fingerpost_hub_servers_in_sync", "")
+// inSync reports whether all servers are connected to a manager and have what it wants. fleet is how many zones all
+// servers have together.
+func (s *story) inSync(m *program, fleet float64) bool {
+	at := netip.AddrPortFrom(m.addr, metricsPort)
+	wanted, err := metric(s.ctx, at, "fingerpost_hub_server_zones_wanted", "")
 	if err != nil {
-		return 0
+		return false // no server is connected
 	}
-	return v
+	current, err := metric(s.ctx, at, "fingerpost_hub_server_zones_current", "")
+	return err == nil && wanted == fleet && current == fleet
+}
+
+// fleet is how many zones the servers have together: each those of its group.
+func (s *story) fleet() (zones float64) {
+	groups := strings.Fields(s.quiet("kubectl get dnszones -A -o jsonpath='{.items[*].spec.serverGroup}'"))
+	for _, g := range groups {
+		zones += float64(len(s.of(g)))
+	}
+	return zones
 }
 
 func killLeader(s *story) {
-	received, versions := s.received(), s.versions()
+	received, versions, fleet := s.received(), s.versions(), s.fleet()
 	old := s.leader()
 	s.check(old != nil, "a manager leads")
 	asking := startLoad(s.ctx, loadPeriod, s.questions(s.servers))
-	s.command(fmt.Sprintf("kill -9 %d   # %s, which leads", old.proc.PID(), old.name))
 	began := time.Now()
-	s.must(old.kill())
+	s.kill(old)
 	now := s.awaitLeader()
 	s.check(now != old, "the other manager leads")
 	s.told("%s leads %s later (leases here last 4 s; by default 15 s).", now.name, s.ago(began))
-	synced := s.until(30*time.Second, "all servers are in sync with "+now.name, func() bool { return int(s.connected(now)) == len(s.servers) })
+	synced := s.until(30*time.Second, "all servers are in sync with "+now.name, func() bool { return s.inSync(now, fleet) })
 	s.told("All %d servers are in sync with it %s after the kill.", len(s.servers), inWords(synced.Sub(began)))
 	for name, count := range s.received() {
 		s.check(count == received[name], "nothing is sent again: %s had got %v zones, now %v", name, received[name], count)
 	}
-	s.told("It sent no zone again: the servers said by digest what they hold (%s is unchanged at all).", receivedMetric)
+	s.told("It sent no zone again: the servers said by digest what they hold (%s has not grown anywhere).", receivedMetric)
 	s.check(s.versions() == versions, "no status is written again: they were %s and are %s", versions, s.versions())
 	s.told("It wrote no status again: every object has the resourceVersion that it had.")
 	s.answeredAll(asking, "Meanwhile")
 }
 
 func killAll(s *story) {
-	patient := s.of("authoritative")[0]
-	others := slices.DeleteFunc(slices.Clone(s.servers), func(srv *server) bool { return srv == patient })
+	fromDisk, fromSibling := s.of("authoritative")[0], s.of("authoritative")[3]
+	others := slices.DeleteFunc(slices.Clone(s.servers), func(srv *server) bool { return srv == fromDisk || srv == fromSibling })
 	asking := startLoad(s.ctx, loadPeriod, s.questions(others))
 	for _, m := range s.managers {
 		if m.proc != nil {
-			s.command(fmt.Sprintf("kill -9 %d   # %s, the last one", m.proc.PID(), m.name))
-			s.must(m.kill())
+			s.kill(m)
 		}
 	}
 	s.must(s.cp.StopAPIServer())
 	s.refused("kubectl get dnszones -A --request-timeout=2s 2>&1 | tail -n 1")
 	s.run(fmt.Sprintf("dig +norec +short @%s api.pay.corp", s.first("dc-b", "authoritative")))
-	s.say("A server is killed, and started again without anybody to ask:")
-	s.command(fmt.Sprintf("kill -9 %d   # %s", patient.proc.PID(), patient.name))
-	s.must(patient.kill())
-	began := time.Now()
-	s.must(s.start(&patient.program))
-	times := s.everywhere(20*time.Second, hasAddress("api.pay.corp", "10.1.0.91"), []netip.Addr{patient.addr})
-	s.told("It answers from its disk %s after its start.", inWords(times[0].Sub(began)))
+	s.say("A server is killed and started again, with nobody to ask:")
+	s.kill(&fromDisk.program)
+	s.told("It answers from its disk %s after its start.", s.restart(fromDisk))
+	s.say("Another one loses its disk too:")
+	s.kill(&fromSibling.program)
+	state := s.path("state", fromSibling.datacenter, fromSibling.group, fromSibling.instance)
+	s.run("rm -r " + s.shorten(state))
+	s.told("It answers from what its sibling gave it %s after its start.", s.restart(fromSibling))
 	s.answeredAll(asking, "At the other servers")
+}
+
+// kill ends a program, and shows how.
+func (s *story) kill(p *program) {
+	s.command(fmt.Sprintf("kill -9 %d   # %s", p.proc.PID(), p.name))
+	s.must(p.kill())
+}
+
+// restart starts a server, waits until it answers, and says how long that took.
+func (s *story) restart(srv *server) string {
+	began := time.Now()
+	s.must(s.start(&srv.program))
+	times := s.everywhere(20*time.Second, hasAddress("api.pay.corp", "10.1.0.91"), []netip.Addr{srv.addr})
+	return inWords(times[0].Sub(began))
 }
 
 func comeBack(s *story) {
@@ -415,7 +443,8 @@ func comeBack(s *story) {
 		s.must(s.start(m))
 	}
 	leader := s.awaitLeader()
-	s.until(30*time.Second, "all servers are in sync", func() bool { return int(s.connected(leader)) == len(s.servers) })
+	fleet := s.fleet()
+	s.until(30*time.Second, "all servers are in sync", func() bool { return s.inSync(leader, fleet) })
 	s.told("API server and managers are back, and all servers in sync, after %s.", s.ago(began))
 	s.run("sed s/10.1.0.90/10.1.0.92/ config/samples/22-zone-pay-corp.yaml | kubectl apply -f -")
 	s.everywhere(20*time.Second, hasAddress("api.pay.corp", "10.1.0.92"), addressesOf(s.of("authoritative")))
@@ -425,27 +454,4 @@ func comeBack(s *story) {
 	out := s.quiet(`kubectl get datacenters -o jsonpath='{range .items[*]}{.status.serversReady} {.status.synced} {end}'`)
 	s.check(strings.TrimSpace(out) == "4/4 4/4 4/4 4/4", "every server of both datacenters is connected and current: %s", out)
 	s.must(os.Remove(s.path("root.zone")))
-}
-
-// without drops lines that have a text in them.
-func without(text string) trim {
-	return func(lines []string) []string {
-		return slices.DeleteFunc(slices.Clone(lines), func(l string) bool { return strings.Contains(l, text) })
-	}
-}
-
-// section keeps the part of `kubectl describe` under a title, without what is indented less.
-func section(title string) trim {
-	return func(lines []string) []string {
-		depth := func(l string) int { return len(l) - len(strings.TrimLeft(l, " ")) }
-		at := slices.IndexFunc(lines, func(l string) bool { return strings.TrimSpace(l) == title })
-		if at < 0 {
-			return lines
-		}
-		end := at + 1
-		for end < len(lines) && depth(lines[end]) > depth(lines[at]) {
-			end++
-		}
-		return lines[at:end]
-	}
 }

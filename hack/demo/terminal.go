@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -95,6 +97,24 @@ func first(n int) trim {
 	}
 }
 
+// perType keeps the first record of each type, and says how many were left out.
+func perType(lines []string) []string {
+	var kept []string
+	seen := map[string]bool{}
+	for _, l := range lines {
+		fields := strings.Fields(l) // OWNER TTL CLASS TYPE ...
+		if len(fields) < 4 || seen[fields[3]] {
+			continue
+		}
+		seen[fields[3]] = true
+		kept = append(kept, l)
+	}
+	if left := len(lines) - len(kept); left > 0 {
+		kept = append(kept, fmt.Sprintf("... and %d lines more", left))
+	}
+	return kept
+}
+
 // having keeps the lines that have one of the texts in them.
 func having(texts ...string) trim {
 	return func(lines []string) []string {
@@ -111,10 +131,80 @@ func having(texts ...string) trim {
 	}
 }
 
+// without drops lines that have a text in them.
+func without(text string) trim {
+	return func(lines []string) []string {
+		return slices.DeleteFunc(slices.Clone(lines), func(l string) bool { return strings.Contains(l, text) })
+	}
+}
+
+// section keeps the part of `kubectl describe` under a title, without what is indented less.
+func section(title string) trim {
+	return func(lines []string) []string {
+		depth := func(l string) int { return len(l) - len(strings.TrimLeft(l, " ")) }
+		at := slices.IndexFunc(lines, func(l string) bool { return strings.TrimSpace(l) == title })
+		if at < 0 {
+			return lines
+		}
+		end := at + 1
+		for end < len(lines) && depth(lines[end]) > depth(lines[at]) {
+			end++
+		}
+		kept := make([]string, 0, end-at)
+		for _, l := range lines[at:end] {
+			kept = append(kept, l[depth(lines[at]):])
+		}
+		return kept
+	}
+}
+
+// table keeps the columns with these headings, in the order that kubectl has them, and marks where others were.
+func table(headings ...string) trim {
+	return func(lines []string) []string {
+		if len(lines) == 0 {
+			return nil
+		}
+		all := heading.FindAllStringIndex(lines[0], -1)
+		kept := make([]string, len(lines))
+		for i, at := range all {
+			from, to := at[0], -1
+			if i+1 < len(all) {
+				to = all[i+1][0]
+			}
+			title := lines[0][from:at[1]]
+			is := slices.Contains(headings, title)
+			gap := !is && !strings.HasSuffix(kept[0], "...   ")
+			for j, l := range lines {
+				switch {
+				case is && (to < 0 || to > len(l)):
+					kept[j] += l[min(from, len(l)):]
+				case is:
+					kept[j] += l[from:to]
+				case gap && j == 0:
+					kept[j] += "...   "
+				case gap:
+					kept[j] += "      "
+				}
+			}
+		}
+		for j := range kept {
+			kept[j] = strings.TrimRight(kept[j], " ")
+		}
+		return kept
+	}
+}
+
+// heading is the title of a column of kubectl.
+var heading = regexp.MustCompile(`[^ ]+`)
+
 // wrapped breaks lines that are too long instead of cutting them.
 func wrapped(lines []string) []string {
 	var all []string
 	for _, l := range lines {
+		if len(l) <= columns-4 {
+			all = append(all, l)
+			continue
+		}
 		indent := len(l) - len(strings.TrimLeft(l, " "))
 		for i, part := range wrap(strings.TrimSpace(l), columns-4-indent-2) {
 			if i > 0 {
