@@ -47,6 +47,7 @@ type State struct {
 	Removed   uint64            // zones removed
 	Nacks     map[string]uint64 // refusals by reason, see Nack.Reason
 	Copied    uint64            // zones that came from a sibling
+	CopiedAll bool              // a sibling has sent since the start all zones that it has
 }
 
 // Client connects a server to the hub that leads, and keeps its Replica as the hub wants it.
@@ -60,6 +61,7 @@ type Client struct {
 	stopCopy context.CancelFunc
 	sessions int // begun so far
 	removed  removals
+	heldBack map[zone.Name]bool // zones whose last update the guard held back
 
 	durableMu sync.Mutex
 	durable   map[zone.Name]zone.Version // became durable, not told to the hub
@@ -95,7 +97,7 @@ func NewClient(opts ClientOptions) (*Client, error) {
 	}
 	opts.MaxAbsent = opts.MaxAbsent.orDefault()
 	c := &Client{
-		opts: opts, freed: make(chan struct{}),
+		opts: opts, freed: make(chan struct{}), heldBack: map[zone.Name]bool{},
 		durable: map[zone.Name]zone.Version{}, lacking: map[zone.Name]zone.Version{}, wakeLate: make(chan struct{}, 1),
 	}
 	opts.Replica.OnDurable(c.becameDurable)
@@ -290,6 +292,22 @@ func (c *Client) connect(ctx context.Context, hub string) error {
 	c.update(func(s *State) { s.Hub, s.LastContact = "", c.opts.Now() })
 	c.opts.Log.Info("connection to the hub ended", "hub", hub, "reason", status.Convert(err).Message())
 	return err
+}
+
+func (c *Client) holdsBack(apex zone.Name) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.heldBack[apex]
+}
+
+func (c *Client) noteHeldBack(apex zone.Name, held bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if held {
+		c.heldBack[apex] = true
+	} else {
+		delete(c.heldBack, apex)
+	}
 }
 
 // becameDurable is told by the replica; it does not block.

@@ -49,15 +49,21 @@ func (p *pipe) Recv() (*controlpb.ServerMessage, error) {
 	}
 }
 
-// join connects a client to a hub until cut is called. The certificate is for the group.
-func join(h *Hub, c *Client, g GroupKey) (cut func()) {
-	base := grpcpeer.NewContext(context.Background(), &grpcpeer.Peer{
+// newPipe returns a stream of a server whose certificate is for the group.
+func newPipe(ctx context.Context, g GroupKey) (*pipe, context.CancelFunc) {
+	ctx = grpcpeer.NewContext(ctx, &grpcpeer.Peer{
 		Addr: &net.TCPAddr{}, AuthInfo: credentials.TLSInfo{State: tls.ConnectionState{
 			VerifiedChains: [][]*x509.Certificate{{{URIs: []*url.URL{g.URI()}}}},
 		}},
 	})
-	ctx, cancel := context.WithCancel(base)
-	p := &pipe{ctx: ctx, up: make(chan *controlpb.ServerMessage), down: make(chan *controlpb.HubMessage)}
+	ctx, cancel := context.WithCancel(ctx)
+	return &pipe{ctx: ctx, up: make(chan *controlpb.ServerMessage), down: make(chan *controlpb.HubMessage)}, cancel
+}
+
+// join connects a client to a hub until cut is called.
+func join(h *Hub, c *Client, g GroupKey) (cut func()) {
+	p, cancel := newPipe(context.Background(), g)
+	ctx := p.ctx
 	ended := make(chan struct{})
 	go func() {
 		_ = h.Sync(p)

@@ -42,6 +42,9 @@ func (c *Client) copyWhenAlone(ctx context.Context) {
 			err := c.copyFrom(ctx, sibling, only)
 			if err == nil {
 				c.opts.Log.Info("copied zones from a sibling", "sibling", sibling)
+				if only == nil {
+					c.update(func(s *State) { s.CopiedAll = true })
+				}
 				return
 			}
 			if ctx.Err() != nil {

@@ -52,12 +52,17 @@ func (s *script) Sync(stream controlpb.Hub_SyncServer) error {
 	}
 }
 
+func (w *world) serveScript(s *script) string {
+	addr, _ := w.listen(w.ca.credentials(w.t, HubURI()), "127.0.0.1:0", func(g *grpc.Server) { controlpb.RegisterHubServer(g, s) })
+	return addr
+}
+
 // scripted starts a hub made by hand and a server that it has welcomed.
 func (w *world) scripted(r *memory, change ...func(*ClientOptions)) (*script, *server) {
 	w.t.Helper()
 	s := &script{to: make(chan *controlpb.HubMessage), from: make(chan *controlpb.ServerMessage, 100)}
 	m := &manager{}
-	m.addr, m.stop = w.listen(w.ca.credentials(w.t, HubURI()), "127.0.0.1:0", func(g *grpc.Server) { controlpb.RegisterHubServer(g, s) })
+	m.addr = w.serveScript(s)
 	client := w.server("one", r, []*manager{m}, change...)
 	if s.recv(w.t).GetHello() == nil {
 		w.t.Fatal("no Hello")
@@ -177,6 +182,37 @@ func TestTheServerAppliesTheGuardAgain(t *testing.T) {
 			w.await("the approved removal is there", func() bool { return s.version(next.Content.Apex()) == next.Version })
 		})
 	}
+}
+
+func TestWhatTheGuardHeldBackIsNoCatchUpLater(t *testing.T) {
+	w := newWorld(t)
+	before := published(content("test", 10, nil), 10)
+	hub := w.leading(before)
+	s := w.server("one", w.replica(), []*manager{hub})
+	w.await("it is synced", s.synced)
+	next := published(content("test", 2, nil), 11)
+	next.Guard, next.Predecessor = zone.GuardPolicy{MinDeletes: 2, MaxDeletePercent: 30}, 10
+	apex := next.Content.Apex()
+	nack := func() *Nack { return hub.Zone(apex).Servers[0].Nack }
+	hub.Publish(next)
+	w.await("it is held", func() bool { return nack() != nil })
+	// The hub, which let it pass, goes on from there: the server is older now than what the
+	// hub compares with.
+	next.Predecessor = 11
+	hub.Publish(next)
+	w.await("it is held again", func() bool { return s.State().Nacks["GuardHeld"] == 2 })
+	later := published(content("test", 1, nil), 12)
+	later.Guard, later.Predecessor = next.Guard, 11
+	hub.Publish(later)
+	w.await("the next is held too", func() bool { return s.State().Nacks["GuardHeld"] == 3 && nack() != nil })
+	later.ApprovedRemoval = nack().Removal.Digest
+	hub.Publish(later)
+	w.await("what is approved is there", func() bool { return s.version(apex) == later.Version })
+	// From now on it follows as any other.
+	last := published(content("test", 0, nil), 13)
+	last.Guard, last.Predecessor = zone.GuardPolicy{}, 13
+	hub.Publish(last)
+	w.await("it follows", func() bool { return s.version(apex) == last.Version })
 }
 
 func TestZonesUnderARemovedDelegationCount(t *testing.T) {

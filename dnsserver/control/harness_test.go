@@ -143,16 +143,17 @@ func (a *authority) credentials(t testing.TB, uris ...*url.URL) Credentials {
 type memory struct {
 	bell *bell
 
-	mu        sync.Mutex
-	zones     map[zone.Name]Installed
-	notOnDisk map[zone.Name]bool
-	fence     Fence
-	lost      []zone.Name
-	onDurable func(zone.Name, zone.Version)
-	installs  int // that went through
-	moved     int // of these: with other content than before
-	fault     func(Installed) error
-	before    func(Installed) // called outside the lock, before every install
+	mu         sync.Mutex
+	zones      map[zone.Name]Installed
+	notOnDisk  map[zone.Name]bool
+	fence      Fence
+	lost       []zone.Name
+	onDurable  func(zone.Name, zone.Version)
+	installs   int // that went through
+	moved      int // of these: with other content than before
+	fault      func(Installed) error
+	raiseFault error
+	before     func(Installed) // called outside the lock, before every install
 }
 
 func newMemory(b *bell) *memory {
@@ -252,8 +253,11 @@ func (m *memory) Raise(_ context.Context, f Fence) error {
 	if !m.fence.Admits(f) {
 		return &StaleEpochError{f, m.fence}
 	}
-	m.fence = f
-	return nil
+	var undurable *NotDurableError
+	if m.raiseFault == nil || errors.As(m.raiseFault, &undurable) {
+		m.fence = f
+	}
+	return m.raiseFault
 }
 
 func (m *memory) OnDurable(f func(zone.Name, zone.Version)) { m.onDurable = f }

@@ -66,6 +66,7 @@ type Hub struct {
 	opts    HubOptions
 	budget  *budget
 	fetches chan struct{} // one element for each fetch under way
+	sent    Sent          // guarded by mu
 
 	mu       sync.Mutex
 	epoch    uint64 // 0: not leading
@@ -426,6 +427,22 @@ func (h *Hub) Servers() []ServerReport {
 		}
 	}
 	return all
+}
+
+// Sent counts what a hub has sent to servers since it was made.
+type Sent struct {
+	Whole    uint64 // transfers of whole zones
+	Changes  uint64 // transfers of what differed
+	Versions uint64 // transfers of a version, source or cluster without content
+	Removals uint64 // zones asked to be dropped
+	Octets   uint64 // of encoded content
+}
+
+// Sent returns the counts.
+func (h *Hub) Sent() Sent {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.sent
 }
 
 // HeldReport is what a server says it has of a zone.

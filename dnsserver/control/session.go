@@ -461,6 +461,7 @@ func (s *session) apply(ctx context.Context, t *transfer, f Fence) error {
 		content = has.Content
 	case ok:
 		if r := s.guard(has, content, &t.header); r != nil {
+			s.c.noteHeldBack(t.apex, true)
 			return &refusedError{&controlpb.Nack{
 				Reason:  controlpb.Nack_GUARD_HELD,
 				Message: fmt.Sprintf("zone %s: %d of %d records would go; to approve that, the digest is %s", t.apex, r.Records, r.Of, r.Digest),
@@ -468,6 +469,7 @@ func (s *session) apply(ctx context.Context, t *transfer, f Fence) error {
 			}}
 		}
 	}
+	s.c.noteHeldBack(t.apex, false)
 	return s.c.opts.Replica.Install(context.WithoutCancel(ctx), f, Installed{Content: content, Version: t.version, Source: t.source, Cluster: s.cluster})
 }
 
@@ -481,9 +483,11 @@ func removalMessage(r *zone.Removal) *controlpb.Removal {
 
 // guard returns what the update would remove if that is more than may go, else nil. The hub
 // has applied the same guard to what it had published before; a server that is older than
-// that and of the same cluster follows without asking again.
+// that and of the same cluster follows without asking again. One that has held an update
+// back is not late: until the zone is installed again it goes on asking.
 func (s *session) guard(has Installed, next *zone.Content, h *header) *zone.Removal {
-	if h.predecessor != 0 && has.Cluster == s.cluster && zone.SerialLess(has.Version.Serial, h.predecessor) {
+	late := h.predecessor != 0 && zone.SerialLess(has.Version.Serial, h.predecessor)
+	if late && has.Cluster == s.cluster && !s.c.holdsBack(h.apex) {
 		return nil
 	}
 	var held []Held // read when the first delegation goes
@@ -559,6 +563,7 @@ func (s *session) remove(ctx context.Context, r *removal, f Fence) {
 		if err = replica.Remove(context.WithoutCancel(ctx), f, h.Apex); err != nil && !errors.As(err, &undurable) {
 			break
 		}
+		s.c.noteHeldBack(h.Apex, false)
 		gone, err = gone+1, nil
 	}
 	s.c.mu.Lock()

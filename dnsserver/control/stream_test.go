@@ -177,8 +177,8 @@ func TestAReconnectWithoutChangesSendsNoZone(t *testing.T) {
 	next.Lead(2)
 	again := w.server("one", r, []*manager{next})
 	w.await("it is synced", again.synced)
-	if n := next.traffic.of("Begin"); n != 0 {
-		t.Errorf("%d transfers to a server that has everything", n)
+	if n := next.traffic.of("Begin"); n != 0 || next.Sent() != (Sent{}) {
+		t.Errorf("%d transfers to a server that has everything: %+v", n, next.Sent())
 	}
 	if got := next.Servers()[0]; got.Wanted != 50 || got.Current != 50 {
 		t.Errorf("server is reported as %+v", got)
@@ -232,6 +232,9 @@ func TestEqualContentUnderANewSerialSendsTheVersionOnly(t *testing.T) {
 	w.await("the serial is there", func() bool { return s.version(z.Content.Apex()).Serial == 2 })
 	if hub.traffic.of("Chunk") != 0 || hub.traffic.of("Begin") != 1 {
 		t.Errorf("messages: %v", hub.traffic.count)
+	}
+	if sent := hub.Sent(); sent.Whole != 1 || sent.Versions != 1 || sent.Changes != 0 || sent.Octets == 0 {
+		t.Errorf("counted %+v", sent)
 	}
 	if now, _ := s.Zone(z.Content.Apex()); now.Content != installed.Content {
 		t.Error("content that has not changed was replaced")

@@ -29,10 +29,23 @@ func (p *peer) next() *controlpb.HubMessage {
 		return nil
 	}
 	m.Epoch = p.hub.epoch
+	sent := &p.hub.sent
 	switch m := m.GetMessage().(type) {
+	case *controlpb.HubMessage_Begin:
+		switch f := p.flights[m.Begin.GetTransfer()]; {
+		case f.base == nil:
+			sent.Whole++
+		case f.base.Digest() == f.zone.Version.Digest:
+			sent.Versions++
+		default:
+			sent.Changes++
+		}
+	case *controlpb.HubMessage_Chunk:
+		sent.Octets += uint64(len(m.Chunk.GetNodes()))
 	case *controlpb.HubMessage_Commit:
 		p.flights[m.Commit.GetTransfer()].committed = true
 	case *controlpb.HubMessage_Remove:
+		sent.Removals += uint64(len(m.Remove.GetApexes()))
 		p.batch.sent = m.Remove.GetLast()
 	}
 	return m
