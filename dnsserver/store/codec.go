@@ -92,7 +92,10 @@ func decodeFence(b []byte) (Fence, error) {
 	return Fence{binary.BigEndian.Uint64(b[1:]), cluster}, nil
 }
 
-// appendText appends a text of at most 65,535 octets with its length.
+// maxText is the longest text that appendText takes.
+const maxText = 1<<16 - 1
+
+// appendText appends a text with its length.
 func appendText(dst []byte, s string) []byte {
 	return append(binary.BigEndian.AppendUint16(dst, uint16(len(s))), s...)
 }

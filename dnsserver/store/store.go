@@ -310,8 +310,12 @@ func (s *Store) Commit(f Fence, changes ...Change) error {
 	}
 	zones := map[zone.Name]*Zone{}
 	for _, ch := range changes {
-		if z := ch.Zone; z != nil && (z.Content.Apex() != ch.Apex || z.Content.Digest() != z.Version.Digest) {
+		switch z := ch.Zone; {
+		case z == nil:
+		case z.Content.Apex() != ch.Apex || z.Content.Digest() != z.Version.Digest:
 			return fmt.Errorf("storing zone %s: its content is not that of its version", ch.Apex)
+		case max(len(z.Source), len(z.Cluster), len(f.Cluster)) > maxText:
+			return fmt.Errorf("storing zone %s: source or cluster is longer than %d octets", ch.Apex, maxText)
 		}
 		zones[ch.Apex] = ch.Zone
 	}
