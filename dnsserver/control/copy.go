@@ -41,10 +41,10 @@ func (c *Client) copyWhenAlone(ctx context.Context) {
 		for _, sibling := range c.opts.Siblings {
 			err := c.copyFrom(ctx, sibling, only)
 			if err == nil {
-				c.opts.Log.Info("copied zones from a sibling", "sibling", sibling)
 				if only == nil {
 					c.update(func(s *State) { s.CopiedAll = true })
 				}
+				c.opts.Log.Info("copied zones from a sibling", "sibling", sibling)
 				return
 			}
 			if ctx.Err() != nil {
