@@ -1,10 +1,18 @@
 package dnsserver
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"net"
+	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
 
+	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
 )
 
@@ -21,6 +29,182 @@ type HubConfig struct {
 	PeerListen string   // ADDR:PORT where siblings get copies; "" for none
 }
 
-func newHubSource(HubConfig, *zone.View, string, logr.Logger) (source, error) {
-	return nil, errors.New("not yet")
+// hubSource is the stream to the hub, the store behind it and the copies for siblings.
+type hubSource struct {
+	cfg     HubConfig
+	view    *zone.View
+	log     logr.Logger
+	started time.Time
+	version string
+
+	files    *control.Files
+	replica  *Replica
+	client   *control.Client
+	peers    net.Listener // nil without PeerListen
+	fromDisk bool         // there were zones on disk
+}
+
+func newHubSource(cfg HubConfig, view *zone.View, version string, log logr.Logger) *hubSource {
+	return &hubSource{cfg: cfg, view: view, log: log, started: time.Now(), version: version}
+}
+
+// start serves what is on disk. The hub may be out of reach for as long as it likes.
+func (h *hubSource) start() error {
+	var err error
+	if h.files, err = control.NewFiles(h.cfg.Certificate, h.cfg.Key, h.cfg.Roots); err != nil {
+		return fmt.Errorf("reading certificates: %w", err)
+	}
+	if h.cfg.PeerListen != "" {
+		if h.peers, err = net.Listen("tcp", h.cfg.PeerListen); err != nil {
+			return fmt.Errorf("listening on %s for siblings: %w", h.cfg.PeerListen, cause(err))
+		}
+	}
+	if h.replica, err = OpenReplica(h.cfg.StateDir, h.view, h.log); err != nil {
+		h.close()
+		return err
+	}
+	h.fromDisk = h.view.Ready()
+	h.client, err = control.NewClient(control.ClientOptions{
+		Hubs: h.cfg.Hubs, Siblings: h.cfg.Siblings, Credentials: h.files.Credentials(),
+		Name: h.cfg.Name, SoftwareVersion: h.version, Replica: h.replica, Log: h.log, OnState: h.onState,
+	})
+	if err != nil {
+		h.close()
+		return err
+	}
+	h.log.Info("zones loaded", "zones", h.view.Len(), "damaged", len(h.replica.Lost()))
+	return nil
+}
+
+// onState says that there is nothing to wait for when the hub or a sibling has sent all,
+// which may be nothing.
+func (h *hubSource) onState(s control.State) {
+	if (s.Synced || s.CopiedAll) && !h.view.Ready() {
+		h.view.Update(nil, nil)
+	}
+}
+
+func (h *hubSource) run(ctx context.Context) error {
+	defer h.close()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return h.client.Run(ctx) })
+	group.Go(func() error { h.watchCertificates(ctx); return nil })
+	if h.peers != nil {
+		server := grpc.NewServer(control.ServerOptions(h.files.Credentials())...)
+		control.NewSibling(h.replica, h.files.Credentials()).Register(server)
+		group.Go(func() error { return server.Serve(h.peers) })
+		context.AfterFunc(ctx, server.Stop)
+		h.log.Info("serving siblings", "address", h.peers.Addr().String())
+	}
+	return group.Wait()
+}
+
+// watchCertificates tells, once, that changed files can't be used, and when they can.
+func (h *hubSource) watchCertificates(ctx context.Context) {
+	tick := time.NewTicker(10 * time.Second)
+	defer tick.Stop()
+	last := ""
+	for {
+		expires, err := h.files.Status()
+		switch {
+		case err == nil && last != "":
+			h.log.Info("certificates can be used again", "expires", expires)
+			last = ""
+		case err != nil && err.Error() != last:
+			h.log.Error(err, "certificates can't be used, the old ones stay in force", "expires", expires)
+			last = err.Error()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// close gives up what start took. What the disk lacks is tried once more.
+func (h *hubSource) close() {
+	if h.peers != nil {
+		_ = h.peers.Close()
+	}
+	if h.replica != nil {
+		if err := h.replica.Close(); err != nil {
+			h.log.Error(err, "closing the store")
+		}
+	}
+}
+
+// ready: a server that started with zones on disk answers for them, hub or not. One that
+// started empty would deny names that it is about to get.
+func (h *hubSource) ready() error {
+	if s := h.client.State(); !h.fromDisk && !s.Synced && !s.CopiedAll {
+		return errors.New("not all zones were received yet")
+	}
+	return nil
+}
+
+var (
+	metricConnected    = metric("hub_connected", "1 while there is a stream to a hub that leads, else 0.")
+	metricStaleness    = metric("hub_staleness_seconds", "Time since the last contact with a hub that leads, or since the start without one.")
+	metricSynced       = metric("hub_synced", "1 if the hub has said since the start that it has sent everything, else 0.")
+	metricEpoch        = metric("hub_epoch", "The highest epoch of a leader that was seen.")
+	metricInstalled    = metric("zones_installed_total", "Versions of zones that were installed, from the hub or a sibling.")
+	metricRemoved      = metric("zones_removed_total", "Zones that were removed for the hub.")
+	metricCopied       = metric("zones_copied_total", "Zones that came from a sibling.")
+	metricNacks        = metric("nacks_total", "Versions of zones that were refused, by reason.", "reason")
+	metricNotDurable   = metric("zones_not_durable", "Zones that are served and of which the disk has no or an older copy.")
+	metricLost         = metric("zones_lost", "Zones whose copy on disk was damaged and that were not received again yet.")
+	metricCertificates = metric("certificate_expiry_timestamp_seconds", "When the certificate in force expires.")
+)
+
+// Describe implements prometheus.Collector.
+func (h *hubSource) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		metricConnected, metricStaleness, metricSynced, metricEpoch, metricInstalled, metricRemoved, metricCopied, metricNacks,
+		metricNotDurable, metricLost, metricCertificates,
+	} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (h *hubSource) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
+	}
+	count := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	s := h.client.State()
+	last := s.LastContact
+	if last.IsZero() {
+		last = h.started
+	}
+	notDurable := 0
+	for _, z := range h.replica.Held() {
+		if z.NotDurable {
+			notDurable++
+		}
+	}
+	expires, _ := h.files.Status() // watchCertificates tells why newer files can't be used
+	gauge(metricConnected, truth(s.Hub != ""))
+	gauge(metricStaleness, max(0, time.Since(last).Seconds()))
+	gauge(metricSynced, truth(s.Synced))
+	gauge(metricEpoch, float64(s.Fence.Epoch))
+	count(metricInstalled, s.Installed)
+	count(metricRemoved, s.Removed)
+	count(metricCopied, s.Copied)
+	for reason, n := range s.Nacks {
+		count(metricNacks, n, reason)
+	}
+	gauge(metricNotDurable, float64(notDurable))
+	gauge(metricLost, float64(len(h.replica.Lost())))
+	gauge(metricCertificates, float64(expires.Unix()))
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }

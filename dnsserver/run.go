@@ -118,7 +118,7 @@ func newSource(cfg Config, view *zone.View) (source, error) {
 	case alone && cfg.Hub != nil:
 		return nil, errors.New("zones come from files or from the hub, not from both")
 	case cfg.Hub != nil:
-		return newHubSource(*cfg.Hub, view, cfg.Version, cfg.Options.Log)
+		return newHubSource(*cfg.Hub, view, cfg.Version, cfg.Options.Log), nil
 	case alone:
 		return &zoneFiles{fixed: cfg.Zones, list: cfg.ZoneList, view: view, again: cfg.Reload, log: cfg.Options.Log}, nil
 	default:
