@@ -135,7 +135,9 @@ func newHub(t testing.TB, a *authority) *hub {
 	go func() { ended <- h.server.Serve(l) }()
 	t.Cleanup(func() {
 		h.server.Stop()
-		<-ended
+		if err := <-ended; err != nil {
+			t.Errorf("the hub ended with %v", err)
+		}
 	})
 	return h
 }
