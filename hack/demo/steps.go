@@ -400,7 +400,7 @@ func killLeader(s *story) {
 }
 
 func killAll(s *story) {
-	fromDisk, fromSibling := s.of("authoritative")[0], s.of("authoritative")[3]
+	fromDisk, fromSibling := s.of("root")[0], s.of("authoritative")[3]
 	others := slices.DeleteFunc(slices.Clone(s.servers), func(srv *server) bool { return srv == fromDisk || srv == fromSibling })
 	asking := startLoad(s.ctx, loadPeriod, s.questions(others))
 	for _, m := range s.managers {
@@ -411,10 +411,10 @@ func killAll(s *story) {
 	s.must(s.cp.StopAPIServer())
 	s.refused("kubectl get dnszones -A --request-timeout=2s 2>&1 | tail -n 1")
 	s.run(fmt.Sprintf("dig +norec +short @%s api.pay.corp", s.first("dc-b", "authoritative")))
-	s.say("A server is killed and started again, with nobody to ask:")
+	s.say("A root server is killed and started again, with nobody to ask:")
 	s.kill(&fromDisk.program)
-	s.told("It answers from its disk %s after its start.", s.restart(fromDisk))
-	s.say("Another one loses its disk too:")
+	s.told("It refers to com. from its disk %s after its start.", s.restart(fromDisk))
+	s.say("An authoritative one loses its disk, too:")
 	s.kill(&fromSibling.program)
 	state := s.path("state", fromSibling.datacenter, fromSibling.group, fromSibling.instance)
 	s.run("rm -r " + s.shorten(state))
@@ -432,7 +432,8 @@ func (s *story) kill(p *program) {
 func (s *story) restart(srv *server) string {
 	began := time.Now()
 	s.must(s.start(&srv.program))
-	times := s.everywhere(20*time.Second, hasAddress("api.pay.corp", "10.1.0.91"), []netip.Addr{srv.addr})
+	x := s.questions([]*server{srv})[srv.addr]
+	times := s.everywhere(20*time.Second, x, []netip.Addr{srv.addr})
 	return inWords(times[0].Sub(began))
 }
 
