@@ -17,25 +17,22 @@ import (
 
 	"github.com/go-logr/logr/testr"
 	"github.com/miekg/dns"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/clientcmd"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
-	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/yaml"
 
 	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
 	"github.com/fingerpost-dns/fingerpost/controllers"
 	"github.com/fingerpost-dns/fingerpost/controllers/pki"
+	"github.com/fingerpost-dns/fingerpost/dnsserver"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
 	"github.com/fingerpost-dns/fingerpost/hack/controlplane"
@@ -56,29 +53,14 @@ type estate struct {
 	servers map[control.ServerID]*server
 }
 
-// newEstate starts an API server with the given objects: YAML documents.
+// newEstate returns an estate with the given objects, YAML documents, on the API server that
+// the stories share. Each finds it without zones, Datacenters and traces of leaders; secrets
+// of servers stay.
 func newEstate(t *testing.T, objects ...string) *estate {
 	t.Helper()
-	scheme := runtime.NewScheme()
-	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
-	utilruntime.Must(v1alpha1.AddToScheme(scheme))
-	cp, err := controlplane.Start(t.Context(), controlplane.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := cp.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	if _, err := envtest.InstallCRDs(cp.Config(), envtest.CRDInstallOptions{Paths: []string{"../config/crd/bases"}, ErrorIfPathMissing: true}); err != nil {
-		t.Fatal(err)
-	}
-	api, err := client.NewWithWatch(cp.Config(), client.Options{Scheme: scheme})
-	if err != nil {
-		t.Fatal(err)
-	}
-	e := &estate{t: t, api: api, cp: cp, changed: make(chan struct{}), servers: map[control.ServerID]*server{}}
+	e := &estate{t: t, api: apiServer(t), cp: cluster.plane, changed: make(chan struct{}), servers: map[control.ServerID]*server{}}
+	e.clear()
+	t.Cleanup(e.clear)
 	for range 2 {
 		e.hub = append(e.hub, freeAddress(t))
 	}
@@ -89,6 +71,35 @@ func newEstate(t *testing.T, objects ...string) *estate {
 		e.apply(doc)
 	}
 	return e
+}
+
+// clear deletes what a story leaves, when its managers have stopped.
+func (e *estate) clear() {
+	ctx := context.WithoutCancel(e.t.Context())
+	var zones v1alpha1.DNSZoneList
+	var sources corev1.ConfigMapList
+	objects := []client.Object{&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: operatorNamespace, Name: "fingerpost-manager"}}}
+	for _, list := range []client.ObjectList{&zones, &sources} {
+		if err := e.api.List(ctx, list); err != nil {
+			e.t.Fatal(err)
+		}
+	}
+	for i := range zones.Items {
+		objects = append(objects, &zones.Items[i])
+	}
+	for i := range sources.Items {
+		if ns := sources.Items[i].Namespace; ns == operatorNamespace || ns == "payments" {
+			objects = append(objects, &sources.Items[i])
+		}
+	}
+	for _, o := range objects {
+		if err := client.IgnoreNotFound(e.api.Delete(ctx, o)); err != nil {
+			e.t.Fatal(err)
+		}
+	}
+	if err := e.api.DeleteAllOf(ctx, &v1alpha1.Datacenter{}); err != nil {
+		e.t.Fatal(err)
+	}
 }
 
 func freeAddress(t *testing.T) string {
@@ -110,19 +121,25 @@ func (e *estate) grant() {
 		e.t.Fatal(err)
 	}
 	e.apply(string(bytes.ReplaceAll(data, []byte("namespace: system"), []byte("namespace: "+operatorNamespace))))
-	subjects := []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: "manager"}}
-	e.create(&rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: "manager"}, Subjects: subjects,
-		RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "fingerpost-manager"},
-	})
-	e.create(&rbacv1.RoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Namespace: operatorNamespace, Name: "manager"}, Subjects: subjects,
-		RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "fingerpost-manager"},
-	})
+	e.apply(managerBindings)
 	if err := e.cp.WriteKubeconfig(e.managerKubeconfig(), "manager"); err != nil {
 		e.t.Fatal(err)
 	}
 }
+
+const managerBindings = `
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: manager}
+subjects: [{kind: User, apiGroup: rbac.authorization.k8s.io, name: manager}]
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: fingerpost-manager}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: manager, namespace: ` + operatorNamespace + `}
+subjects: [{kind: User, apiGroup: rbac.authorization.k8s.io, name: manager}]
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: fingerpost-manager}
+`
 
 func (e *estate) managerKubeconfig() string { return e.cp.Kubeconfig() + ".manager" }
 
@@ -212,13 +229,13 @@ func (e *estate) startManager(n int) *manager {
 		e.t.Fatal(err)
 	}
 	cfg.QPS = -1
-	skip := true
+	skip, often := true, 100*time.Millisecond
 	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
 		Scheme: e.api.Scheme(), Logger: testr.NewWithOptions(e.t, testr.Options{Verbosity: -1}),
 		Metrics: metricsserver.Options{BindAddress: "0"}, HealthProbeBindAddress: "0",
 		LeaderElection: true, LeaderElectionID: "fingerpost-manager", LeaderElectionNamespace: operatorNamespace,
-		LeaderElectionReleaseOnCancel: true,
-		Controller:                    config.Controller{SkipNameValidation: &skip},
+		LeaderElectionReleaseOnCancel: true, RetryPeriod: &often,
+		Controller: config.Controller{SkipNameValidation: &skip},
 	})
 	if err != nil {
 		e.t.Fatal(err)
@@ -248,7 +265,8 @@ func (e *estate) startManager(n int) *manager {
 type server struct {
 	id      control.ServerID
 	view    *zone.View
-	replica *memReplica
+	dir     string
+	replica *dnsserver.Replica
 	client  *control.Client
 	stop    func()
 }
@@ -263,8 +281,10 @@ func (e *estate) startServer(id control.ServerID, dir string) *server {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(secret.Data["ca.crt"])
-	s := &server{id: id, view: &zone.View{}}
-	s.replica = &memReplica{view: s.view, zones: map[zone.Name]control.Installed{}}
+	s := &server{id: id, dir: dir, view: &zone.View{}}
+	if s.replica, err = dnsserver.OpenReplica(dir, s.view, testr.New(e.t)); err != nil {
+		e.t.Fatal(err)
+	}
 	s.client, err = control.NewClient(control.ClientOptions{
 		Hubs: e.hub, Name: id.Name, SoftwareVersion: "test", Replica: s.replica, Log: testr.New(e.t).V(1),
 		Credentials: control.Credentials{
