@@ -437,9 +437,19 @@ func (w *world) leading(zones ...Zone) *manager {
 
 func (w *world) listen(c Credentials, addr string, register func(*grpc.Server), more ...grpc.ServerOption) (string, func()) {
 	w.t.Helper()
-	l, err := net.Listen("tcp", addr)
+	addr, stop, err := serve(c, addr, register, more...)
 	if err != nil {
 		w.t.Fatal(err)
+	}
+	w.t.Cleanup(stop)
+	return addr, stop
+}
+
+// serve listens until stop is called.
+func serve(c Credentials, addr string, register func(*grpc.Server), more ...grpc.ServerOption) (at string, stop func(), err error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return "", nil, err
 	}
 	s := grpc.NewServer(append(ServerOptions(c), more...)...)
 	register(s)
@@ -448,12 +458,11 @@ func (w *world) listen(c Credentials, addr string, register func(*grpc.Server), 
 		defer close(served)
 		_ = s.Serve(l)
 	}()
-	stop := sync.OnceFunc(func() {
+	stop = sync.OnceFunc(func() {
 		s.Stop()
 		<-served
 	})
-	w.t.Cleanup(stop)
-	return l.Addr().String(), stop
+	return l.Addr().String(), stop, nil
 }
 
 // server is a Client that runs.
