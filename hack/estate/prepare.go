@@ -1,0 +1,66 @@
+//go:build linux
+
+package estate
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/fingerpost-dns/fingerpost/hack/controlplane"
+)
+
+// Programs are folders with what an estate runs.
+type Programs struct {
+	Assets string // etcd, kube-apiserver and kubectl
+	Bin    string // manager and dnsserver
+}
+
+// Prepare gets and builds programs, makes the root of the checkout the working directory, and puts into PATH the DNS tools
+// and peers that are asked for (see hack/deps). It tells stderr what may take long.
+func Prepare(ctx context.Context, tools ...string) (p Programs, err error) {
+	root, err := output(ctx, "go", "list", "-m", "-f", "{{.Dir}}")
+	if err != nil {
+		return p, fmt.Errorf("finding the checkout: %w", err)
+	}
+	if err := os.Chdir(root); err != nil {
+		return p, err
+	}
+	if len(tools) > 0 {
+		path, err := output(ctx, "hack/deps", tools...)
+		if err != nil {
+			return p, fmt.Errorf("getting %s: %w", strings.Join(tools, ", "), err)
+		}
+		if err := os.Setenv("PATH", path); err != nil {
+			return p, err
+		}
+	}
+	if p.Assets = os.Getenv("KUBEBUILDER_ASSETS"); p.Assets == "" {
+		if p.Assets, err = controlplane.Assets(ctx, os.Stderr); err != nil {
+			return p, err
+		}
+	}
+	p.Bin = filepath.Join(root, "bin")
+	fmt.Fprintln(os.Stderr, "Building manager and dnsserver (a minute or two the first time)")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", p.Bin+"/", "./cmd/manager", "./cmd/dnsserver")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	build.Stdout, build.Stderr = os.Stderr, os.Stderr
+	build.Cancel = func() error { return build.Process.Signal(os.Interrupt) } // go passes it on to its compilers
+	if err := build.Run(); err != nil {
+		return p, fmt.Errorf("building manager and dnsserver: %w", err)
+	}
+	return p, nil
+}
+
+// output runs a command and returns what it prints, without space around. Its complaints go to stderr.
+func output(ctx context.Context, name string, args ...string) (string, error) {
+	var out bytes.Buffer
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Stdout, cmd.Stderr = &out, os.Stderr
+	err := cmd.Run()
+	return strings.TrimSpace(out.String()), err
+}
