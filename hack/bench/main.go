@@ -64,6 +64,8 @@ type bench struct {
 	settings
 	ctx context.Context
 	dir string // of its own, empty at the start
+
+	addresses int // that nextAddress has given
 }
 
 // times returns how often something is measured: less often for a short run.

@@ -17,6 +17,9 @@ type Asker struct {
 	conn *dns.Conn
 }
 
+// udpSize is the largest answer that is asked for, in octets.
+const udpSize = 1232
+
 // answerTimeout is how long a server on this machine may take.
 const answerTimeout = time.Second
 
@@ -26,7 +29,7 @@ func NewAsker(at netip.AddrPort) (*Asker, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Asker{&dns.Conn{Conn: conn}}, nil
+	return &Asker{&dns.Conn{Conn: conn, UDPSize: udpSize}}, nil
 }
 
 // Close closes the socket.
@@ -36,7 +39,7 @@ func (a *Asker) Close() { a.conn.Close() }
 func (a *Asker) Ask(name string, rrtype uint16) (*dns.Msg, error) {
 	query := new(dns.Msg).SetQuestion(dns.Fqdn(name), rrtype)
 	query.RecursionDesired = false
-	query.SetEdns0(1232, false)
+	query.SetEdns0(udpSize, false)
 	if err := a.conn.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
 		return nil, err
 	}

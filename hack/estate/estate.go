@@ -128,7 +128,7 @@ type Estate struct {
 	Options
 	// Context ends when one of the programs ends by itself; its cause says which.
 	Context      context.Context
-	ControlPlane *controlplane.ControlPlane // nil before Up
+	ControlPlane *controlplane.ControlPlane // nil before StartControlPlane
 	Managers     []*Program
 	Servers      []*Server
 
@@ -154,7 +154,7 @@ func New(ctx context.Context, o Options) (*Estate, error) {
 				"--hub-listen", at(a, hubPort), "--hub-name", a.String(),
 				"--metrics-listen", at(a, HTTPPort), "--health-listen", at(a, healthPort),
 			},
-			Env: []string{"KUBECONFIG=" + e.Path("manager.kubeconfig")},
+			Env: []string{"KUBECONFIG=" + e.Path("manager.kubeconfig"), "HOME=" + e.Dir}, // nothing of the user's own configuration
 		}
 		if o.LeaseDuration > 0 {
 			m.Args = append(m.Args, "--lease-duration", o.LeaseDuration.String(), "--lease-renew-deadline", o.RenewDeadline.String(), "--lease-retry-period", o.RetryPeriod.String())
@@ -191,24 +191,15 @@ func (e *Estate) Of(group string) []*Server {
 // Up starts everything, in an API server that has the kinds, the samples' Datacenters and nothing else of Fingerpost's,
 // and returns when all servers are in sync with the leader.
 func (e *Estate) Up() error {
-	cp, err := controlplane.Start(e.Context, controlplane.Options{Assets: e.Assets, Dir: e.Path("controlplane")})
-	if err != nil {
+	if err := e.StartControlPlane(); err != nil {
 		return err
 	}
-	e.ControlPlane = cp
-	const account = Namespace + ":fingerpost-manager"
-	for _, line := range []string{
-		"kubectl apply --server-side -f " + kindsFolder,
-		"kubectl create namespace " + Namespace,
-		"sed 's/namespace: system$/namespace: " + Namespace + "/' " + rolesFile + " | kubectl apply -f -",
-		"kubectl create clusterrolebinding fingerpost-manager --clusterrole=fingerpost-manager --serviceaccount=" + account,
-		"kubectl create rolebinding fingerpost-manager -n " + Namespace + " --role=fingerpost-manager --serviceaccount=" + account,
-	} {
+	for _, line := range []string{"kubectl apply --server-side -f " + kindsFolder, "kubectl create namespace " + Namespace} {
 		if _, err := e.Shell(line); err != nil {
 			return err
 		}
 	}
-	if err := cp.WriteKubeconfig(e.Path("manager.kubeconfig"), "system:serviceaccount:"+account); err != nil {
+	if err := e.Authorize(); err != nil {
 		return err
 	}
 	for _, m := range e.Managers {
@@ -230,8 +221,29 @@ func (e *Estate) Up() error {
 			return err
 		}
 	}
-	_, err = e.Shell("kubectl wait --for=condition=Ready datacenters --all --timeout=60s")
+	_, err := e.Shell("kubectl wait --for=condition=Ready datacenters --all --timeout=60s")
 	return err
+}
+
+// StartControlPlane starts an API server that has nothing of Fingerpost's.
+func (e *Estate) StartControlPlane() (err error) {
+	e.ControlPlane, err = controlplane.Start(e.Context, controlplane.Options{Assets: e.Assets, Dir: e.Path("controlplane")})
+	return err
+}
+
+// Authorize gives the managers the rights that they have in any cluster, and no more. The operator's namespace exists.
+func (e *Estate) Authorize() error {
+	const account = Namespace + ":fingerpost-manager"
+	for _, line := range []string{
+		"sed 's/namespace: system$/namespace: " + Namespace + "/' " + rolesFile + " | kubectl apply -f -",
+		"kubectl create clusterrolebinding fingerpost-manager --clusterrole=fingerpost-manager --serviceaccount=" + account,
+		"kubectl create rolebinding fingerpost-manager -n " + Namespace + " --role=fingerpost-manager --serviceaccount=" + account,
+	} {
+		if _, err := e.Shell(line); err != nil {
+			return err
+		}
+	}
+	return e.ControlPlane.WriteKubeconfig(e.Path("manager.kubeconfig"), "system:serviceaccount:"+account)
 }
 
 // Start runs a program. Its log begins with the command line.
@@ -337,8 +349,8 @@ func (e *Estate) Leader() *Program {
 
 // Leads reports whether a manager leads.
 func (e *Estate) Leads(m *Program) bool {
-	v, err := Metric(e.Context, m, "leader_election_master_status")
-	return err == nil && v == 1
+	text, err := Metrics(e.Context, m)
+	return err == nil && Sum(text, "leader_election_master_status") == 1
 }
 
 // Until waits for something that takes no more than limit, by asking every few milliseconds.
