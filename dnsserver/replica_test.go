@@ -312,6 +312,7 @@ func (h *hanging) Commit(f store.Fence, changes ...store.Change) error {
 }
 
 func openHanging(t *testing.T, dir string) (*Replica, *zone.View, *hanging) {
+	t.Helper()
 	s, found, err := store.Open(dir, func(err error) { t.Error(err) })
 	if err != nil {
 		t.Fatal(err)

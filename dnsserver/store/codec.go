@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -38,17 +39,13 @@ type header struct {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// appendHeader appends format, serial, digest, epoch, source and cluster (each with a length
-// of 2 octets) and a CRC-32C over these and the apex. Integers are big-endian.
-func appendHeader(dst []byte, apex zone.Name, h header) []byte {
-	start := len(dst)
-	dst = append(dst, format)
-	dst = binary.BigEndian.AppendUint32(dst, h.version.Serial)
-	dst = append(dst, h.version.Digest[:]...)
-	dst = binary.BigEndian.AppendUint64(dst, h.epoch)
-	dst = appendText(dst, h.source)
-	dst = appendText(dst, h.cluster)
-	return appendSum(dst, start, string(apex))
+// encodeHeader is format, serial, digest, epoch, source and cluster (each with a length of 2
+// octets) and a CRC-32C over these and the apex. Integers are big-endian.
+func encodeHeader(apex zone.Name, h header) []byte {
+	b := binary.BigEndian.AppendUint32([]byte{format}, h.version.Serial)
+	b = append(b, h.version.Digest[:]...)
+	b = binary.BigEndian.AppendUint64(b, h.epoch)
+	return appendSum(appendText(appendText(b, h.source), h.cluster), string(apex))
 }
 
 var errHeader = errors.New("its header is damaged")
@@ -71,13 +68,10 @@ func decodeHeader(b []byte, apex zone.Name) (header, error) {
 	return h, nil
 }
 
-// appendFence appends format, epoch, cluster and a CRC-32C.
-func appendFence(dst []byte, f Fence) []byte {
-	start := len(dst)
-	dst = append(dst, format)
-	dst = binary.BigEndian.AppendUint64(dst, f.Epoch)
-	dst = appendText(dst, f.Cluster)
-	return appendSum(dst, start, string(keyFence))
+// encodeFence is format, epoch, cluster and a CRC-32C.
+func encodeFence(f Fence) []byte {
+	b := binary.BigEndian.AppendUint64([]byte{format}, f.Epoch)
+	return appendSum(appendText(b, f.Cluster), string(keyFence))
 }
 
 func decodeFence(b []byte) (Fence, error) {
@@ -108,10 +102,10 @@ func cutText(b []byte) (s string, rest []byte, ok bool) {
 	return string(b[2:end]), b[end:], true
 }
 
-// appendSum appends the CRC-32C of what was appended since start, and of the salt, which
-// keeps values from being taken for those of another key.
-func appendSum(dst []byte, start int, salt string) []byte {
-	return binary.BigEndian.AppendUint32(dst, checksum(dst[start:], salt))
+// appendSum appends the CRC-32C of b and of the salt, which keeps values from being taken for
+// those of another key.
+func appendSum(b []byte, salt string) []byte {
+	return binary.BigEndian.AppendUint32(b, checksum(b, salt))
 }
 
 func cutSum(b []byte, salt string) ([]byte, bool) {
@@ -140,7 +134,7 @@ func (z *rawZone) add(key, value []byte, bucket bool) {
 	case z.err != nil:
 	case bucket:
 		z.err = errors.New("it has a bucket inside")
-	case string(key) == string(keyHeader):
+	case bytes.Equal(key, keyHeader):
 		z.header = value
 	default:
 		n, size, err := zone.DecodeNode(value)

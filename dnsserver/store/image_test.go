@@ -286,8 +286,8 @@ func TestDamagedFilesAreKeptInBounds(t *testing.T) {
 // TestLostFence: the epochs of zones stand in for a fence that is damaged.
 func TestLostFence(t *testing.T) {
 	file, _ := sample(t, 10)
-	at := bytes.Index(file, appendFence(nil, Fence{7, "a"}))
-	for ; at >= 0; at = bytes.Index(file, appendFence(nil, Fence{7, "a"})) {
+	at := bytes.Index(file, encodeFence(Fence{7, "a"}))
+	for ; at >= 0; at = bytes.Index(file, encodeFence(Fence{7, "a"})) {
 		file[at+1] ^= 1
 	}
 	dir := t.TempDir()
@@ -382,14 +382,14 @@ func (*Store) fillOnly(db *bolt.DB, f Fence, z *Zone) error {
 // FuzzDecode: values of the file are read or refused, and what is read writes the same again.
 func FuzzDecode(f *testing.F) {
 	z := version(f, apexes[1], 1, 3)
-	f.Add(appendHeader(nil, apexes[1], header{z.Version, z.Source, z.Cluster, 7}))
-	f.Add(appendFence(nil, Fence{7, "a"}))
+	f.Add(encodeHeader(apexes[1], header{z.Version, z.Source, z.Cluster, 7}))
+	f.Add(encodeFence(Fence{7, "a"}))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		for _, b := range [][]byte{b, appendSum(bytes.Clone(b), 0, string(apexes[1])), appendSum(bytes.Clone(b), 0, string(keyFence))} {
-			if h, err := decodeHeader(b, apexes[1]); err == nil && !bytes.Equal(appendHeader(nil, apexes[1], h), b) {
+		for _, b := range [][]byte{b, appendSum(bytes.Clone(b), string(apexes[1])), appendSum(bytes.Clone(b), string(keyFence))} {
+			if h, err := decodeHeader(b, apexes[1]); err == nil && !bytes.Equal(encodeHeader(apexes[1], h), b) {
 				t.Errorf("header %x reads as %v", b, h)
 			}
-			if fence, err := decodeFence(b); err == nil && !bytes.Equal(appendFence(nil, fence), b) {
+			if fence, err := decodeFence(b); err == nil && !bytes.Equal(encodeFence(fence), b) {
 				t.Errorf("fence %x reads as %v", b, fence)
 			}
 		}

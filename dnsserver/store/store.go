@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -242,7 +243,7 @@ func readImage(im *image) (found Found, damage []error) {
 	if b, ok := buckets[string(bucketState)]; ok {
 		known := false
 		fail("state", im.walk(b, func(key, value []byte, _ bool) {
-			if string(key) == string(keyFence) {
+			if bytes.Equal(key, keyFence) {
 				var err error
 				found.Fence, err = decodeFence(value)
 				known = err == nil
@@ -579,7 +580,7 @@ func newWriter(tx *bolt.Tx) (w writer, err error) {
 	return w, nil
 }
 
-func (w writer) fence(f Fence) error { return w.state.Put(keyFence, appendFence(nil, f)) }
+func (w writer) fence(f Fence) error { return w.state.Put(keyFence, encodeFence(f)) }
 
 func (w writer) remove(apex zone.Name) error {
 	if err := w.zones.DeleteBucket([]byte(apex)); err != nil && !errors.Is(err, bolterrors.ErrBucketNotFound) {
@@ -634,5 +635,5 @@ func putNode(b *bolt.Bucket, n *zone.Node) error {
 }
 
 func putHeader(b *bolt.Bucket, apex zone.Name, f Fence, z *Zone) error {
-	return b.Put(keyHeader, appendHeader(nil, apex, header{z.Version, z.Source, z.Cluster, f.Epoch}))
+	return b.Put(keyHeader, encodeHeader(apex, header{z.Version, z.Source, z.Cluster, f.Epoch}))
 }

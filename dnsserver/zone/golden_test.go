@@ -15,6 +15,7 @@ import (
 // golden runs one test for each txtar file that matches the pattern. got makes of the file
 // "in.zone" the texts of the other files, which all start with "want.".
 func golden(t *testing.T, pattern string, got func(t *testing.T, in string) map[string]string) {
+	t.Helper()
 	files, err := filepath.Glob(pattern)
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no golden files match %s: %v", pattern, err)

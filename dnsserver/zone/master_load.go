@@ -1,6 +1,7 @@
 package zone
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"maps"
@@ -81,7 +82,7 @@ func (l *loader) record(r Record) {
 		switch {
 		case err != nil: // cannot be: rdata is checked
 			return
-		case l.soa != nil && string(l.soa) != string(r.RData):
+		case l.soa != nil && !bytes.Equal(l.soa, r.RData):
 			l.fail(r, false, "MultipleSOA", "the zone has two (RFC 1035 §5.2)")
 			return
 		case l.soa != nil:

@@ -24,6 +24,7 @@ func contentText(c *Content) string {
 
 func TestLoad(t *testing.T) {
 	golden(t, "testdata/load/*.txtar", func(t *testing.T, in string) map[string]string {
+		t.Helper()
 		c, v, faults := Load(mustName(t, "example."), in)
 		if (c == nil) != v.IsZero() || c != nil && v.Digest != c.Digest() {
 			t.Errorf("version is %v", v)

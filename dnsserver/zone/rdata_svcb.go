@@ -103,14 +103,12 @@ func parseSvcParam(text string) (svcParam, error) {
 	if !ok {
 		return svcParam{}, fmt.Errorf("%s is no service parameter: known are %s, and key0 to key65534", shown(name), strings.Join(svcKeys, ", "))
 	}
-	fail := func(want string) (svcParam, error) {
-		return svcParam{}, fmt.Errorf("%s=%s is not %s", name, shown(raw), want)
-	}
+	not := func(want string) error { return fmt.Errorf("%s=%s is not %s", name, shown(raw), want) }
 	if unquoted, ok := strings.CutPrefix(raw, `"`); ok {
 		// The lexer closes every quote it opens.
 		unquoted, ok = strings.CutSuffix(unquoted, `"`)
 		if !ok {
-			return fail("one quoted value")
+			return svcParam{}, not("one quoted value")
 		}
 		raw = unquoted
 	}
@@ -124,7 +122,7 @@ func parseSvcParam(text string) (svcParam, error) {
 	case plain:
 	case key == svcNoDefaultALPN || key == svcOHTTP:
 		if hasValue && value != "" {
-			return fail("allowed, it has no value")
+			return svcParam{}, not("allowed, it has no value")
 		}
 	case value == "":
 		return svcParam{}, fmt.Errorf("%s wants a value", name)
@@ -133,7 +131,7 @@ func parseSvcParam(text string) (svcParam, error) {
 		for s := range strings.SplitSeq(value, ",") {
 			k, _, ok := parseSvcKey(s)
 			if !ok {
-				return fail("a list of keys such as alpn,port")
+				return svcParam{}, not("a list of keys such as alpn,port")
 			}
 			keys = append(keys, k)
 		}
@@ -146,14 +144,14 @@ func parseSvcParam(text string) (svcParam, error) {
 		p.value = nil
 		for _, id := range splitSvcList(value) {
 			if id == "" || len(id) > 255 {
-				return fail("a list of protocol names such as h2,h3")
+				return svcParam{}, not("a list of protocol names such as h2,h3")
 			}
 			p.value = append(append(p.value, byte(len(id))), id...)
 		}
 	case key == svcPort:
 		port, err := strconv.ParseUint(value, 10, 16)
 		if err != nil || value[0] == '+' {
-			return fail("a port 0-65535")
+			return svcParam{}, not("a port 0-65535")
 		}
 		p.value = binary.BigEndian.AppendUint16(nil, uint16(port))
 	case key == svcIPv4Hint, key == svcIPv6Hint:
@@ -162,15 +160,15 @@ func parseSvcParam(text string) (svcParam, error) {
 			ip, err := netip.ParseAddr(s)
 			switch {
 			case key == svcIPv4Hint && (err != nil || !ip.Is4()):
-				return fail("a list of IPv4 addresses")
+				return svcParam{}, not("a list of IPv4 addresses")
 			case key == svcIPv6Hint && (err != nil || !ip.Is6() || ip.Zone() != ""):
-				return fail("a list of IPv6 addresses")
+				return svcParam{}, not("a list of IPv6 addresses")
 			}
 			p.value = append(p.value, ip.AsSlice()...)
 		}
 	case key == svcECH:
 		if p.value, err = base64.StdEncoding.DecodeString(value); err != nil {
-			return fail("base64")
+			return svcParam{}, not("base64")
 		}
 	}
 	return p, nil

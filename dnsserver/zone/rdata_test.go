@@ -54,15 +54,14 @@ func TestParseRDataOfManifests(t *testing.T) {
 			t.Fatal(c.typ)
 		}
 		rdata, err := ParseRData(typ, c.text, origin)
-		got := ""
 		if err != nil {
-			got = err.Error()
+			got := err.Error()
 			if !strings.HasSuffix(got, c.want) {
 				t.Errorf("%s: error is %q, want one that ends in %q", rule, got, c.want)
 			}
 			continue
 		}
-		if got = RDataString(typ, string(rdata)); got != c.want {
+		if got := RDataString(typ, string(rdata)); got != c.want {
 			t.Errorf("%s: %s %q is %s, want %s", rule, c.typ, c.text, got, c.want)
 		}
 	}
