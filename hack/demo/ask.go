@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -14,56 +13,18 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/fingerpost-dns/fingerpost/hack/estate"
 )
-
-// asker asks one server by UDP. It is for one goroutine.
-type asker struct {
-	conn *dns.Conn
-}
-
-// udpSize is the largest answer that is asked for by UDP, in octets.
-const udpSize = 1232
-
-// answerTimeout is how long a server on this machine may take.
-const answerTimeout = time.Second
-
-func newAsker(addr netip.Addr) (*asker, error) {
-	conn, err := net.Dial("udp", netip.AddrPortFrom(addr, dnsPort).String())
-	if err != nil {
-		return nil, err
-	}
-	return &asker{&dns.Conn{Conn: conn, UDPSize: udpSize}}, nil
-}
-
-func (a *asker) close() { a.conn.Close() }
-
-// ask returns the server's answer, of whatever code.
-func (a *asker) ask(name string, rrtype uint16) (*dns.Msg, error) {
-	query := new(dns.Msg).SetQuestion(dns.Fqdn(name), rrtype)
-	query.RecursionDesired = false
-	query.SetEdns0(udpSize, false)
-	if err := a.conn.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
-		return nil, err
-	}
-	if err := a.conn.WriteMsg(query); err != nil {
-		return nil, err
-	}
-	for {
-		reply, err := a.conn.ReadMsg()
-		if err != nil || reply.Id == query.Id { // others are late answers to earlier questions
-			return reply, err
-		}
-	}
-}
 
 // ask asks one server one question.
 func ask(addr netip.Addr, name string, rrtype uint16) (*dns.Msg, error) {
-	a, err := newAsker(addr)
+	a, err := estate.NewAsker(netip.AddrPortFrom(addr, estate.DNSPort))
 	if err != nil {
 		return nil, err
 	}
-	defer a.close()
-	return a.ask(name, rrtype)
+	defer a.Close()
+	return a.Ask(name, rrtype)
 }
 
 // datas returns what the records of one type say, sorted.
@@ -92,33 +53,15 @@ func hasAddress(name, address string) expectation {
 	}}
 }
 
-// awaitAt asks an address every millisecond until it gives the expected answer, and returns when it came.
-func (x expectation) awaitAt(ctx context.Context, addr netip.Addr) (time.Time, error) {
-	a, err := newAsker(addr)
-	if err != nil {
-		return time.Time{}, err
-	}
-	defer a.close()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for {
-		if reply, err := a.ask(x.name, x.rrtype); err == nil && x.is(reply) {
-			return time.Now(), nil
-		}
-		select {
-		case <-ctx.Done():
-			return time.Time{}, fmt.Errorf("%s does not give the expected answer for %s %s: %w", addr, x.name, dns.TypeToString[x.rrtype], context.Cause(ctx))
-		case <-tick.C:
-		}
-	}
-}
-
-// awaitEverywhere is awaitAt for many addresses at once. The times are in the order of addresses.
+// awaitEverywhere waits until each of the addresses gives the expected answer. The times when they first did are in the
+// order of addresses.
 func (x expectation) awaitEverywhere(ctx context.Context, addresses []netip.Addr) ([]time.Time, error) {
 	times, errs := make([]time.Time, len(addresses)), make([]error, len(addresses))
 	var all sync.WaitGroup
 	for i, addr := range addresses {
-		all.Go(func() { times[i], errs[i] = x.awaitAt(ctx, addr) })
+		all.Go(func() {
+			times[i], errs[i] = estate.Await(ctx, netip.AddrPortFrom(addr, estate.DNSPort), x.name, x.rrtype, x.is)
+		})
 	}
 	all.Wait()
 	return times, errors.Join(errs...)
@@ -153,11 +96,11 @@ func (l *load) complains(err error) {
 }
 
 func (l *load) run(ctx context.Context, period time.Duration, addr netip.Addr, x expectation) error {
-	a, err := newAsker(addr)
+	a, err := estate.NewAsker(netip.AddrPortFrom(addr, estate.DNSPort))
 	if err != nil {
 		return err
 	}
-	defer a.close()
+	defer a.Close()
 	tick := time.NewTicker(period)
 	defer tick.Stop()
 	for {
@@ -167,7 +110,7 @@ func (l *load) run(ctx context.Context, period time.Duration, addr netip.Addr, x
 		case <-tick.C:
 		}
 		l.asked.Add(1)
-		switch reply, err := a.ask(x.name, x.rrtype); {
+		switch reply, err := a.Ask(x.name, x.rrtype); {
 		case err != nil:
 			l.complains(fmt.Errorf("%s: %w", addr, err))
 		case !x.is(reply):

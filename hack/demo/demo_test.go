@@ -7,20 +7,15 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 	"unicode/utf8"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 // The test binary is the demo too, or a process that holds a lock.
@@ -195,34 +190,6 @@ func TestTheHolderOfALockIsFound(t *testing.T) {
 	}
 }
 
-func TestAnAddressInUseIsNamed(t *testing.T) {
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer taken.Close()
-	at := netip.MustParseAddrPort(taken.Addr().String())
-	if err := free(t.Context(), []netip.AddrPort{at}); err == nil || !strings.Contains(err.Error(), at.String()) {
-		t.Errorf("the error %v does not name %s", err, at)
-	}
-}
-
-func TestTheSamplesDeclareTwoServersInEveryGroup(t *testing.T) {
-	t.Chdir("../..")
-	servers, err := declaredServers()
-	if err != nil {
-		t.Fatal(err)
-	}
-	groups := map[string]int{}
-	for _, s := range servers {
-		groups[s.datacenter+"/"+s.group]++
-	}
-	want := map[string]int{"dc-a/root": 2, "dc-a/authoritative": 2, "dc-b/root": 2, "dc-b/authoritative": 2}
-	if diff := cmp.Diff(want, groups); diff != "" {
-		t.Error(diff)
-	}
-}
-
 func TestTheMistakeIsInTheLineThatTheStoryNames(t *testing.T) {
 	content, err := os.ReadFile("legacy.zone")
 	if err != nil {
@@ -256,28 +223,6 @@ func TestTrims(t *testing.T) {
 	} {
 		if !slices.Equal(test.got, test.want) {
 			t.Errorf("%s: got %q, want %q", name, test.got, test.want)
-		}
-	}
-}
-
-func TestMetricsAreSummedOverTheirSeries(t *testing.T) {
-	text := "# HELP zones_total Zones.\nzones_total{zone=\"a\"} 2\nzones_total{zone=\"b\"} 3\nzones 7\nbad x\n"
-	for name, test := range map[string]struct {
-		metric, label, want string
-	}{
-		"all series":                   {"zones_total", "", "5"},
-		"those with a label":           {"zones_total", `zone="b"`, "3"},
-		"without labels":               {"zones", "", "7"},
-		"a metric that there is not":   {"zone", "", "there is no metric zone"},
-		"a value that is not a number": {"bad", "", `metric bad: strconv.ParseFloat: parsing "x": invalid syntax`},
-	} {
-		v, err := sumOf(text, test.metric, test.label)
-		got := strconv.FormatFloat(v, 'f', -1, 64)
-		if err != nil {
-			got = err.Error()
-		}
-		if got != test.want {
-			t.Errorf("%s: %s, want %s", name, got, test.want)
 		}
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fingerpost-dns/fingerpost/hack/estate"
 )
 
 // insideArgument, with settings as JSON behind it, makes this program the inner process.
@@ -43,7 +45,7 @@ func (s settings) runInside(ctx context.Context) (stays bool, err error) {
 		return false, err
 	}
 	defer ours.Close()
-	cmd := self(s.Private, insideArgument, string(arg))
+	cmd := estate.Self(s.Private, insideArgument, string(arg))
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = os.Stdout, os.Stderr, []*os.File{theirs}
 	err = cmd.Start()
 	theirs.Close()
@@ -99,7 +101,7 @@ func inside(ctx context.Context, arg string) (err error) {
 		}
 	}()
 	if s.Private {
-		if err := raiseLoopback(); err != nil {
+		if err := estate.RaiseLoopback(); err != nil {
 			return err
 		}
 	}
@@ -108,20 +110,23 @@ func inside(ctx context.Context, arg string) (err error) {
 		return err
 	}
 	defer locked.Close()
-	e, err := newEstate(ctx, s)
+	e, err := estate.New(ctx, estate.Options{
+		Programs: s.Programs, Dir: s.Dir, ApexNamespaces: []string{apexNamespace},
+		LeaseDuration: leaseDuration, RenewDeadline: 3 * time.Second, RetryPeriod: time.Second,
+	})
 	if err != nil {
 		return err
 	}
-	err = tell(e, newTerminal(os.Stdout))
+	err = tell(e, s, newTerminal(os.Stdout))
 	if err == nil && s.Stay {
-		if err = detach(outer, e.path("logs", "demo.log")); err == nil {
+		if err = detach(outer, e.Path("logs", "demo.log")); err == nil {
 			<-ctx.Done()
 		}
 	}
 	if ctx.Err() != nil {
 		err = nil // nobody waits for the end of the story
 	}
-	if err = errors.Join(err, e.stop()); err != nil {
+	if err = errors.Join(err, e.Stop()); err != nil {
 		return err
 	}
 	return os.RemoveAll(s.Dir)

@@ -3,19 +3,16 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"github.com/fingerpost-dns/fingerpost/hack/controlplane"
+	"github.com/fingerpost-dns/fingerpost/hack/estate"
 )
 
 func main() {
@@ -41,8 +38,8 @@ func run(ctx context.Context, args []string) error {
 		return up(ctx)
 	case len(args) == 1 && args[0] == "down":
 		return down(ctx)
-	case len(args) == 1 && args[0] == probeArgument:
-		return probeNetwork()
+	case len(args) == 1 && args[0] == estate.ProbeArgument:
+		return estate.Probe()
 	case len(args) == 2 && args[0] == insideArgument:
 		return inside(ctx, args[1])
 	}
@@ -123,9 +120,8 @@ func upDir() (string, error) {
 
 // settings is what the outer process tells the inner one.
 type settings struct {
+	estate.Programs
 	Dir          string // of the run; empty at the start
-	Assets       string // folder with etcd, kube-apiserver and kubectl
-	Bin          string // folder with manager and dnsserver
 	Private      bool   // in a network namespace of its own
 	Unprivileged bool   // the user is not root: there, in a user namespace too
 	Stay         bool   // no story: stay when the zones are served
@@ -133,47 +129,15 @@ type settings struct {
 
 // prepare gets and builds what the demo runs, makes the root of the checkout the working directory, and finds out
 // which network can be used. It tells stderr what may take long.
-func prepare(ctx context.Context) (settings, error) {
-	s := settings{Assets: os.Getenv("KUBEBUILDER_ASSETS"), Unprivileged: os.Getuid() != 0}
-	root, err := output(ctx, "go", "list", "-m", "-f", "{{.Dir}}")
-	if err != nil {
-		return s, fmt.Errorf("finding the checkout: %w", err)
-	}
-	if err := os.Chdir(root); err != nil {
+func prepare(ctx context.Context) (s settings, err error) {
+	s.Unprivileged = os.Getuid() != 0
+	if s.Programs, err = estate.Prepare(ctx, "dig"); err != nil {
 		return s, err
 	}
-	if _, err := exec.LookPath("dig"); err != nil {
-		path, err := output(ctx, "hack/deps", "dig")
-		if err != nil {
-			return s, fmt.Errorf("getting dig: %w", err)
-		}
-		if err := os.Setenv("PATH", path); err != nil {
-			return s, err
-		}
+	wanted, err := estate.Addresses()
+	if err != nil {
+		return s, err
 	}
-	if s.Assets == "" {
-		if s.Assets, err = controlplane.Assets(ctx, os.Stderr); err != nil {
-			return s, err
-		}
-	}
-	s.Bin = filepath.Join(root, "bin")
-	fmt.Fprintln(os.Stderr, "Building manager and dnsserver (a minute or two the first time)")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", s.Bin+"/", "./cmd/manager", "./cmd/dnsserver")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	build.Stdout, build.Stderr = os.Stderr, os.Stderr
-	build.Cancel = func() error { return build.Process.Signal(os.Interrupt) } // go passes it on to its compilers
-	if err := build.Run(); err != nil {
-		return s, fmt.Errorf("building manager and dnsserver: %w", err)
-	}
-	s.Private, err = chooseNetwork(ctx)
+	s.Private, err = estate.ChooseNetwork(ctx, wanted)
 	return s, err
-}
-
-// output runs a command and returns what it prints, without space around. Its complaints go to stderr.
-func output(ctx context.Context, name string, args ...string) (string, error) {
-	var out bytes.Buffer
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Stdout, cmd.Stderr = io.Writer(&out), os.Stderr
-	err := cmd.Run()
-	return strings.TrimSpace(out.String()), err
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/fingerpost-dns/fingerpost/hack/controlplane"
+	"github.com/fingerpost-dns/fingerpost/hack/estate"
 )
 
 // step is one part of the story.
@@ -39,54 +40,48 @@ var steps = []step{
 	{"Everything comes back", comeBack},
 }
 
+const (
+	apexNamespace = "dns-root"      // may have zones without a parent
+	leaseDuration = 4 * time.Second // by default 15 s: the story is to be short
+)
+
 // stepsBeforeUse is how many steps an estate needs that stays.
 const stepsBeforeUse = 2
 
 func startEverything(s *story) {
 	began := time.Now()
-	cp, err := controlplane.Start(s.ctx, controlplane.Options{Assets: s.Assets, Dir: s.path("controlplane")})
-	s.must(err)
-	s.cp = cp
+	s.must(s.StartControlPlane())
 	s.say("etcd and kube-apiserver %s were ready after %s. The kinds, and the operator's namespace:", controlplane.Version, s.ago(began))
 	s.run("kubectl apply --server-side -f config/crd/bases", first(2))
-	s.run("kubectl create namespace " + operatorNamespace)
-	s.grantManagers()
+	s.run("kubectl create namespace " + estate.Namespace)
+	s.must(s.Authorize())
 
 	began = time.Now()
-	s.say("Two managers, of which one leads: this one, and the same on %s. Leases are short, so that the story is.", s.managers[1].addr)
-	s.command(s.commandLine(s.managers[0]) + " &")
-	for _, m := range s.managers {
-		s.must(s.start(m))
+	s.say("Two managers, of which one leads: this one, and the same on %s. Leases are short, so that the story is.", s.Managers[1].Addr)
+	s.command(s.commandLine(s.Managers[0]) + " &")
+	for _, m := range s.Managers {
+		s.must(s.Start(m))
 	}
 	leader := s.awaitLeader()
-	s.told("%s leads after %s.", leader.name, s.ago(began))
+	s.told("%s leads after %s.", leader.Name, s.ago(began))
 
-	s.run("kubectl apply -f config/samples/00-namespaces.yaml -f "+datacentersFile, having("datacenter"))
+	s.run("kubectl apply -f config/samples/00-namespaces.yaml -f config/samples/10-datacenters.yaml", having("datacenter"))
 	s.run("manager certs export --all --dir $RUN/certs", plain, wrapped, first(2))
 	began = time.Now()
-	s.say("%d dnsservers, one for each address in the Datacenters: this one, and others like it.", len(s.servers))
-	s.command(s.commandLine(&s.servers[0].program) + " &")
-	for _, srv := range s.servers {
-		s.must(s.start(&srv.program))
+	s.say("%d dnsservers, one for each address in the Datacenters: this one, and others like it.", len(s.Servers))
+	s.command(s.commandLine(&s.Servers[0].Program) + " &")
+	for _, srv := range s.Servers {
+		s.must(s.Start(&srv.Program))
 	}
 	s.run("kubectl wait --for=condition=Ready datacenters --all --timeout=30s")
 	s.told("All are connected after %s.", s.ago(began))
 }
 
-// grantManagers makes the kubeconfig of the managers, with the rights that the operator has in any cluster, and no more.
-func (s *story) grantManagers() {
-	const account = operatorNamespace + ":fingerpost-manager"
-	s.quiet("sed 's/namespace: system$/namespace: " + operatorNamespace + "/' config/rbac/role.yaml | kubectl apply -f -")
-	s.quiet("kubectl create clusterrolebinding fingerpost-manager --clusterrole=fingerpost-manager --serviceaccount=" + account)
-	s.quiet("kubectl create rolebinding fingerpost-manager -n " + operatorNamespace + " --role=fingerpost-manager --serviceaccount=" + account)
-	s.must(s.cp.WriteKubeconfig(s.path("manager.kubeconfig"), "system:serviceaccount:"+account))
-}
-
 // commandLine is how a person would type a program's start.
-func (s *story) commandLine(p *program) string {
-	line, width := filepath.Base(p.path), len(filepath.Base(p.path))
-	for i := 0; i < len(p.args); i += 2 { // flags with their values
-		flag := p.args[i] + " " + s.shorten(p.args[i+1])
+func (s *story) commandLine(p *estate.Program) string {
+	line, width := filepath.Base(p.Path), len(filepath.Base(p.Path))
+	for i := 0; i < len(p.Args); i += 2 { // flags with their values
+		flag := p.Args[i] + " " + s.shorten(p.Args[i+1])
 		if width+len(flag) > columns-12 {
 			line, width = line+" \\\n", 0
 		} else {
@@ -97,22 +92,9 @@ func (s *story) commandLine(p *program) string {
 	return line
 }
 
-// leader returns the manager that leads, nil if none does.
-func (s *story) leader() *program {
-	for _, m := range s.managers {
-		if m.proc == nil {
-			continue
-		}
-		if v, err := metric(s.ctx, netip.AddrPortFrom(m.addr, metricsPort), "leader_election_master_status", ""); err == nil && v == 1 {
-			return m
-		}
-	}
-	return nil
-}
-
-func (s *story) awaitLeader() (leader *program) {
+func (s *story) awaitLeader() (leader *estate.Program) {
 	s.until(30*time.Second, "a manager leads", func() bool {
-		leader = s.leader()
+		leader = s.Leader()
 		return leader != nil
 	})
 	return leader
@@ -138,16 +120,16 @@ func answerNames(s *story) {
 	a, b := s.first("dc-a", "authoritative"), s.first("dc-b", "authoritative")
 	s.run(fmt.Sprintf("dig +norec +noall +answer @%s mail.pay.corp", a), plain)
 	s.run(fmt.Sprintf("dig +norec +noall +answer @%s mail.pay.corp", b), plain)
-	servers := s.of("authoritative")
+	servers := s.Of("authoritative")
 	s.everywhere(time.Second, hasAddress("mail.pay.corp", "10.1.0.25"), addressesOf(servers))
 	s.told("All %d authoritative servers give this answer.", len(servers))
 }
 
 // first returns the first address of a group.
 func (s *story) first(datacenter, group string) netip.Addr {
-	for _, srv := range s.servers {
-		if srv.datacenter == datacenter && srv.group == group {
-			return srv.addr
+	for _, srv := range s.Servers {
+		if srv.Datacenter == datacenter && srv.Group == group {
+			return srv.Addr
 		}
 	}
 	s.fail("datacenter %s has no group %s", datacenter, group)
@@ -201,25 +183,25 @@ func internet(s *story) {
 	s.check(len(datas(reply.Ns, dns.TypeNS)) == 6 && len(datas(reply.Extra, dns.TypeA)) == 6, "the referral to org. has six servers with glue:\n%s", reply)
 	s.say("The ConfigMap has the 13 root servers of the internet and their DNSKEYs too. They do not survive:")
 	s.run(fmt.Sprintf("dig +norec +noall +answer +additional @%s . NS", root), plain, without("OPT PSEUDOSECTION"))
-	for _, srv := range s.of("root") {
-		priming, err := ask(srv.addr, ".", dns.TypeNS)
+	for _, srv := range s.Of("root") {
+		priming, err := ask(srv.Addr, ".", dns.TypeNS)
 		s.must(err)
-		s.check(slices.Equal(datas(priming.Answer, dns.TypeNS), []string{"ns-dc-a.", "ns-dc-b."}), "priming at %s names our servers alone:\n%s", srv.addr, priming)
-		ours := addressesOf(s.of("root"))
+		s.check(slices.Equal(datas(priming.Answer, dns.TypeNS), []string{"ns-dc-a.", "ns-dc-b."}), "priming at %s names our servers alone:\n%s", srv.Addr, priming)
+		ours := addressesOf(s.Of("root"))
 		for _, text := range datas(priming.Extra, dns.TypeA) {
 			addr, err := netip.ParseAddr(text)
 			s.must(err)
 			s.check(slices.Contains(ours, addr), "%s is one of our root servers", addr)
 		}
-		keys, err := ask(srv.addr, ".", dns.TypeDNSKEY)
+		keys, err := ask(srv.Addr, ".", dns.TypeDNSKEY)
 		s.must(err)
 		s.check(keys.Rcode == dns.RcodeSuccess && len(keys.Answer) == 0, "there is no DNSKEY at the root:\n%s", keys)
 	}
-	s.told("All %d root servers name our servers and no others, and have no DNSKEY.", len(s.of("root")))
+	s.told("All %d root servers name our servers and no others, and have no DNSKEY.", len(s.Of("root")))
 }
 
 func change(s *story) {
-	servers := s.of("authoritative")
+	servers := s.Of("authoritative")
 	const before, after = "10.1.0.90", "10.1.0.91"
 	s.everywhere(time.Second, hasAddress("api.pay.corp", before), addressesOf(servers))
 	s.say("Every server is asked for api.pay.corp each millisecond, meanwhile:")
@@ -227,7 +209,7 @@ func change(s *story) {
 	began := time.Now()
 	waiting := make(chan error, 1)
 	go func() {
-		ctx, cancel := context.WithTimeout(s.ctx, 20*time.Second)
+		ctx, cancel := context.WithTimeout(s.Context, 20*time.Second)
 		defer cancel()
 		var err error
 		times, err = hasAddress("api.pay.corp", after).awaitEverywhere(ctx, addressesOf(servers))
@@ -238,7 +220,7 @@ func change(s *story) {
 	s.must(<-waiting)
 	s.facts += len(servers)
 	for i, srv := range servers {
-		s.output([]string{fmt.Sprintf("%-11s %s/%s  %s after kubectl began", srv.addr, srv.datacenter, srv.instance, inWords(times[i].Sub(began)))})
+		s.output([]string{fmt.Sprintf("%-11s %s/%s  %s after kubectl began", srv.Addr, srv.Datacenter, srv.Instance, inWords(times[i].Sub(began)))})
 	}
 	last := latest(times)
 	when := inWords(last.Sub(returned)) + " after"
@@ -257,7 +239,7 @@ func mistake(s *story) {
 	s.run("kubectl create configmap legacy -n payments --from-file=hack/demo/legacy.zone")
 	s.run(`kubectl patch dnszone pay -n payments --type=merge -p '{"spec": {"recordsFrom": [
 {"configMapKeyRef": {"name": "legacy", "key": "legacy.zone"}}]}}'`)
-	servers := addressesOf(s.of("authoritative"))
+	servers := addressesOf(s.Of("authoritative"))
 	s.everywhere(20*time.Second, hasAddress("scanner.pay.corp", "10.1.4.11"), servers)
 	findings := func() string { return s.quiet("kubectl get dnszone pay -n payments -o jsonpath='{.status.findings}'") }
 	s.until(10*time.Second, "status.findings names the line", func() bool { return strings.Contains(findings(), fmt.Sprintf(`"line":%d,`, legacyLine)) })
@@ -272,7 +254,7 @@ func mistake(s *story) {
 // refused runs a command line that must fail, and shows what it says.
 func (s *story) refused(line string) {
 	s.command(line)
-	out, err := s.shell(line)
+	out, err := s.Shell(line)
 	s.output(wrapped(linesOf(out)))
 	s.check(err != nil, "this is refused: %s", line)
 }
@@ -285,7 +267,7 @@ func claims(s *story) {
 	s.until(10*time.Second, "all four claims are refused", func() bool { return strings.Count(decided(), "=False") == 4 })
 	s.check(strings.Contains(decided(), "cards=True"), "the tenant's own zone goes on")
 	s.run("kubectl get dnszones -n cards -o wide", table("NAME", "ZONE", "PROGRAMMED", "READY", "REASON"))
-	authoritative := addressesOf(s.of("authoritative"))
+	authoritative := addressesOf(s.Of("authoritative"))
 	s.everywhere(time.Second, hasAddress("mail.pay.corp", "10.1.0.25"), authoritative)
 	s.everywhere(time.Second, hasAddress("api.pay.corp", "10.1.0.91"), authoritative)
 	reply, err := ask(s.first("dc-a", "root"), "www.example.com", dns.TypeA)
@@ -299,7 +281,7 @@ func claims(s *story) {
 var approval = regexp.MustCompile(`kubectl annotate [^'"]+`)
 
 func vanish(s *story) {
-	servers := addressesOf(s.of("authoritative"))
+	servers := addressesOf(s.Of("authoritative"))
 	s.say("Somebody empties the ConfigMap:")
 	s.run("kubectl create configmap legacy -n payments --from-literal=legacy.zone= --dry-run=client -o yaml |\nkubectl replace -f -")
 	message := ""
@@ -315,15 +297,16 @@ func vanish(s *story) {
 	began := time.Now()
 	last := latest(s.everywhere(20*time.Second, gone, servers))
 	s.told("The records are gone from all servers %s later.", inWords(last.Sub(began)))
+	s.run("kubectl wait --for=condition=RemovalWithheld=False dnszone/pay -n payments --timeout=20s")
 }
 
 // questions are one question for each server, with the answer that they give now.
-func (s *story) questions(servers []*server) map[netip.Addr]expectation {
+func (s *story) questions(servers []*estate.Server) map[netip.Addr]expectation {
 	all := map[netip.Addr]expectation{}
 	for _, srv := range servers {
-		all[srv.addr] = hasAddress("api.pay.corp", "10.1.0.91")
-		if srv.group == "root" {
-			all[srv.addr] = expectation{"www.example.com", dns.TypeA, func(m *dns.Msg) bool { return len(datas(m.Ns, dns.TypeNS)) == 13 }}
+		all[srv.Addr] = hasAddress("api.pay.corp", "10.1.0.91")
+		if srv.Group == "root" {
+			all[srv.Addr] = expectation{"www.example.com", dns.TypeA, func(m *dns.Msg) bool { return len(datas(m.Ns, dns.TypeNS)) == 13 }}
 		}
 	}
 	return all
@@ -342,10 +325,11 @@ func (s *story) answeredAll(l *load, what string) {
 // received returns how many zones each server has got from a hub since it started.
 func (s *story) received() map[string]float64 {
 	counts := map[string]float64{}
-	for _, srv := range s.servers {
-		v, err := metric(s.ctx, netip.AddrPortFrom(srv.addr, httpPort), receivedMetric, "")
+	for _, srv := range s.Servers {
+		text, err := estate.Metrics(s.Context, &srv.Program)
 		s.must(err)
-		counts[srv.name] = v
+		s.check(strings.Contains(text, "\n"+receivedMetric+" "), "%s counts the zones that it gets", srv.Name)
+		counts[srv.Name] = estate.Sum(text, receivedMetric)
 	}
 	return counts
 }
@@ -359,100 +343,109 @@ func (s *story) versions() string {
 
 // inSync reports whether all servers are connected to a manager and have what it wants. fleet is how many zones all
 // servers have together.
-func (s *story) inSync(m *program, fleet float64) bool {
-	at := netip.AddrPortFrom(m.addr, metricsPort)
-	wanted, err := metric(s.ctx, at, "fingerpost_hub_server_zones_wanted", "")
-	if err != nil {
-		return false // no server is connected
-	}
-	current, err := metric(s.ctx, at, "fingerpost_hub_server_zones_current", "")
-	return err == nil && wanted == fleet && current == fleet
+func (s *story) inSync(m *estate.Program, fleet float64) bool {
+	text, err := estate.Metrics(s.Context, m)
+	return err == nil && estate.Sum(text, "fingerpost_hub_server_zones_wanted") == fleet && estate.Sum(text, "fingerpost_hub_server_zones_current") == fleet
 }
 
 // fleet is how many zones the servers have together: each those of its group.
 func (s *story) fleet() (zones float64) {
 	groups := strings.Fields(s.quiet("kubectl get dnszones -A -o jsonpath='{.items[*].spec.serverGroup}'"))
 	for _, g := range groups {
-		zones += float64(len(s.of(g)))
+		zones += float64(len(s.Of(g)))
 	}
 	return zones
 }
 
+// settled returns versions when they have not changed for so long that no status waits to be written: the operator writes
+// that of one object once a second at most.
+func (s *story) settled() string {
+	versions, since := s.versions(), time.Now()
+	s.until(30*time.Second, "no status is written any more", func() bool {
+		if now := s.versions(); now != versions {
+			versions, since = now, time.Now()
+		}
+		return time.Since(since) > 2*time.Second
+	})
+	return versions
+}
+
 func killLeader(s *story) {
-	received, versions, fleet := s.received(), s.versions(), s.fleet()
-	old := s.leader()
+	versions, received, fleet := s.settled(), s.received(), s.fleet()
+	old := s.Leader()
 	s.check(old != nil, "a manager leads")
-	asking := startLoad(s.ctx, loadPeriod, s.questions(s.servers))
+	asking := startLoad(s.Context, loadPeriod, s.questions(s.Servers))
 	began := time.Now()
 	s.kill(old)
 	now := s.awaitLeader()
 	s.check(now != old, "the other manager leads")
-	s.told("%s leads %s later (leases here last 4 s; by default 15 s).", now.name, s.ago(began))
-	synced := s.until(30*time.Second, "all servers are in sync with "+now.name, func() bool { return s.inSync(now, fleet) })
-	s.told("All %d servers are in sync with it %s after the kill.", len(s.servers), inWords(synced.Sub(began)))
+	s.told("%s leads %s later (leases last %s here, by default 15 s).", now.Name, s.ago(began), leaseDuration)
+	synced := s.until(30*time.Second, "all servers are in sync with "+now.Name, func() bool { return s.inSync(now, fleet) })
+	s.told("All %d servers are in sync with it %s after the kill.", len(s.Servers), inWords(synced.Sub(began)))
 	for name, count := range s.received() {
 		s.check(count == received[name], "nothing is sent again: %s had got %v zones, now %v", name, received[name], count)
 	}
 	s.told("It sent no zone again: the servers said by digest what they hold (%s has not grown anywhere).", receivedMetric)
-	s.check(s.versions() == versions, "no status is written again: they were %s and are %s", versions, s.versions())
+	written := s.settled()
+	s.check(written == versions, "no status is written again: they were %s and are %s", versions, written)
 	s.told("It wrote no status again: every object has the resourceVersion that it had.")
 	s.answeredAll(asking, "Meanwhile")
 }
 
 func killAll(s *story) {
-	fromDisk, fromSibling := s.of("root")[0], s.of("authoritative")[3]
-	others := slices.DeleteFunc(slices.Clone(s.servers), func(srv *server) bool { return srv == fromDisk || srv == fromSibling })
-	asking := startLoad(s.ctx, loadPeriod, s.questions(others))
-	for _, m := range s.managers {
-		if m.proc != nil {
+	fromDisk, fromSibling := s.Of("root")[0], s.Of("authoritative")[3]
+	others := slices.DeleteFunc(slices.Clone(s.Servers), func(srv *estate.Server) bool { return srv == fromDisk || srv == fromSibling })
+	asking := startLoad(s.Context, loadPeriod, s.questions(others))
+	for _, m := range s.Managers {
+		if m.Running() {
 			s.kill(m)
 		}
 	}
-	s.must(s.cp.StopAPIServer())
+	s.must(s.ControlPlane.StopAPIServer())
 	s.refused("kubectl get dnszones -A --request-timeout=2s 2>&1 | tail -n 1")
 	s.run(fmt.Sprintf("dig +norec +short @%s api.pay.corp", s.first("dc-b", "authoritative")))
 	s.say("A root server is killed and started again, with nobody to ask:")
-	s.kill(&fromDisk.program)
+	s.kill(&fromDisk.Program)
 	s.told("It refers to com. from its disk %s after its start.", s.restart(fromDisk))
 	s.say("An authoritative one loses its disk, too:")
-	s.kill(&fromSibling.program)
-	state := s.path("state", fromSibling.datacenter, fromSibling.group, fromSibling.instance)
+	s.kill(&fromSibling.Program)
+	state := s.Path("state", fromSibling.Datacenter, fromSibling.Group, fromSibling.Instance)
 	s.run("rm -r " + s.shorten(state))
 	s.told("It answers from what its sibling gave it %s after its start.", s.restart(fromSibling))
 	s.answeredAll(asking, "At the other servers")
 }
 
 // kill ends a program, and shows how.
-func (s *story) kill(p *program) {
-	s.command(fmt.Sprintf("kill -9 %d   # %s", p.proc.PID(), p.name))
-	s.must(p.kill())
+func (s *story) kill(p *estate.Program) {
+	s.command(fmt.Sprintf("kill -9 %d   # %s", p.PID(), p.Name))
+	s.must(p.Kill())
 }
 
 // restart starts a server, waits until it answers, and says how long that took.
-func (s *story) restart(srv *server) string {
+func (s *story) restart(srv *estate.Server) string {
 	began := time.Now()
-	s.must(s.start(&srv.program))
-	x := s.questions([]*server{srv})[srv.addr]
-	times := s.everywhere(20*time.Second, x, []netip.Addr{srv.addr})
+	s.must(s.Start(&srv.Program))
+	x := s.questions([]*estate.Server{srv})[srv.Addr]
+	times := s.everywhere(20*time.Second, x, []netip.Addr{srv.Addr})
 	return inWords(times[0].Sub(began))
 }
 
 func comeBack(s *story) {
 	began := time.Now()
-	s.must(s.cp.StartAPIServer(s.ctx))
-	for _, m := range s.managers {
-		s.must(s.start(m))
+	s.must(s.ControlPlane.StartAPIServer(s.Context))
+	for _, m := range s.Managers {
+		s.must(s.Start(m))
 	}
 	leader := s.awaitLeader()
 	fleet := s.fleet()
 	s.until(30*time.Second, "all servers are in sync", func() bool { return s.inSync(leader, fleet) })
 	s.told("API server and managers are back, and all servers in sync, after %s.", s.ago(began))
 	s.run("sed s/10.1.0.90/10.1.0.92/ config/samples/22-zone-pay-corp.yaml | kubectl apply -f -")
-	s.everywhere(20*time.Second, hasAddress("api.pay.corp", "10.1.0.92"), addressesOf(s.of("authoritative")))
+	s.everywhere(20*time.Second, hasAddress("api.pay.corp", "10.1.0.92"), addressesOf(s.Of("authoritative")))
 	s.run("kubectl wait --for=condition=Ready dnszones,datacenters --all -A --timeout=30s", having("pay", "dc-"))
 	s.run("kubectl get dnszones -A")
 	s.run("kubectl get datacenters")
 	out := s.quiet(`kubectl get datacenters -o jsonpath='{range .items[*]}{.status.serversReady} {.status.synced} {end}'`)
 	s.check(strings.TrimSpace(out) == "4/4 4/4 4/4 4/4", "every server of both datacenters is connected and current: %s", out)
-	s.must(os.Remove(s.path("root.zone")))
+	s.must(os.Remove(s.Path("root.zone")))
 }

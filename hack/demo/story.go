@@ -10,28 +10,31 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/fingerpost-dns/fingerpost/hack/estate"
 )
 
 // story tells what happens in an estate. Its methods end the story when something is not as it should be, as those of
 // testing.T end a test.
 type story struct {
-	*estate
+	*estate.Estate
 	terminal
-	facts int // how many things were checked
+	settings settings
+	facts    int // how many things were checked
 }
 
 // unexpected ends a story; tell makes an error of it.
 type unexpected struct{ err error }
 
 // tell starts everything in the estate and tells the story, or only its beginning if the estate is to stay.
-func tell(e *estate, t terminal) (err error) {
+func tell(e *estate.Estate, as settings, t terminal) (err error) {
 	began := time.Now()
-	s := &story{estate: e, terminal: t}
+	s := &story{Estate: e, terminal: t, settings: as}
 	defer func() {
 		switch end := recover().(type) {
 		case nil:
 		case unexpected:
-			if err = context.Cause(e.ctx); err == nil { // else what was unexpected is its consequence
+			if err = context.Cause(e.Context); err == nil { // else what was unexpected is its consequence
 				err = end.err
 			}
 		default:
@@ -39,7 +42,7 @@ func tell(e *estate, t terminal) (err error) {
 		}
 	}()
 	tellThese := steps
-	if e.Stay {
+	if as.Stay {
 		tellThese = steps[:stepsBeforeUse]
 	}
 	for i, step := range tellThese {
@@ -47,7 +50,7 @@ func tell(e *estate, t terminal) (err error) {
 		step.tell(s)
 	}
 	s.line("", "")
-	if e.Stay {
+	if as.Stay {
 		s.usage()
 		return nil
 	}
@@ -77,10 +80,8 @@ func (s *story) must(err error) {
 
 // quiet runs a command line that is not worth showing.
 func (s *story) quiet(line string) string {
-	out, err := s.shell(line)
-	if err != nil {
-		s.fail("%s\n%s%w", line, out, err)
-	}
+	out, err := s.Shell(line)
+	s.must(err)
 	return out
 }
 
@@ -101,24 +102,14 @@ func (s *story) shorten(text string) string { return strings.ReplaceAll(text, s.
 
 // until waits for something that takes no more than limit.
 func (s *story) until(limit time.Duration, what string, is func() bool) time.Time {
-	ctx, cancel := context.WithTimeout(s.ctx, limit)
-	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
 	s.facts++
-	for !is() {
-		select {
-		case <-ctx.Done():
-			s.fail("after %s it is still not so: %s", limit, what)
-		case <-tick.C:
-		}
-	}
+	s.must(s.Until(limit, what, is))
 	return time.Now()
 }
 
 // everywhere waits until all the addresses give an answer, no longer than limit, and returns when each did.
 func (s *story) everywhere(limit time.Duration, x expectation, addresses []netip.Addr) []time.Time {
-	ctx, cancel := context.WithTimeout(s.ctx, limit)
+	ctx, cancel := context.WithTimeout(s.Context, limit)
 	defer cancel()
 	times, err := x.awaitEverywhere(ctx, addresses)
 	s.must(err)
@@ -140,10 +131,10 @@ func inWords(d time.Duration) string {
 	return fmt.Sprintf("%.1f s", d.Seconds())
 }
 
-func addressesOf(servers []*server) []netip.Addr {
+func addressesOf(servers []*estate.Server) []netip.Addr {
 	all := make([]netip.Addr, len(servers))
 	for i, srv := range servers {
-		all[i] = srv.addr
+		all[i] = srv.Addr
 	}
 	return all
 }
@@ -156,24 +147,24 @@ func latest(times []time.Time) time.Time {
 // usage says how a person uses what was left running.
 func (s *story) usage() {
 	var env strings.Builder
-	for name, value := range s.environment() {
+	for name, value := range s.Environment() {
 		if name != "HOME" { // that of whoever enters is better
 			fmt.Fprintf(&env, "export %s='%s'\n", name, value)
 		}
 	}
-	s.must(os.WriteFile(s.path("env"), []byte(env.String()), 0o644))
-	enter := "bash --rcfile " + s.path("env")
-	if s.Private {
+	s.must(os.WriteFile(s.Path("env"), []byte(env.String()), 0o644))
+	enter := "bash --rcfile " + s.Path("env")
+	if s.settings.Private {
 		nsenter := fmt.Sprintf("nsenter --target %d --net ", os.Getpid())
-		if s.Unprivileged {
+		if s.settings.Unprivileged {
 			nsenter += "--user --preserve-credentials "
 		}
 		enter = nsenter + enter
 	}
 	at := func(datacenter, group string) (addr netip.Addr) {
-		for _, srv := range slices.Backward(s.servers) {
-			if srv.datacenter == datacenter && srv.group == group {
-				addr = srv.addr
+		for _, srv := range slices.Backward(s.Servers) {
+			if srv.Datacenter == datacenter && srv.Group == group {
+				addr = srv.Addr
 			}
 		}
 		return addr
@@ -186,5 +177,5 @@ func (s *story) usage() {
 	s.command(fmt.Sprintf("dig @%s mail.pay.corp    # authoritative in dc-a; in dc-b it is %s", at("dc-a", "authoritative"), at("dc-b", "authoritative")))
 	s.command(fmt.Sprintf("dig @%s . NS             # a root server in dc-a; in dc-b it is %s", at("dc-a", "root"), at("dc-b", "root")))
 	s.command("kubectl edit dnszone pay -n payments")
-	s.say("Each program's log, which begins with its command line, is in %s", s.path("logs"))
+	s.say("Each program's log, which begins with its command line, is in %s", s.Path("logs"))
 }
