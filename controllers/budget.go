@@ -16,43 +16,60 @@ import (
 type StatusBudget struct {
 	limiter *rate.Limiter
 	mu      sync.Mutex
-	differs map[types.NamespacedName]time.Time // since when the status written is not what is true
+	differs map[types.NamespacedName]difference
 	wrote   map[types.NamespacedName]time.Time
+}
+
+// difference is a status that is not what is true.
+type difference struct {
+	since time.Time
+	turn  *rate.Reservation // its place in the line of all writes; nil: not in it
 }
 
 // NewStatusBudget allows so many writes a second in all.
 func NewStatusBudget(perSecond int) *StatusBudget {
 	return &StatusBudget{
 		limiter: rate.NewLimiter(rate.Limit(perSecond), perSecond),
-		differs: map[types.NamespacedName]time.Time{}, wrote: map[types.NamespacedName]time.Time{},
+		differs: map[types.NamespacedName]difference{}, wrote: map[types.NamespacedName]time.Time{},
 	}
 }
 
 // Wait returns how long a write of the object has to wait, if it is to be written when its
-// status has differed for so long; 0 grants it.
+// status has differed for so long; 0 grants it. Each object that may be written gets a turn
+// of its own: however many wait, each asks once.
 func (b *StatusBudget) Wait(key types.NamespacedName, now time.Time, lasting time.Duration) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	since, known := b.differs[key]
+	d, known := b.differs[key]
 	if !known {
-		since = now
-		b.differs[key] = now
+		d.since = now
+		b.differs[key] = d
 	}
-	if wait := max(lasting-now.Sub(since), statusInterval-now.Sub(b.wrote[key])); wait > 0 {
+	if wait := max(lasting-now.Sub(d.since), statusInterval-now.Sub(b.wrote[key])); wait > 0 {
 		return wait
 	}
-	res := b.limiter.ReserveN(now, 1)
-	if wait := res.DelayFrom(now); wait > 0 {
-		res.CancelAt(now)
-		return wait
+	if d.turn == nil {
+		d.turn = b.limiter.ReserveN(now, 1)
 	}
-	return 0
+	wait := d.turn.DelayFrom(now)
+	if wait <= 0 {
+		d.turn, wait = nil, 0
+	}
+	b.differs[key] = d
+	return wait
 }
 
-// Same notes that the object's status is as it should be.
-func (b *StatusBudget) Same(key types.NamespacedName) {
+// Same notes that the object's status is as it should be, or that the object is gone.
+func (b *StatusBudget) Same(key types.NamespacedName, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.end(key, now)
+}
+
+func (b *StatusBudget) end(key types.NamespacedName, now time.Time) {
+	if turn := b.differs[key].turn; turn != nil {
+		turn.CancelAt(now)
+	}
 	delete(b.differs, key)
 }
 
@@ -60,7 +77,7 @@ func (b *StatusBudget) Same(key types.NamespacedName) {
 func (b *StatusBudget) Wrote(key types.NamespacedName, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	delete(b.differs, key)
+	b.end(key, now)
 	b.wrote[key] = now
 	if len(b.wrote) > 1024 {
 		for k, t := range b.wrote {

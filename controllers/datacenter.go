@@ -25,7 +25,7 @@ import (
 type DatacenterReconciler struct {
 	Client client.Client
 	Hub    *control.Hub
-	Leader *Leader
+	Estate *EstateReconciler
 	Budget *StatusBudget
 	Events events.EventRecorder
 	Clock  clock.PassiveClock
@@ -38,6 +38,7 @@ type DatacenterReconciler struct {
 func (r *DatacenterReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	var dc v1alpha1.Datacenter
 	if err := r.Client.Get(ctx, req.NamespacedName, &dc); apierrors.IsNotFound(err) {
+		r.Budget.Same(req.NamespacedName, r.Clock.Now())
 		return reconcile.Result{}, nil
 	} else if err != nil {
 		return reconcile.Result{}, fmt.Errorf("reading Datacenter %s: %w", req.Name, err)
@@ -45,12 +46,12 @@ func (r *DatacenterReconciler) Reconcile(ctx context.Context, req reconcile.Requ
 	if digest := dc.Annotations[v1alpha1.ApproveRemovalAnnotation]; digest != "" {
 		r.Hub.ApproveAbsence(dc.Name, digest)
 	}
-	if !r.Leader.Settled() {
-		return reconcile.Result{}, nil // the leader calls again
+	if !r.Estate.Complete() {
+		return reconcile.Result{}, nil // the estate calls again
 	}
 	want := render.DatacenterStatus(render.DatacenterInputs{Datacenter: &dc, Servers: r.servers(dc.Name), Now: metav1.NewTime(r.Clock.Now())})
 	if equality.Semantic.DeepEqual(dc.Status, want) {
-		r.Budget.Same(req.NamespacedName)
+		r.Budget.Same(req.NamespacedName, r.Clock.Now())
 		return reconcile.Result{}, nil
 	}
 	lasting := statusInterval

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -40,7 +42,6 @@ type ZoneReconciler struct {
 	Live   client.Reader // for the content of ConfigMaps
 	Hub    *control.Hub
 	Estate *EstateReconciler
-	Leader *Leader
 	Call   func(types.NamespacedName) // has a zone reconciled; does not block
 	Budget *StatusBudget
 	Events events.EventRecorder
@@ -55,6 +56,10 @@ type memory struct {
 	result  *render.Result // of the last rendering
 	applied *render.Result // the last of which everything was published
 	content *zone.Content  // as published
+	version zone.Version   // as published
+	// predecessor is the serial that the guard was applied against before version was
+	// published; 0: against nothing, or it is not known.
+	predecessor uint32
 }
 
 // +kubebuilder:rbac:groups=fingerpost.dev,resources=dnszones,verbs=get;list;watch
@@ -69,6 +74,7 @@ func (r *ZoneReconciler) Reconcile(ctx context.Context, req reconcile.Request) (
 	if err := r.Client.Get(ctx, req.NamespacedName, &z); apierrors.IsNotFound(err) || err == nil && z.DeletionTimestamp != nil {
 		r.remember(req.NamespacedName, nil)
 		r.Estate.Forget(req.NamespacedName)
+		r.Budget.Same(req.NamespacedName, r.Clock.Now())
 		return reconcile.Result{}, nil
 	} else if err != nil {
 		return reconcile.Result{}, fmt.Errorf("reading DNSZone %s: %w", req.NamespacedName, err)
@@ -79,8 +85,8 @@ func (r *ZoneReconciler) Reconcile(ctx context.Context, req reconcile.Request) (
 	}
 	status := render.StatusInputs{Zone: &z, Placement: place, Published: z.Status.Published, Records: publishedSources(&z)}
 	if place.Refused != nil {
-		if place.Keep {
-			r.Hub.Retain(place.Apex)
+		if place.Keep && !r.Estate.Retain(req.NamespacedName, place) {
+			return reconcile.Result{}, nil // the estate calls again
 		}
 		r.remember(req.NamespacedName, nil)
 		r.Estate.Done(req.NamespacedName)
@@ -88,17 +94,28 @@ func (r *ZoneReconciler) Reconcile(ctx context.Context, req reconcile.Request) (
 	}
 	err := r.publish(ctx, &z, place, &status)
 	switch wait := (notYet{}); {
+	case err == nil:
+	case errors.Is(err, errOverruled):
+		return reconcile.Result{}, nil // the estate calls again
 	case errors.As(err, &wait):
 		log.FromContext(ctx).V(1).Info("Waiting", "for", wait.what)
 		return reconcile.Result{RequeueAfter: time.Second}, nil
 	case apierrors.IsConflict(err):
 		return reconcile.Result{RequeueAfter: 10 * time.Millisecond}, nil // somebody else wrote; look again
-	case err != nil:
+	default:
+		r.Estate.RetainFirst(req.NamespacedName, place)
+		status = render.StatusInputs{Zone: &z, Placement: place, Published: z.Status.Published, Records: publishedSources(&z), Failure: err.Error()}
+		if _, unwritten := r.finish(ctx, &z, status); unwritten != nil {
+			err = errors.Join(err, unwritten)
+		}
 		return reconcile.Result{}, fmt.Errorf("publishing zone %s: %w", z.Spec.Name, err)
 	}
 	r.Estate.Done(req.NamespacedName)
 	return r.finish(ctx, &z, status)
 }
+
+// errOverruled says that the zone has another place since its reconciler looked.
+var errOverruled = errors.New("the estate has decided anew")
 
 // notYet is a state that passes by itself.
 type notYet struct{ what string }
@@ -108,91 +125,133 @@ func (e notYet) Error() string { return "waiting for " + e.what }
 // publish renders the zone, reserves a serial for content that is new, and hands both to the
 // hub. It fills what status says of it.
 func (r *ZoneReconciler) publish(ctx context.Context, z *v1alpha1.DNSZone, place *render.Placement, status *render.StatusInputs) error {
-	known := r.recall(render.Key(z))
+	key := render.Key(z)
+	known := r.recall(key)
 	in := render.Inputs{Zone: z, Placement: place, Hides: r.hidden(place)}
 	var err error
 	if in.Sources, err = r.sources(ctx, z, known.result); err != nil {
 		return err
 	}
-	version, held, err := r.published(z, place.Apex)
+	stated, err := versionOf(z.Status.Published)
 	if err != nil {
 		return err
 	}
-	in.Published = r.contentInMemory(known, place.Apex, version.Digest)
+	held := r.Hub.Held(place.Apex)
+	if !r.Estate.Informed() && (stated.IsZero() || slices.ContainsFunc(held, func(h control.HeldReport) bool { return h.Source != key.String() })) {
+		return notYet{"servers to say whose zone they hold"}
+	}
+	before, contested := latest(stated, append(versions(held), known.version)...)
+	if before != stated {
+		status.Records = nil // they are of another version
+	}
+	in.Published = r.contentInMemory(known, place.Apex, before.Digest)
 	want := render.Zone(in, known.result)
-	if in.Published == nil && !version.IsZero() && want.Content.Digest() == version.Digest {
+	if in.Published == nil && !before.IsZero() && want.Content.Digest() == before.Digest {
 		in.Published = want.Content
 	}
-	if in.Published == nil && !version.IsZero() {
-		if in.Published, err = r.fetch(ctx, place.Apex, version, held); err != nil {
+	if in.Published == nil && !before.IsZero() {
+		if in.Published, err = r.fetch(ctx, place.Apex, before, held); err != nil {
 			return err
 		}
-		want = render.Zone(in, nil) // what is kept of the published content may be other than before
+		if in.Published == nil && len(want.Unknown) > 0 {
+			return fmt.Errorf("%s is missing, and no connected server holds what was published of it", strings.Join(want.Unknown, ", "))
+		}
+		want = render.Zone(in, known.result) // what is kept of the published content may be other than before
 	}
 	policy := guardPolicy(z)
+	approved := z.Annotations[v1alpha1.ApproveRemovalAnnotation]
 	decision := render.Guard(render.GuardInputs{
 		Published: in.Published, Desired: want, Applied: known.applied, AppliedRecords: status.Records, Policy: policy,
-		Approved: z.Annotations[v1alpha1.ApproveRemovalAnnotation], Under: r.under,
+		Approved: approved, Under: func(child zone.Name) int { return r.under(key, child) },
 	})
-	next := &memory{result: want, applied: known.applied, content: decision.Content}
+	next := &memory{result: want, applied: known.applied, content: decision.Content, version: before, predecessor: known.predecessor}
 	if decision.Withheld == nil {
 		next.applied = want
 		status.Records = want.SourceRecords()
 	}
 	status.Result, status.Withheld = want, decision.Withheld
 
-	predecessor := version.Serial
-	if decision.Content.Digest() != version.Digest || version.Serial == 0 {
-		floor := want.SerialFloor
-		if f := z.Spec.SOA.SerialFloor; f != nil && (floor == 0 || zone.SerialLess(floor, uint32(*f))) {
-			floor = uint32(*f)
-		}
-		version = zone.Version{Serial: zone.NextSerial(version.Serial, floor, r.Clock.Now()), Digest: decision.Content.Digest()}
+	floor := want.SerialFloor
+	if f := z.Spec.SOA.SerialFloor; f != nil && (floor == 0 || zone.SerialLess(floor, uint32(*f))) {
+		floor = uint32(*f)
 	}
-	status.Published = &v1alpha1.PublishedVersion{Serial: int64(version.Serial), Digest: version.Digest.String(), Records: int32(decision.Content.Records())}
+	digest := decision.Content.Digest()
+	switch {
+	case digest != before.Digest || before.Serial == 0 || contested || floor != 0 && zone.SerialLess(before.Serial, floor):
+		next.version = zone.Version{Serial: zone.NextSerial(before.Serial, floor, r.Clock.Now()), Digest: digest}
+		next.predecessor = before.Serial
+		if in.Published == nil {
+			next.predecessor = 0 // servers have to compare for themselves
+		}
+	case before != known.version: // another leader has published it, for whose guard servers may have had the last word
+		next.predecessor = before.Serial
+		if slices.ContainsFunc(held, func(h control.HeldReport) bool { return h.Version != before }) {
+			next.predecessor = 0
+		}
+	}
+	status.Published = &v1alpha1.PublishedVersion{
+		Serial: int64(next.version.Serial), Digest: digest.String(), Records: int32(decision.Content.Records()),
+	}
 	if z.Status.Published == nil || *z.Status.Published != *status.Published {
 		if err := r.reserve(ctx, z, status); err != nil {
 			return err
 		}
 	}
-	r.remember(render.Key(z), next)
-	r.Hub.Publish(control.Zone{
-		Content: decision.Content, Version: version, Source: render.Key(z).String(), Groups: groupKeys(place.Locations),
-		Guard: policy, Predecessor: predecessor, ApprovedRemoval: decision.Approved,
-	})
-	r.notifyChildren(place, known, next)
 	var kept []zone.Name
 	if decision.Withheld != nil {
 		kept = decision.Withheld.Delegations
 	}
-	r.Estate.Released(render.Key(z), kept)
+	inForce := r.Estate.Publish(key, place, kept, func() {
+		r.remember(key, next)
+		r.Hub.Publish(control.Zone{
+			Content: decision.Content, Version: next.version, Source: key.String(), Groups: groupKeys(place.Locations),
+			Guard: policy, Predecessor: next.predecessor, ApprovedRemoval: approved,
+		})
+	})
+	if !inForce {
+		return errOverruled
+	}
+	r.notifyChildren(place, known, next)
 	return nil
 }
 
-// published returns the version that servers hold or are to hold: what the status says,
-// unless servers report something newer that this API does not know of: its status was lost,
-// it was restored from a backup, or another hub published meanwhile.
-func (r *ZoneReconciler) published(z *v1alpha1.DNSZone, apex zone.Name) (zone.Version, []control.HeldReport, error) {
-	var version zone.Version
-	if p := z.Status.Published; p != nil {
-		digest, err := zone.ParseDigest(p.Digest)
-		if err != nil {
-			return version, nil, fmt.Errorf("status.published: %w", err)
-		}
-		version = zone.Version{Serial: uint32(p.Serial), Digest: digest}
-	}
-	held := r.Hub.Held(apex)
-	if version.IsZero() && len(held) == 0 && !r.Leader.Settled() {
-		return version, nil, notYet{"servers to say what they hold"}
-	}
-	for _, h := range held {
-		if version.Serial == 0 || h.Version.Digest != version.Digest && !zone.SerialLess(h.Version.Serial, version.Serial) {
-			if version.Serial == 0 || h.Version.Serial-version.Serial <= 1<<30 {
-				version = h.Version
-			}
+// latest returns the version that servers hold or are to hold: what the status states, unless
+// this leader or a server knows of a later one, since the status was lost, was restored from a
+// backup, is older in the cache, or another hub has published meanwhile. Versions more than
+// 2^30 ahead are a mistake, not later. contested: another one has the same serial, which so
+// stands for two contents.
+func latest(stated zone.Version, others ...zone.Version) (v zone.Version, contested bool) {
+	v = stated
+	for _, o := range others {
+		switch {
+		case o.IsZero() || o == v:
+		case v.IsZero(), zone.SerialLess(v.Serial, o.Serial) && o.Serial-v.Serial <= 1<<30:
+			v, contested = o, false
+		case o.Serial == v.Serial:
+			contested = true
 		}
 	}
-	return version, held, nil
+	return v, contested
+}
+
+func versions(held []control.HeldReport) []zone.Version {
+	all := make([]zone.Version, len(held))
+	for i, h := range held {
+		all[i] = h.Version
+	}
+	return all
+}
+
+// versionOf reads a published version; nil is none.
+func versionOf(p *v1alpha1.PublishedVersion) (zone.Version, error) {
+	if p == nil {
+		return zone.Version{}, nil
+	}
+	digest, err := zone.ParseDigest(p.Digest)
+	if err != nil {
+		return zone.Version{}, fmt.Errorf("status.published: %w", err)
+	}
+	return zone.Version{Serial: uint32(p.Serial), Digest: digest}, nil
 }
 
 func (r *ZoneReconciler) contentInMemory(known memory, apex zone.Name, d zone.Digest) *zone.Content {
@@ -218,7 +277,7 @@ func (r *ZoneReconciler) fetch(ctx context.Context, apex zone.Name, version zone
 			newest = h.Version
 		}
 	}
-	if newest.Digest != version.Digest && !r.Leader.Settled() {
+	if newest.Digest != version.Digest && !r.Estate.Informed() {
 		return nil, notYet{"a server that holds the published content"}
 	}
 	if newest.IsZero() {
@@ -237,47 +296,45 @@ func (r *ZoneReconciler) fetch(ctx context.Context, apex zone.Name, version zone
 // reserve writes the version to be published under the resourceVersion that was read. A
 // conflict means that another leader, or a newer spec, is ahead: nothing may be pushed. With
 // a new spec the rest of the status goes along, since one write has to say that it is pending.
+// Status writes are not bound by it: what servers make of the version may be told at once.
 func (r *ZoneReconciler) reserve(ctx context.Context, z *v1alpha1.DNSZone, status *render.StatusInputs) error {
-	before := z.DeepCopy()
-	if z.Status.ObservedGeneration != z.Generation {
+	after := z.DeepCopy()
+	if z.Status.ObservedGeneration != z.Generation && r.Estate.Complete() {
 		in := *status
-		in.Zone, in.Now = before, metav1.NewTime(r.Clock.Now())
+		in.Zone, in.Now = z, metav1.NewTime(r.Clock.Now())
 		in.Servers, in.Declared = r.servers(status.Placement, zone.Version{}), r.declared(ctx)
 		in.InParent = r.inParent(status.Placement)
-		z.Status = render.ZoneStatus(in)
+		after.Status = render.ZoneStatus(in)
 	}
-	z.Status.Published = status.Published
-	z.Status.Records = status.Published.Records
-	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
-	if err := r.Client.Status().Patch(ctx, z, patch); err != nil {
+	after.Status.Published = status.Published
+	after.Status.Records = status.Published.Records
+	after.Status.Sources = render.SourceStatuses(status.Records)
+	if err := r.Client.Status().Patch(ctx, after, client.MergeFromWithOptions(z, client.MergeFromWithOptimisticLock{})); err != nil {
 		return fmt.Errorf("reserving serial %d of zone %s: %w", status.Published.Serial, z.Spec.Name, err)
 	}
-	r.Budget.Wrote(render.Key(z), r.Clock.Now())
+	*z = *after
+	r.Budget.Same(render.Key(z), r.Clock.Now())
 	return nil
 }
 
 // finish writes the status if it says something new, not more often than statusInterval.
 func (r *ZoneReconciler) finish(ctx context.Context, z *v1alpha1.DNSZone, in render.StatusInputs) (reconcile.Result, error) {
-	if !r.Leader.Settled() {
-		return reconcile.Result{}, nil // the leader calls for every zone once servers have reported
+	if !r.Estate.Complete() {
+		return reconcile.Result{}, nil // the estate calls for every zone then
 	}
-	var version zone.Version
-	if p := in.Published; p != nil {
-		digest, err := zone.ParseDigest(p.Digest)
-		if err != nil {
-			return reconcile.Result{}, fmt.Errorf("status.published of zone %s: %w", z.Spec.Name, err)
-		}
-		version = zone.Version{Serial: uint32(p.Serial), Digest: digest}
+	version, err := versionOf(in.Published)
+	if err != nil {
+		return reconcile.Result{}, err
 	}
 	in.Zone, in.Now = z, metav1.NewTime(r.Clock.Now())
 	in.Servers, in.Declared = r.servers(in.Placement, version), r.declared(ctx)
 	in.InParent = r.inParent(in.Placement)
 	want := render.ZoneStatus(in)
 	if equality.Semantic.DeepEqual(z.Status, want) {
-		r.Budget.Same(render.Key(z))
+		r.Budget.Same(render.Key(z), r.Clock.Now())
 		return reconcile.Result{}, nil
 	}
-	if wait := r.Budget.Wait(render.Key(z), r.Clock.Now(), lasting(z, in)); wait > 0 {
+	if wait := r.Budget.Wait(render.Key(z), r.Clock.Now(), lasting(z, in, want)); wait > 0 {
 		return reconcile.Result{RequeueAfter: wait}, nil
 	}
 	before := z.DeepCopy()
@@ -294,22 +351,30 @@ func (r *ZoneReconciler) finish(ctx context.Context, z *v1alpha1.DNSZone, in ren
 }
 
 // lasting is how long a zone's status must have been wrong before it is written. A new spec
-// gets its status at once. A server that is away may be restarting, and all its zones with it.
-func lasting(z *v1alpha1.DNSZone, in render.StatusInputs) time.Duration {
-	if z.Status.ObservedGeneration != z.Generation {
-		return 0
-	}
+// gets its status at once, and so does the end of what somebody waits for. A server that is
+// away may be restarting, and all its zones with it; a failure may pass.
+func lasting(z *v1alpha1.DNSZone, in render.StatusInputs, want v1alpha1.DNSZoneStatus) time.Duration {
+	is := func(s v1alpha1.DNSZoneStatus, typ string) bool { return meta.IsStatusConditionTrue(s.Conditions, typ) }
 	declared := 0
 	for _, l := range in.Placement.Locations {
 		declared += in.Declared[l]
 	}
-	if in.Placement.Refused == nil && len(in.Servers) < declared {
+	switch {
+	case in.Failure != "":
 		return awayInterval
+	case z.Status.ObservedGeneration != z.Generation,
+		is(want, v1alpha1.ConditionReady) && !is(z.Status, v1alpha1.ConditionReady),
+		is(z.Status, v1alpha1.ConditionRemovalWithheld) && !is(want, v1alpha1.ConditionRemovalWithheld):
+		return 0
+	case in.Placement.Refused == nil && len(in.Servers) < declared:
+		return awayInterval
+	default:
+		return statusInterval
 	}
-	return statusInterval
 }
 
-// announce makes an Event of every transition that a person cares about.
+// announce makes an Event of every transition that a person cares about. Servers that come
+// and go are their Datacenter's: each has all its zones with it.
 func (r *ZoneReconciler) announce(z *v1alpha1.DNSZone, before, after []metav1.Condition) {
 	bad := map[string]metav1.ConditionStatus{
 		v1alpha1.ConditionAccepted:        metav1.ConditionFalse,
@@ -322,7 +387,7 @@ func (r *ZoneReconciler) announce(z *v1alpha1.DNSZone, before, after []metav1.Co
 		switch {
 		case c.Type == v1alpha1.ConditionProgrammed && c.Reason == v1alpha1.ReasonRejected && (old == nil || old.Reason != c.Reason):
 			r.Events.Eventf(z, nil, corev1.EventTypeWarning, c.Reason, "Publish", "%s", note(c.Message))
-		case !watched:
+		case !watched, fleet(c), old != nil && fleet(*old) && c.Status != trouble:
 		case c.Status == trouble && (old == nil || old.Status != trouble || old.Reason != c.Reason):
 			r.Events.Eventf(z, nil, corev1.EventTypeWarning, c.Reason, "Publish", "%s", note(c.Message))
 		case c.Status != trouble && old != nil && old.Status == trouble:
@@ -331,19 +396,30 @@ func (r *ZoneReconciler) announce(z *v1alpha1.DNSZone, before, after []metav1.Co
 	}
 }
 
+func fleet(c metav1.Condition) bool {
+	return c.Reason == v1alpha1.ReasonDatacenterUnreachable || c.Reason == v1alpha1.ReasonServersMissing
+}
+
 // note fits a message into an Event (at most 1,024 characters).
 func note(message string) string { return message[:min(len(message), 1000)] }
 
-// servers joins what the hub knows of the zone with where it should be.
+// servers lists the connected servers that are to serve the zone, with what the hub knows of
+// it at each.
 func (r *ZoneReconciler) servers(place *render.Placement, version zone.Version) []render.ServerReport {
-	var reports []render.ServerReport
+	at := map[control.ServerID]control.ZoneServer{}
 	for _, s := range r.Hub.Zone(place.Apex).Servers {
-		if !s.Wanted {
+		at[s.ID] = s
+	}
+	var reports []render.ServerReport
+	for _, connected := range r.Hub.Servers() {
+		id := connected.ID
+		location := render.Location{Datacenter: id.Datacenter, Group: id.Group}
+		if !slices.Contains(place.Locations, location) {
 			continue
 		}
+		s := at[id] // zero: it has nothing, and nothing is published
 		report := render.ServerReport{
-			Location: render.Location{Datacenter: s.ID.Datacenter, Group: s.ID.Group}, Name: s.ID.Name,
-			Version: s.Held, Current: s.Current && s.Held == version && !s.NotDurable,
+			Location: location, Name: id.Name, Version: s.Held, Current: s.Wanted && s.Current && s.Held == version && !s.NotDurable,
 		}
 		if s.NotDurable {
 			report.NotDurable = "its disk refuses the write"
@@ -372,8 +448,12 @@ func (r *ZoneReconciler) declared(ctx context.Context) map[render.Location]int {
 	return counts
 }
 
-// under counts the records that servers hold of a zone and of all zones below it.
-func (r *ZoneReconciler) under(child zone.Name) int {
+// under counts the records that servers hold of a zone and of all zones below it: they go
+// with the delegation, unless another zone than parent delegates to it.
+func (r *ZoneReconciler) under(parent types.NamespacedName, child zone.Name) int {
+	if r.Estate.Elsewhere(child, parent) {
+		return 0
+	}
 	records := 0
 	for _, apex := range r.Hub.HeldZones() {
 		if !apex.Within(child) {
@@ -456,7 +536,12 @@ func guardPolicy(z *v1alpha1.DNSZone) zone.GuardPolicy {
 	return p
 }
 
+// publishedSources counts the records of each source when all was published last; nil: that
+// is not known.
 func publishedSources(z *v1alpha1.DNSZone) map[string]int {
+	if len(z.Status.Sources) == 0 {
+		return nil
+	}
 	counts := make(map[string]int, len(z.Status.Sources))
 	for _, s := range z.Status.Sources {
 		counts[s.Name] = int(s.Records)

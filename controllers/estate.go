@@ -31,19 +31,25 @@ type EstateReconciler struct {
 	Client         client.Reader // cached
 	Hub            *control.Hub
 	ApexNamespaces []string
+	// Settled reports whether the servers have said what they hold.
+	Settled func() bool
 	// Call has a zone reconciled anew; it does not block.
 	Call func(types.NamespacedName)
 	// Changed asks for a decision; a full channel has asked already.
 	Changed chan<- event.GenericEvent
+	// OnComplete is called once, when Complete begins to be true; it does not block.
+	OnComplete func()
 
 	mu      sync.Mutex
 	decided map[types.NamespacedName]decided
 	owners  map[zone.Name]types.NamespacedName // of accepted zones, and of those that are kept
 	waiting map[types.NamespacedName]bool      // zones whose reconciler wants to be called after the next decision
-	// orphans are zone names that lost their place under a parent: servers keep them until
-	// the parent has let go of the delegation, by parent.
-	orphans map[types.NamespacedName]map[zone.Name]bool
-	// open are the zones that the servers' first full list still waits for; nil before the first decision.
+	// orphans are zone names that nobody owns any more and that lie below an owned one: servers
+	// keep them until the closest zone above has let go of the delegation.
+	orphans map[zone.Name]bool
+	// informed: the decisions in force were made after servers had said whose zones they hold.
+	informed bool
+	// open are the zones that the servers' first full list still waits for; nil before the first informed decision.
 	open     map[types.NamespacedName]bool
 	complete bool
 }
@@ -94,52 +100,159 @@ func (r *EstateReconciler) Forget(key types.NamespacedName) {
 }
 
 // Done notes that the zone was published, kept or refused. After the last one of those that
-// existed when this manager began to lead, servers are told which zones nobody wants.
+// existed when servers had reported, they are told which zones nobody wants.
 func (r *EstateReconciler) Done(key types.NamespacedName) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.settle(key)
 }
 
-func (r *EstateReconciler) settle(key types.NamespacedName) {
-	delete(r.open, key)
-	if r.open != nil && len(r.open) == 0 && !r.complete {
-		r.complete = true
-		r.Hub.SetComplete()
-	}
-}
-
-// Released tells which zones a parent keeps delegated on account of its guard. Orphans that
-// it has let go of are withdrawn from the servers.
-func (r *EstateReconciler) Released(parent types.NamespacedName, kept []zone.Name) {
+// Complete reports whether every zone was done once. Until then statuses are left as they
+// are: what they say of a zone depends on others, and servers have yet to hear of some.
+func (r *EstateReconciler) Complete() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, name := range kept {
-		if _, owned := r.owners[name]; !owned {
-			r.orphan(parent, name)
+	return r.complete
+}
+
+func (r *EstateReconciler) settle(key types.NamespacedName) {
+	delete(r.open, key)
+	if r.open == nil || len(r.open) > 0 || r.complete {
+		return
+	}
+	r.complete = true
+	r.Hub.SetComplete()
+	for key := range r.decided {
+		r.Call(key)
+	}
+	r.OnComplete()
+}
+
+// Informed reports whether the decisions in force take into account what the servers hold.
+// Before that the API alone counts, and its statuses may be lost, old, or of a zone that has
+// yielded to another since.
+func (r *EstateReconciler) Informed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.informed
+}
+
+// Publish calls publish if place is still what is decided about the zone, and reports whether
+// it is. No decision comes between the two: a zone that lost its place is not published after
+// it was withdrawn. Where the decision has changed, the zone's reconciler was called for it.
+//
+// kept are the child zones that the zone keeps delegated on account of its guard. Orphans
+// that it has let go of are withdrawn from the servers.
+func (r *EstateReconciler) Publish(key types.NamespacedName, place *render.Placement, kept []zone.Name, publish func()) bool {
+	return r.act(key, place, func() {
+		publish()
+		r.release(key, place.Apex, kept)
+	})
+}
+
+// Retain leaves on the servers what they have of the zone, under the conditions of Publish.
+func (r *EstateReconciler) Retain(key types.NamespacedName, place *render.Placement) bool {
+	return r.act(key, place, func() { r.Hub.Retain(place.Apex) })
+}
+
+// RetainFirst is Retain for a zone that could not be published since this manager began to
+// lead. Others no longer wait for it.
+func (r *EstateReconciler) RetainFirst(key types.NamespacedName, place *render.Placement) {
+	r.act(key, place, func() {
+		if r.open[key] {
+			r.Hub.Retain(place.Apex)
+			r.settle(key)
+		}
+	})
+}
+
+func (r *EstateReconciler) act(key types.NamespacedName, place *render.Placement, f func()) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.decided[key].placement != place {
+		return false
+	}
+	f()
+	return true
+}
+
+func (r *EstateReconciler) release(parent types.NamespacedName, apex zone.Name, kept []zone.Name) {
+	below := func(name zone.Name) bool {
+		return slices.ContainsFunc(kept, func(cut zone.Name) bool { return name.Within(cut) })
+	}
+	if len(kept) > 0 {
+		for _, name := range r.Hub.HeldZones() {
+			if _, owned := r.owners[name]; !owned && below(name) {
+				r.orphan(name)
+			}
 		}
 	}
-	for name := range r.orphans[parent] {
-		if slices.Contains(kept, name) {
+	for name := range r.orphans {
+		if !name.Below(apex) || below(name) {
 			continue
 		}
-		delete(r.orphans[parent], name)
-		if _, owned := r.owners[name]; !owned {
-			r.Hub.Withdraw(name)
+		if closest, _ := r.closest(name); closest != parent {
+			continue
+		}
+		delete(r.orphans, name)
+		r.Hub.Withdraw(name)
+		for key, d := range r.decided { // who was refused the name may say that its parent refers to it
+			if d.placement.Apex == name {
+				r.Call(key)
+			}
 		}
 	}
 }
 
-// orphan keeps the servers' copy of a zone that nobody owns while its parent delegates it.
-func (r *EstateReconciler) orphan(parent types.NamespacedName, name zone.Name) {
+// orphan has servers keep their copy of a zone that nobody owns. It reports whether they did
+// not before.
+func (r *EstateReconciler) orphan(name zone.Name) bool {
+	if r.orphans[name] {
+		return false
+	}
 	if r.orphans == nil {
-		r.orphans = map[types.NamespacedName]map[zone.Name]bool{}
+		r.orphans = map[zone.Name]bool{}
 	}
-	if r.orphans[parent] == nil {
-		r.orphans[parent] = map[zone.Name]bool{}
-	}
-	r.orphans[parent][name] = true
+	r.orphans[name] = true
 	r.Hub.Retain(name)
+	return true
+}
+
+// closest returns the owner of the closest zone above the name.
+func (r *EstateReconciler) closest(name zone.Name) (types.NamespacedName, bool) {
+	for above := name.Parent(); above != ""; above = above.Parent() {
+		if key, owned := r.owners[above]; owned {
+			return key, true
+		}
+	}
+	return types.NamespacedName{}, false
+}
+
+// Elsewhere reports whether a zone other than parent delegates to the accepted zone of that
+// name: its records stay when parent does so no longer.
+func (r *EstateReconciler) Elsewhere(name zone.Name, parent types.NamespacedName) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	key, owned := r.owners[name]
+	if !owned {
+		return false
+	}
+	d := r.decided[key].placement
+	return d.Parent.Name != "" && d.Parent != parent
+}
+
+// ServedAt lists the DNSZones that the servers of a group serve, sorted.
+func (r *EstateReconciler) ServedAt(l render.Location) []types.NamespacedName {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var keys []types.NamespacedName
+	for key, d := range r.decided {
+		if d.placement.Refused == nil && slices.Contains(d.placement.Locations, l) {
+			keys = append(keys, key)
+		}
+	}
+	slices.SortFunc(keys, compareKeys)
+	return keys
 }
 
 // Owner returns the DNSZone whose zone has the name.
@@ -165,11 +278,12 @@ func (r *EstateReconciler) ask() {
 
 // Reconcile decides about all zones.
 func (r *EstateReconciler) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
+	informed := r.Settled() // before servers are asked
 	estate, err := r.gather(ctx)
 	if err != nil {
 		return reconcile.Result{}, fmt.Errorf("gathering the estate: %w", err)
 	}
-	for _, key := range r.replace(estate, render.Hierarchy(estate)) {
+	for _, key := range r.replace(estate, render.Hierarchy(estate), informed) {
 		r.Call(key)
 	}
 	return reconcile.Result{}, nil
@@ -230,8 +344,9 @@ func incumbent(held []control.HeldReport) (types.NamespacedName, bool) {
 	return parseSource(best)
 }
 
-// replace puts new decisions in force and returns the zones to reconcile, sorted.
-func (r *EstateReconciler) replace(e render.Estate, placements map[types.NamespacedName]*render.Placement) []types.NamespacedName {
+// replace puts new decisions in force and returns the zones to reconcile, sorted: those whose
+// decision is another, and all of them with the first informed decision.
+func (r *EstateReconciler) replace(e render.Estate, placements map[types.NamespacedName]*render.Placement, informed bool) []types.NamespacedName {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	before := r.decided
@@ -245,27 +360,37 @@ func (r *EstateReconciler) replace(e render.Estate, placements map[types.Namespa
 	for _, z := range e.Zones {
 		key := render.Key(z)
 		d := decided{claimOf(z), placements[key]}
+		old, known := before[key]
+		if known && reflect.DeepEqual(old.placement, d.placement) {
+			d.placement = old.placement // who works by it goes on
+		}
+		if old.placement != d.placement || informed && !r.informed {
+			call[key] = true
+		}
 		r.decided[key] = d
 		if owns(d.placement) {
 			r.owners[d.placement.Apex] = key
 		}
-		if old, known := before[key]; !known || !reflect.DeepEqual(old.placement, d.placement) {
-			call[key] = true
-		}
 	}
 	for _, d := range before {
-		apex := d.placement.Apex
-		if _, owned := r.owners[apex]; owned || !owns(d.placement) {
+		if _, owned := r.owners[d.placement.Apex]; owned || !owns(d.placement) {
 			continue
 		}
-		if _, stays := r.decided[d.placement.Parent]; stays && d.placement.Parent.Name != "" {
-			r.orphan(d.placement.Parent, apex)
-			call[d.placement.Parent] = true
-		} else {
-			r.Hub.Withdraw(apex)
+		if parent, ok := r.closest(d.placement.Apex); ok && r.orphan(d.placement.Apex) {
+			call[parent] = true
+		} else if !ok {
+			r.Hub.Withdraw(d.placement.Apex)
 		}
 	}
-	if r.open == nil {
+	for name := range r.orphans {
+		if _, owned := r.owners[name]; owned {
+			delete(r.orphans, name)
+		} else if _, ok := r.closest(name); !ok {
+			delete(r.orphans, name)
+			r.Hub.Withdraw(name)
+		}
+	}
+	if r.informed = informed; informed && r.open == nil {
 		r.open = map[types.NamespacedName]bool{}
 		for key := range r.decided {
 			r.open[key] = true

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
+	"github.com/fingerpost-dns/fingerpost/controllers/render"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
 )
 
@@ -44,7 +47,7 @@ type Leader struct {
 	Seen   <-chan uint64
 	Joined <-chan control.ServerID
 	// OnSettled is called once, when the servers have reported.
-	OnSettled func(context.Context)
+	OnSettled func()
 
 	epoch   uint64
 	settled atomic.Bool
@@ -75,21 +78,21 @@ func (l *Leader) Start(ctx context.Context) error {
 		return err
 	}
 	patience := settleTime
-	if len(expected) == 0 {
+	if len(expected.servers) == 0 {
 		patience = firstSettleTime
 	}
 	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	for {
-		if !l.settled.Load() && l.reported(expected) {
-			l.settle(ctx)
+		if !l.settled.Load() && expected.met(l.Hub.Servers()) {
+			l.settle()
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-deadline.C:
 			if !l.settled.Load() {
-				l.settle(ctx)
+				l.settle()
 			}
 		case <-l.Joined:
 		case seen := <-l.Seen:
@@ -105,9 +108,9 @@ func (l *Leader) Start(ctx context.Context) error {
 	}
 }
 
-func (l *Leader) settle(ctx context.Context) {
+func (l *Leader) settle() {
 	l.settled.Store(true)
-	l.OnSettled(ctx)
+	l.OnSettled()
 }
 
 // take puts an epoch above the stored and the seen one into the API by compare-and-swap.
@@ -149,33 +152,41 @@ func (l *Leader) take(ctx context.Context, seen uint64) error {
 	}
 }
 
-// expected lists the servers that were connected when the last leader wrote.
-func (l *Leader) expected(ctx context.Context) ([]control.ServerID, error) {
+// census is the servers that a new leader waits for.
+type census struct {
+	servers []control.ServerID // those that were connected when the last leader wrote
+	// declared is how many each group should have. It counts where no leader ever wrote.
+	declared map[control.GroupKey]int
+}
+
+func (l *Leader) expected(ctx context.Context) (census, error) {
+	c := census{declared: map[control.GroupKey]int{}}
 	var datacenters v1alpha1.DatacenterList
 	if err := l.Live.List(ctx, &datacenters); err != nil {
-		return nil, fmt.Errorf("listing Datacenters: %w", err)
+		return c, fmt.Errorf("listing Datacenters: %w", err)
 	}
-	var servers []control.ServerID
 	for _, dc := range datacenters.Items {
+		for _, g := range dc.Spec.ServerGroups {
+			c.declared[control.GroupKey{Datacenter: dc.Name, Group: g.Name}] = render.DeclaredServers(g)
+		}
 		for _, s := range dc.Status.Servers {
 			if s.State == v1alpha1.ServerConnected {
-				servers = append(servers, control.ServerID{Datacenter: dc.Name, Group: s.Group, Name: s.Name})
+				c.servers = append(c.servers, control.ServerID{Datacenter: dc.Name, Group: s.Group, Name: s.Name})
 			}
 		}
 	}
-	return servers, nil
+	return c, nil
 }
 
-// reported is true when all the expected servers, at least one, are here.
-func (l *Leader) reported(expected []control.ServerID) bool {
-	here := map[control.ServerID]bool{}
-	for _, s := range l.Hub.Servers() {
-		here[s.ID] = true
+// met is true when all the servers, at least one, are here.
+func (c census) met(here []control.ServerReport) bool {
+	connected, missing := map[control.ServerID]bool{}, maps.Clone(c.declared)
+	for _, s := range here {
+		connected[s.ID] = true
+		missing[s.ID.GroupKey()]--
 	}
-	for _, id := range expected {
-		if !here[id] {
-			return false
-		}
+	if len(c.servers) == 0 {
+		return len(missing) > 0 && slices.Max(slices.Collect(maps.Values(missing))) <= 0 && len(here) > 0
 	}
-	return len(expected) > 0
+	return !slices.ContainsFunc(c.servers, func(id control.ServerID) bool { return !connected[id] })
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
@@ -26,6 +27,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
+	"github.com/fingerpost-dns/fingerpost/controllers/render"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
 )
@@ -75,20 +77,20 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		}
 	}
 	budget := NewStatusBudget(o.StatusWrites)
-	estateReconciler := &EstateReconciler{Client: mgr.GetClient(), Hub: hub, ApexNamespaces: o.ApexNamespaces, Call: events.call, Changed: estate}
 	leader := &Leader{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Hub: hub, Namespace: o.Namespace, Seen: seen, Joined: joined,
-		OnSettled: func(ctx context.Context) {
-			estateReconciler.Refresh()
-			events.everything(ctx)
-		},
 	}
+	estateReconciler := &EstateReconciler{
+		Client: mgr.GetClient(), Hub: hub, ApexNamespaces: o.ApexNamespaces, Settled: leader.Settled, Call: events.call, Changed: estate,
+	}
+	leader.OnSettled = estateReconciler.Refresh
+	estateReconciler.OnComplete = func() { events.everyDatacenter(ctx) }
 	recorder := mgr.GetEventRecorder("fingerpost")
 	zoneReconciler := &ZoneReconciler{
-		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Hub: hub, Estate: estateReconciler, Leader: leader, Call: events.call,
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Hub: hub, Estate: estateReconciler, Call: events.call,
 		Budget: budget, Events: recorder, Clock: clock.RealClock{},
 	}
-	events.owner = estateReconciler.Owner
+	events.hub, events.estate = hub, estateReconciler
 	if err := mgr.GetFieldIndexer().IndexField(ctx, &v1alpha1.DNSZone{}, zonesByConfigMap, indexConfigMaps); err != nil {
 		return fmt.Errorf("indexing DNSZones: %w", err)
 	}
@@ -117,7 +119,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		For(&v1alpha1.Datacenter{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
 		WatchesRawSource(source.Channel(datacenters, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{EnableWarmup: &warm}).
-		Complete(&DatacenterReconciler{Client: mgr.GetClient(), Hub: hub, Leader: leader, Budget: budget, Events: recorder, Clock: clock.RealClock{}}); err != nil {
+		Complete(&DatacenterReconciler{Client: mgr.GetClient(), Hub: hub, Estate: estateReconciler, Budget: budget, Events: recorder, Clock: clock.RealClock{}}); err != nil {
 		return fmt.Errorf("setting up Datacenters: %w", err)
 	}
 	if err := mgr.Add(leader); err != nil {
@@ -186,42 +188,50 @@ type relay struct {
 	client      client.Reader
 	zones       chan<- event.GenericEvent
 	datacenters chan<- event.GenericEvent
-	owner       func(zone.Name) (types.NamespacedName, bool)
+	hub         *control.Hub
+	estate      *EstateReconciler
 	pending     *pendingSet
+	connected   map[control.ServerID]bool // as deliver saw it last
 }
 
 func newRelay(reader client.Reader, zones, datacenters chan<- event.GenericEvent) *relay {
-	r := &relay{client: reader, zones: zones, datacenters: datacenters}
+	r := &relay{client: reader, zones: zones, datacenters: datacenters, connected: map[control.ServerID]bool{}}
 	r.pending = newPendingSet(r.deliver)
 	return r
 }
 
 func (r *relay) zone(apex zone.Name)           { r.pending.add(apex) }
 func (r *relay) call(key types.NamespacedName) { r.pending.add(key) }
-func (r *relay) server(id control.ServerID)    { r.pending.add(id.Datacenter) }
+func (r *relay) server(id control.ServerID)    { r.pending.add(id.Datacenter); r.pending.add(id) }
 
 func (r *relay) deliver(item any) {
 	switch v := item.(type) {
 	case zone.Name:
-		if key, owned := r.owner(v); owned {
+		if key, owned := r.estate.Owner(v); owned {
 			r.deliver(key)
 		}
 	case types.NamespacedName:
 		r.zones <- event.GenericEvent{Object: &v1alpha1.DNSZone{ObjectMeta: metav1.ObjectMeta{Namespace: v.Namespace, Name: v.Name}}}
+	case control.ServerID:
+		here := slices.ContainsFunc(r.hub.Servers(), func(s control.ServerReport) bool { return s.ID == v })
+		if here == r.connected[v] {
+			return
+		}
+		if here {
+			r.connected[v] = true
+		} else {
+			delete(r.connected, v)
+		}
+		for _, key := range r.estate.ServedAt(render.Location{Datacenter: v.Datacenter, Group: v.Group}) {
+			r.call(key) // nobody waits for a server that has left
+		}
 	case string:
 		r.datacenters <- event.GenericEvent{Object: &v1alpha1.Datacenter{ObjectMeta: metav1.ObjectMeta{Name: v}}}
 	}
 }
 
-// everything calls for every zone and datacenter: their statuses can be trusted from now on.
-func (r *relay) everything(ctx context.Context) {
-	var zones v1alpha1.DNSZoneList
-	if err := r.client.List(ctx, &zones, client.UnsafeDisableDeepCopy); err != nil {
-		log.FromContext(ctx).Error(err, "Listing DNSZones")
-	}
-	for i := range zones.Items {
-		r.call(client.ObjectKeyFromObject(&zones.Items[i]))
-	}
+// everyDatacenter calls for all Datacenters: their statuses can be trusted from now on.
+func (r *relay) everyDatacenter(ctx context.Context) {
 	var datacenters v1alpha1.DatacenterList
 	if err := r.client.List(ctx, &datacenters, client.UnsafeDisableDeepCopy); err != nil {
 		log.FromContext(ctx).Error(err, "Listing Datacenters")

@@ -297,7 +297,7 @@ func TestANewLeaderSendsAndWritesNothing(t *testing.T) {
 	}
 	for _, o := range e.statuses() {
 		if o.GetName() != "corp" && o.GetResourceVersion() != versions[o.GetName()] {
-			t.Errorf("%s was written by the new leader", o.GetName())
+			t.Errorf("%s was written by the new leader:\n%+v", o.GetName(), o)
 		}
 	}
 }

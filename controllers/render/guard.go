@@ -2,6 +2,7 @@ package render
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
@@ -13,7 +14,8 @@ type GuardInputs struct {
 	Published *zone.Content // what servers hold or are to hold; nil: nothing was ever published
 	Desired   *Result
 	// Applied is the last result of which everything was published; nil when the leader is
-	// new. AppliedRecords are the counts of that result's sources, from the zone's status.
+	// new. AppliedRecords are the counts of that result's sources, from the zone's status; nil if
+	// they are not known.
 	Applied        *Result
 	AppliedRecords map[string]int
 	Policy         zone.GuardPolicy
@@ -76,13 +78,13 @@ func Guard(in GuardInputs) Decision {
 
 // exceeded returns the reason to hold the removal back, "" if there is none.
 func (in GuardInputs) exceeded(removal zone.Removal) (reason, why string) {
-	if len(in.Desired.Unknown) > 0 {
-		return v1alpha1.ReasonSourceVanished, fmt.Sprintf("%s is missing, and what came from it is not known", strings.Join(in.Desired.Unknown, ", "))
+	if vanished := in.vanished(); len(vanished) > 0 {
+		return v1alpha1.ReasonSourceVanished, fmt.Sprintf("%s is missing, and what came from it is not known", strings.Join(vanished, ", "))
 	}
 	if in.Policy.Exceeded(removal.Records, removal.Of) {
 		return v1alpha1.ReasonMassRemoval, fmt.Sprintf("more than %d records and more than %d%% of the zone", in.Policy.MinDeletes, in.Policy.MaxDeletePercent)
 	}
-	for _, s := range in.lost() {
+	for _, s := range in.lost(removal.Records) {
 		if in.Policy.Exceeded(s.lost, s.of) {
 			return v1alpha1.ReasonMassRemoval, fmt.Sprintf("%d of the %s of %s: more than %d records and more than %d%%",
 				s.lost, count(s.of, "record"), s.name, in.Policy.MinDeletes, in.Policy.MaxDeletePercent)
@@ -96,15 +98,22 @@ type loss struct {
 	lost, of int
 }
 
-// lost counts what each source would lose, in the order of sources: by comparing records
-// where the leader remembers what was applied, else by the numbers in the zone's status.
-func (in GuardInputs) lost() []loss {
+// vanished lists the missing sources of which something may be published.
+func (in GuardInputs) vanished() []string {
+	return slices.DeleteFunc(slices.Clone(in.Desired.Unknown), func(name string) bool {
+		return in.AppliedRecords != nil && in.AppliedRecords[name] == 0
+	})
+}
+
+// lost counts what each source would lose of all that is removed, in the order of sources: by
+// comparing records where the leader remembers what was applied. Else the zone's status says
+// how many there were, and those that are neither in the source now nor published are gone.
+func (in GuardInputs) lost(removed int) []loss {
 	var losses []loss
 	if in.Applied == nil {
-		now := in.Desired.SourceRecords()
 		for _, name := range sortedKeys(in.AppliedRecords) {
 			of := in.AppliedRecords[name]
-			losses = append(losses, loss{name, of - now[name], of})
+			losses = append(losses, loss{name, min(of-in.survivors(name), removed), of})
 		}
 		return losses
 	}
@@ -128,6 +137,27 @@ func (in GuardInputs) lost() []loss {
 		}
 	}
 	return losses
+}
+
+// survivors counts the records of a source that are published already.
+func (in GuardInputs) survivors(name string) int {
+	count := 0
+	for _, s := range in.Desired.sources {
+		if s.name != name {
+			continue
+		}
+		for owner, records := range s.owners {
+			node := in.Published.Node(owner)
+			for _, rec := range records {
+				for rdata := range node.RRset(rec.Type).All() {
+					if rdata == string(rec.RData) {
+						count++
+					}
+				}
+			}
+		}
+	}
+	return count
 }
 
 // operators reports whether the owner's records are the operator's own, other than a

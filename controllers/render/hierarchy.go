@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
@@ -154,10 +155,25 @@ func (h *hierarchy) claim(z *v1alpha1.DNSZone) *claim {
 	if holder, known := h.Incumbents[apex]; known {
 		c.incumbent = holder == c.key
 	} else {
-		c.incumbent = z.Status.Published != nil
+		c.incumbent = z.Status.Published != nil && !withdrawn(z)
 	}
 	h.place(c)
 	return c
+}
+
+// withdrawn reports whether the zone's status says that it was taken from servers, since
+// others withheld what it needs.
+func withdrawn(z *v1alpha1.DNSZone) bool {
+	c := meta.FindStatusCondition(z.Status.Conditions, v1alpha1.ConditionAccepted)
+	if c == nil || c.Status != metav1.ConditionFalse {
+		return false
+	}
+	switch c.Reason {
+	case v1alpha1.ReasonNotAllowedByParent, v1alpha1.ReasonNotAllowedAsApex, v1alpha1.ReasonNameConflict,
+		v1alpha1.ReasonHidesZones, v1alpha1.ReasonServerGroupNotAllowed:
+		return true
+	}
+	return false
 }
 
 // place works out where the zone is served, and under which name servers.

@@ -35,6 +35,7 @@ type StatusInputs struct {
 	Result    *Result // nil if the zone was not rendered
 	Withheld  *Withheld
 	Published *v1alpha1.PublishedVersion
+	Failure   string         // why nothing could be decided, or not be published; "" if it was
 	Records   map[string]int // records by source as last published in full
 	// InParent: what the parent publishes refers to this zone.
 	InParent bool
@@ -68,9 +69,7 @@ func ZoneStatus(in StatusInputs) v1alpha1.DNSZoneStatus {
 		s.FindingsTotal = int32(len(in.Result.Findings))
 		s.Findings = slices.Clone(in.Result.Findings[:min(len(in.Result.Findings), MaxFindings)])
 	}
-	for _, name := range sortedKeys(in.Records) {
-		s.Sources = append(s.Sources, v1alpha1.SourceStatus{Name: name, Records: int32(in.Records[name])})
-	}
+	s.Sources = SourceStatuses(in.Records)
 	set := func(typ string, is bool, reason, message string) {
 		status := metav1.ConditionFalse
 		if is {
@@ -80,7 +79,9 @@ func ZoneStatus(in StatusInputs) v1alpha1.DNSZoneStatus {
 			Type: typ, Status: status, Reason: reason, Message: clip(message, 2048), ObservedGeneration: in.Zone.Generation, LastTransitionTime: in.Now,
 		})
 	}
-	in.withheld(set)
+	if in.Failure == "" {
+		in.withheld(set)
+	}
 	if in.Placement.Refused != nil {
 		reason, message := in.Placement.Refused.Reason(), in.Placement.Refused.Error()
 		if in.Placement.Keep {
@@ -95,6 +96,12 @@ func ZoneStatus(in StatusInputs) v1alpha1.DNSZoneStatus {
 	}
 	set(v1alpha1.ConditionAccepted, true, v1alpha1.ReasonAccepted, in.acceptedBy())
 	in.delegated(&s, set)
+	if in.Failure != "" {
+		in.programmed(&s)
+		set(v1alpha1.ConditionProgrammed, false, v1alpha1.ReasonPending, in.Failure)
+		set(v1alpha1.ConditionReady, false, v1alpha1.ReasonPending, in.Failure)
+		return s
+	}
 	programmed, reason, message := in.programmed(&s)
 	set(v1alpha1.ConditionProgrammed, programmed, reason, message)
 	if programmed {
@@ -105,6 +112,15 @@ func ZoneStatus(in StatusInputs) v1alpha1.DNSZoneStatus {
 	degraded, reason, message := in.degraded()
 	set(v1alpha1.ConditionDegraded, degraded, reason, message)
 	return s
+}
+
+// SourceStatuses writes counts of records by source, sorted.
+func SourceStatuses(records map[string]int) []v1alpha1.SourceStatus {
+	var sources []v1alpha1.SourceStatus
+	for _, name := range sortedKeys(records) {
+		sources = append(sources, v1alpha1.SourceStatus{Name: name, Records: int32(records[name])})
+	}
+	return sources
 }
 
 type setCondition func(typ string, is bool, reason, message string)

@@ -103,6 +103,9 @@ func Zone(in Inputs, prev *Result) *Result {
 		}
 	} else {
 		for i, s := range r.sources {
+			if s == prev.sources[i] {
+				continue
+			}
 			differ(prev.sources[i].owners, s.owners, changed)
 		}
 		differ(prev.operator, r.operator, changed)
