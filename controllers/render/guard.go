@@ -106,14 +106,15 @@ func (in GuardInputs) vanished() []string {
 }
 
 // lost counts what each source would lose of all that is removed, in the order of sources: by
-// comparing records where the leader remembers what was applied. Else the zone's status says
-// how many there were, and those that are neither in the source now nor published are gone.
+// comparing records where the leader remembers what was applied. Else it knows how many there
+// were, and takes each for the one that lost them: additions, which pass, would hide a loss
+// from anybody who counts again.
 func (in GuardInputs) lost(removed int) []loss {
 	var losses []loss
 	if in.Applied == nil {
 		for _, name := range sortedKeys(in.AppliedRecords) {
 			of := in.AppliedRecords[name]
-			losses = append(losses, loss{name, min(of-in.survivors(name), removed), of})
+			losses = append(losses, loss{name, min(of, removed), of})
 		}
 		return losses
 	}
@@ -137,27 +138,6 @@ func (in GuardInputs) lost(removed int) []loss {
 		}
 	}
 	return losses
-}
-
-// survivors counts the records of a source that are published already.
-func (in GuardInputs) survivors(name string) int {
-	count := 0
-	for _, s := range in.Desired.sources {
-		if s.name != name {
-			continue
-		}
-		for owner, records := range s.owners {
-			node := in.Published.Node(owner)
-			for _, rec := range records {
-				for rdata := range node.RRset(rec.Type).All() {
-					if rdata == string(rec.RData) {
-						count++
-					}
-				}
-			}
-		}
-	}
-	return count
 }
 
 // operators reports whether the owner's records are the operator's own, other than a

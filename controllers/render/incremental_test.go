@@ -151,6 +151,15 @@ func TestGuard(t *testing.T) {
 		"so it is by a leader that knows only counts": {
 			edit: func(s []string) []string { s[1] = lines(s[1], 20); return s }, amnesia: true, withheld: 20, servesToo: "h50",
 		},
+		"and one that finds as many other records in a source": {
+			edit: func(s []string) []string {
+				s[1] = lines(s[1], 20) + strings.ReplaceAll(s[1][:20*15], "h", "n")
+				return s
+			}, amnesia: true, withheld: 20, servesToo: "h50",
+		},
+		"records that move to another source do not look removed to it": {
+			edit: func(s []string) []string { return []string{lines(s[0]+s[1], 3), ""} }, amnesia: true, withheld: 0, serves: "h99",
+		},
 		"new addresses for half of the names are a mass edit: the old stay beside the new": {
 			edit: readdress, withheld: 50, serves: "h1", servesToo: "h1",
 		},
@@ -201,6 +210,25 @@ func TestGuard(t *testing.T) {
 				t.Error("the approval of another removal lets this one pass")
 			}
 		})
+	}
+}
+
+func TestASourceThatNeverGaveAnythingHoldsNothingBack(t *testing.T) {
+	published, _, _ := guardCase(t, func(s []string) []string { return s })
+	texts := published.SourceRecords()
+	_, _, sources := guardCase(t, func(s []string) []string { s[0] = strings.Join(strings.SplitAfter(s[0], "\n")[1:], ""); return s })
+	z := &v1alpha1.DNSZone{}
+	z.Name, z.Namespace, z.UID, z.Generation = "corp", "dns", "uid", 1
+	z.Spec.Name = "corp"
+	desired := render.Zone(render.Inputs{Zone: z, Placement: &render.Placement{Apex: "\x04corp\x00"},
+		Sources: append(sources, render.Source{Name: "configmap/never/z", Missing: true})}, nil)
+	in := render.GuardInputs{Published: published.Content, Desired: desired, AppliedRecords: texts, Policy: zone.GuardPolicy{MinDeletes: 10, MaxDeletePercent: 30}}
+	if d := render.Guard(in); d.Withheld != nil {
+		t.Errorf("withheld: %+v", d.Withheld)
+	}
+	in.AppliedRecords = nil // the status was lost: perhaps it gave something
+	if d := render.Guard(in); d.Withheld == nil {
+		t.Error("what a missing source may have given is removed")
 	}
 }
 

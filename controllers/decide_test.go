@@ -1,0 +1,135 @@
+package controllers
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+
+	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
+	"github.com/fingerpost-dns/fingerpost/controllers/render"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
+)
+
+func TestWhatCountsAsPublished(t *testing.T) {
+	v := func(serial uint32, digest byte) zone.Version {
+		return zone.Version{Serial: serial, Digest: zone.Digest{digest}}
+	}
+	for rule, c := range map[string]struct {
+		stated    zone.Version
+		others    []zone.Version
+		want      zone.Version
+		contested bool
+	}{
+		"nothing, where nobody knows anything":                           {},
+		"the status, while servers are older or have nothing":            {stated: v(5, 1), others: []zone.Version{v(4, 2), {}, v(5, 1)}, want: v(5, 1)},
+		"what servers hold, where the status was lost":                   {others: []zone.Version{v(7, 3), v(9, 1), v(8, 2)}, want: v(9, 1)},
+		"what a server holds, where the status is from a backup":         {stated: v(5, 1), others: []zone.Version{v(9, 2)}, want: v(9, 2)},
+		"so it is where the backup has the same content":                 {stated: v(5, 1), others: []zone.Version{v(9, 1)}, want: v(9, 1)},
+		"over the wrap of serials too":                                   {stated: v(1<<32-2, 1), others: []zone.Version{v(3, 2)}, want: v(3, 2)},
+		"not what is too far ahead to be true":                           {stated: v(5, 1), others: []zone.Version{v(6+1<<30, 2), v(6+1<<31, 2)}, want: v(5, 1)},
+		"a serial that stands for two contents is contested":             {stated: v(5, 1), others: []zone.Version{v(5, 2)}, want: v(5, 1), contested: true},
+		"also if the second is seen first":                               {stated: v(5, 1), others: []zone.Version{v(5, 2), v(5, 1)}, want: v(5, 1), contested: true},
+		"a later one ends that":                                          {stated: v(5, 1), others: []zone.Version{v(5, 2), v(6, 3)}, want: v(6, 3)},
+		"servers that hold two contents of a serial contest it likewise": {others: []zone.Version{v(6, 1), v(6, 2)}, want: v(6, 1), contested: true},
+	} {
+		t.Run(rule, func(t *testing.T) {
+			if got, contested := latest(c.stated, c.others...); got != c.want || contested != c.contested {
+				t.Errorf("%v, contested %v; want %v, %v", got, contested, c.want, c.contested)
+			}
+		})
+	}
+}
+
+// TestObjectsThatWaitForTheBudgetAskOnce has a thousand zones wait at once, as when a
+// datacenter is away: each is told when its turn comes, and finds it granted then.
+func TestObjectsThatWaitForTheBudgetAskOnce(t *testing.T) {
+	b := NewStatusBudget(50)
+	start := time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC)
+	next := map[types.NamespacedName]time.Time{}
+	for i := range 1000 {
+		next[types.NamespacedName{Name: fmt.Sprint(i)}] = start
+	}
+	calls := map[types.NamespacedName]int{}
+	last := start
+	for len(next) > 0 {
+		now := time.Time{}
+		for _, at := range next {
+			if now.IsZero() || at.Before(now) {
+				now = at
+			}
+		}
+		for key, at := range next {
+			if at.After(now) {
+				continue
+			}
+			calls[key]++
+			if wait := b.Wait(key, now, time.Second); wait > 0 {
+				next[key] = now.Add(wait)
+				continue
+			}
+			b.Wrote(key, now)
+			delete(next, key)
+			last = now
+		}
+	}
+	for key, n := range calls {
+		if n > 3 { // when it differs, when that has lasted, when it is its turn
+			t.Errorf("%s asked %d times", key.Name, n)
+		}
+	}
+	if took := last.Sub(start); took < 19*time.Second || took > 21*time.Second {
+		t.Errorf("1000 writes took %s at 50 a second", took)
+	}
+}
+
+// newTestEstate has a hub without servers, and zones in an apex namespace.
+func newTestEstate() (*EstateReconciler, func(names ...string) (decide []types.NamespacedName)) {
+	hub := control.NewHub(control.HubOptions{Log: logr.Discard(), Cluster: "test"})
+	r := &EstateReconciler{
+		Hub: hub, ApexNamespaces: []string{"dns"}, Settled: func() bool { return true }, Call: func(types.NamespacedName) {},
+		Changed: make(chan event.GenericEvent, 1), OnComplete: func() {},
+	}
+	return r, func(names ...string) []types.NamespacedName {
+		e := render.Estate{ApexNamespaces: r.ApexNamespaces, Datacenters: []*v1alpha1.Datacenter{{
+			ObjectMeta: metav1.ObjectMeta{Name: "dc-a"},
+			Spec:       v1alpha1.DatacenterSpec{ServerGroups: []v1alpha1.ServerGroup{{Name: "g", Addresses: []v1alpha1.IP{"192.0.2.1"}}}},
+		}}}
+		for _, name := range names {
+			z := &v1alpha1.DNSZone{Spec: v1alpha1.DNSZoneSpec{Name: name, ServerGroup: "g"}}
+			z.Namespace, z.Name = "dns", name
+			e.Zones = append(e.Zones, z)
+		}
+		return r.replace(e, render.Hierarchy(e), true)
+	}
+}
+
+func TestAZoneThatLostItsPlaceIsNotPublishedByWhoHadBegun(t *testing.T) {
+	r, decide := newTestEstate()
+	decide("a", "b")
+	key := types.NamespacedName{Namespace: "dns", Name: "a"}
+	z := &v1alpha1.DNSZone{Spec: v1alpha1.DNSZoneSpec{Name: "a", ServerGroup: "g"}}
+	z.Namespace, z.Name = key.Namespace, key.Name
+	place, decided := r.Placement(z)
+	if !decided {
+		t.Fatal("nothing is decided")
+	}
+	result := render.Zone(render.Inputs{Zone: z, Placement: place}, nil)
+	version := zone.Version{Serial: 1, Digest: result.Content.Digest()}
+	publish := func() { r.Hub.Publish(control.Zone{Content: result.Content, Version: version}) }
+	if called := decide("a", "b", "c"); len(called) != 1 || called[0].Name != "c" {
+		t.Errorf("a decision about c calls for %v", called)
+	}
+	if !r.Publish(key, place, nil, publish) || r.Hub.Zone(place.Apex).Wanted != version {
+		t.Fatal("a decision about another zone stops this one")
+	}
+	decide("b") // while its reconciler was at work, the zone was deleted
+	if r.Publish(key, place, nil, publish) || !r.Hub.Zone(place.Apex).Wanted.IsZero() {
+		t.Error("the zone was published after it was withdrawn")
+	}
+}
