@@ -57,7 +57,7 @@ func (b *bench) contenders() []contender {
 	}
 	return []contender{
 		{
-			name: ours, program: filepath.Join(b.Bin, "dnsserver"), answers: true,
+			name: ours, program: filepath.Join(b.Programs.Bin, "dnsserver"), answers: true,
 			args: []string{"--zone", "{{.Apex}}={{.Zone}}", "--listen", "{{.Address}}", "--http-listen", "", "--threads", "1"},
 		},
 		{

@@ -46,17 +46,17 @@ const page = "docs/benchmarks.md"
 
 // settings is what the outer process tells the inner one.
 type settings struct {
-	estate.Programs
-	Private bool   // in a network namespace of its own
-	Dir     string // for everything that is written and thrown away
+	Programs estate.Programs `json:"programs"`
+	Private  bool            `json:"private"` // in a network namespace of its own
+	Dir      string          `json:"dir"`     // for everything that is written and thrown away
 
-	Names   []string
-	Short   bool
-	Quiet   time.Duration
-	JSON    string
-	Update  bool
-	Machine report.Machine
-	Commit  string
+	Names   []string       `json:"names"`
+	Short   bool           `json:"short"`
+	Quiet   time.Duration  `json:"quiet"`
+	JSON    string         `json:"json"`
+	Update  bool           `json:"update"`
+	Machine report.Machine `json:"machine"`
+	Commit  string         `json:"commit"`
 }
 
 // bench is a run of one benchmark.

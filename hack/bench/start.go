@@ -207,7 +207,7 @@ func (b *bench) startOnce(state, apex string) (took time.Duration, err error) {
 	}
 	log := b.path("dnsserver.log")
 	began := time.Now()
-	p, err := process.Start(process.Options{Name: "dnsserver", Log: log}, filepath.Join(b.Bin, "dnsserver"),
+	p, err := process.Start(process.Options{Name: "dnsserver", Log: log}, filepath.Join(b.Programs.Bin, "dnsserver"),
 		"--hub", "127.0.0.1:1", "--tls-dir", b.path("tls"), "--state-dir", state, "--name", "one", "--listen", address.String(), "--http-listen", "")
 	if err != nil {
 		return 0, err

@@ -92,7 +92,7 @@ func declaredServers() ([]*Server, error) {
 		return nil, err
 	}
 	var servers []*Server
-	for _, document := range bytes.Split(text, []byte("\n---\n")) {
+	for document := range bytes.SplitSeq(text, []byte("\n---\n")) {
 		var dc v1alpha1.Datacenter
 		if err := yaml.UnmarshalStrict(document, &dc); err != nil {
 			return nil, fmt.Errorf("%s: %w", datacentersFile, err)

@@ -16,8 +16,8 @@ import (
 
 // Programs are folders with what an estate runs.
 type Programs struct {
-	Assets string // etcd, kube-apiserver and kubectl
-	Bin    string // manager and dnsserver
+	Assets string `json:"assets"` // etcd, kube-apiserver and kubectl
+	Bin    string `json:"bin"`    // manager and dnsserver
 }
 
 // Prepare gets and builds programs, makes the root of the checkout the working directory, and puts into PATH the DNS tools

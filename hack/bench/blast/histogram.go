@@ -25,7 +25,7 @@ func (h *Histogram) Add(d time.Duration, n uint64) {
 // Quantile returns a duration that the share q of those counted do not exceed, 0 if there are none.
 func (h *Histogram) Quantile(q float64) time.Duration {
 	rank, seen := uint64(q*float64(h.total)), uint64(0)
-	for i, n := range h.counts {
+	for i, n := range &h.counts {
 		if seen += n; n > 0 && seen >= rank {
 			return longest(i)
 		}

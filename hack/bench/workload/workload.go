@@ -119,7 +119,8 @@ func (z *Zone) Questions(n int, mix Mix) Questions {
 	pick := func(names []string) string { return names[random.IntN(len(names))] + "." + Apex }
 	questions := Questions{}.add(FirstName, typeA, false)
 	for range n - 1 {
-		name, typ := "", typeA
+		var name string
+		typ := typeA
 		switch kind := random.IntN(100); {
 		case kind < mix.NXDomain && random.IntN(2) == 0:
 			name = fmt.Sprintf("nx%x.%s", random.Uint32(), Apex)
