@@ -108,6 +108,10 @@ func applyZones(s *story) {
 	s.run("kubectl apply -f config/samples", having("dnszone"))
 	s.run("kubectl wait --for=condition=Ready dnszones --all -A --timeout=60s")
 	s.told("Every zone is served, and on disk, at all its servers %s after the apply began.", s.ago(began))
+	s.until(20*time.Second, "all but the root are delegated, and both datacenters are ready", func() bool {
+		out := s.quiet(`kubectl get datacenters,dnszones -A -o jsonpath='{range .items[*]}{.status.conditions[?(@.type=="Delegated")].status}{.status.synced} {end}'`)
+		return strings.Join(strings.Fields(out), " ") == "4/4 4/4 True True True"
+	})
 	s.run("kubectl get dnszones -A")
 	s.run("kubectl get dnszone root -n dns-root -o wide", table("NAME", "ZONE", "GROUP", "MODE", "RECORDS", "REASON"))
 	s.run("kubectl get datacenters")

@@ -170,7 +170,11 @@ func (s *story) usage() {
 		return addr
 	}
 	s.line(bold, "It runs, and goes on until: make demo-down")
-	s.say("Addresses, ports and the API server are in a network of its own. A shell there, with kubectl, dig and KUBECONFIG set:")
+	where := "A shell"
+	if s.settings.Private {
+		where = "All addresses, that of the API server too, are in a network of its own. A shell there"
+	}
+	s.say("%s, with kubectl, dig and KUBECONFIG set:", where)
 	s.command(enter)
 	s.say("and in it")
 	s.command("kubectl get datacenters; kubectl get dnszones -A -o wide")
