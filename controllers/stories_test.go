@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-logr/logr/testr"
 	"github.com/miekg/dns"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -14,6 +15,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
+	"github.com/fingerpost-dns/fingerpost/dnsserver"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
 )
 
 func unstructuredOf(object map[string]any) *unstructured.Unstructured {
@@ -219,10 +222,7 @@ func TestTheGuardHoldsBackMassRemovalsUntilApproved(t *testing.T) {
 	if other := meta.FindStatusCondition(again.Status.Conditions, v1alpha1.ConditionRemovalWithheld).Message; !strings.HasSuffix(other, digest) {
 		t.Errorf("an addition changed what has to be approved:\n%s\n%s", message, other)
 	}
-	patch := client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}}}`, v1alpha1.ApproveRemovalAnnotation, digest))
-	if err := e.api.Patch(t.Context(), again, patch); err != nil {
-		t.Fatal(err)
-	}
+	e.annotate(again, digest)
 	e.awaitAnswer(authoritative, "h42.corp.", dns.TypeA, "NXDOMAIN")
 	e.awaitCondition("payments", "corp", v1alpha1.ConditionRemovalWithheld, metav1.ConditionFalse, v1alpha1.ReasonNothingWithheld)
 	e.awaitReady("payments", "corp")
@@ -243,11 +243,7 @@ func TestADeletedZoneLeavesOnlyWhenItsParentLetsGo(t *testing.T) {
 			t.Errorf("%s answers %q while the delegation stays", s.id, got)
 		}
 	}
-	_, digest, _ := strings.Cut(meta.FindStatusCondition(z.Status.Conditions, v1alpha1.ConditionRemovalWithheld).Message, v1alpha1.ApproveRemovalAnnotation+"=")
-	patch := client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}}}`, v1alpha1.ApproveRemovalAnnotation, digest))
-	if err := e.api.Patch(t.Context(), z, patch); err != nil {
-		t.Fatal(err)
-	}
+	e.approve(z, z.Status.Conditions)
 	e.awaitAnswer(roots, "corp.", dns.TypeNS, "NXDOMAIN")
 	e.awaitAnswer(authoritative, "h42.corp.", dns.TypeA, "REFUSED")
 }
@@ -344,10 +340,7 @@ spec: {name: zone%d, serverGroup: authoritative, records: [{name: www, type: A, 
 		}
 	}
 	for _, name := range []string{"dc-a", "dc-b"} {
-		patch := client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}}}`, v1alpha1.ApproveRemovalAnnotation, digest))
-		if err := e.api.Patch(t.Context(), &v1alpha1.Datacenter{ObjectMeta: metav1.ObjectMeta{Name: name}}, patch); err != nil {
-			t.Fatal(err)
-		}
+		e.annotate(&v1alpha1.Datacenter{ObjectMeta: metav1.ObjectMeta{Name: name}}, digest)
 	}
 	e.awaitAnswer(servers, "www.zone7.", dns.TypeA, "REFUSED")
 }
@@ -377,6 +370,7 @@ func TestDatacenterStatusSaysWhoIsConnected(t *testing.T) {
 	e.startManager(0)
 	servers := e.startServers()
 	e.awaitDatacenter("dc-a", "4/4", "4/4")
+	e.awaitCondition("dns-root", "root", v1alpha1.ConditionDegraded, metav1.ConditionFalse, v1alpha1.ReasonHealthy)
 	servers[0].stop()
 	dc := e.awaitDatacenter("dc-a", "3/4", "3/3")
 	c := meta.FindStatusCondition(dc.Status.Conditions, v1alpha1.ConditionDegraded)
@@ -389,6 +383,151 @@ func TestDatacenterStatusSaysWhoIsConnected(t *testing.T) {
 	// The zone stays ready: every server that can be reached is current.
 	e.awaitReady("dns-root", "root")
 	e.awaitCondition("dns-root", "root", v1alpha1.ConditionDegraded, metav1.ConditionTrue, v1alpha1.ReasonServersMissing)
+}
+
+func TestAZoneBetweenTwoOthersComesAndGoes(t *testing.T) {
+	allow := func(names string) string { return strings.Replace(rootZone, "names: [corp]", "names: ["+names+"]", 1) }
+	pay := strings.NewReplacer("name: corp, namespace", "name: pay, namespace", "name: corp\n", "name: pay.corp\n").Replace(corpZone(100))
+	e := newEstate(t, twoDatacenters, allow("corp, pay.corp"), pay)
+	e.startManager(0)
+	servers := e.startServers()
+	authoritative, roots := ofGroup(servers, "authoritative"), ofGroup(servers, "root")
+	e.awaitReady("payments", "pay")
+
+	// It takes over the delegation, and the records below it are not lost: nothing is held back.
+	e.apply(corpZone(0) + "  allowedChildren: [{namespaces: {from: Same}, names: [pay.corp]}]\n")
+	e.awaitReady("payments", "corp")
+	e.awaitAnswer(roots, "pay.corp.", dns.TypeNS, "NOERROR")
+	e.await(func() error {
+		for _, s := range roots {
+			if s.view.Zone("\x00").Content().Node("\x03pay\x04corp\x00") != nil {
+				return fmt.Errorf("%s has pay.corp beside corp", s.id)
+			}
+		}
+		return nil
+	})
+	e.apply(allow("corp"))
+	e.awaitReady("dns-root", "root")
+
+	// It is deleted, and the zone below it with its grant: together they are too much.
+	if err := e.api.Delete(t.Context(), e.zone("payments", "corp")); err != nil {
+		t.Fatal(err)
+	}
+	z := e.awaitCondition("dns-root", "root", v1alpha1.ConditionRemovalWithheld, metav1.ConditionTrue, v1alpha1.ReasonMassRemoval)
+	e.awaitCondition("payments", "pay", v1alpha1.ConditionAccepted, metav1.ConditionFalse, v1alpha1.ReasonNotAllowedByParent)
+	for _, s := range authoritative {
+		for _, name := range []string{"www.corp.", "h42.pay.corp."} {
+			if got := s.ask(name, dns.TypeA); !strings.HasPrefix(got, "NOERROR\n") {
+				t.Errorf("%s answers %s with %q while the delegation stays", s.id, name, got)
+			}
+		}
+	}
+	e.approve(z, z.Status.Conditions)
+	for _, name := range []string{"www.corp.", "h42.pay.corp."} {
+		e.awaitAnswer(authoritative, name, dns.TypeA, "REFUSED")
+	}
+	e.awaitReady("dns-root", "root")
+}
+
+func TestAServerWithANewerVersionMakesTheLeaderReserveBeyond(t *testing.T) {
+	e := newEstate(t, twoDatacenters, rootZone)
+	e.startManager(0)
+	servers := e.startServers()
+	e.create(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "payments", Name: "legacy"}, Data: map[string]string{"zone": "a A 10.0.2.1\nb A 10.0.2.2\n"}})
+	e.apply(corpZone(3) + "  recordsFrom: [{configMapKeyRef: {name: legacy, key: zone}}]\n")
+	z := e.awaitReady("payments", "corp")
+
+	// A server comes back from where another hub had published since.
+	away := ofGroup(servers, "authoritative")[0]
+	newer, _ := away.replica.Zone("\x04corp\x00")
+	away.stop()
+	view := &zone.View{}
+	replica, err := dnsserver.OpenReplica(away.dir, view, testr.New(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	newer.Content, err = newer.Content.With(zone.NewNode("\x05other\x04corp\x00", zone.NewRRset(dns.TypeA, 60, []byte{10, 0, 3, 1})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	newer.Version = zone.Version{Serial: newer.Version.Serial + 1000, Digest: newer.Content.Digest()}
+	if err := replica.Install(t.Context(), replica.Fence(), newer); err != nil {
+		t.Fatal(err)
+	}
+	if err := replica.Close(); err != nil {
+		t.Fatal(err)
+	}
+	back := e.startServer(away.id, away.dir)
+	authoritative := append(ofGroup(servers, "authoritative")[1:], back)
+	e.awaitAnswer(authoritative, "other.corp.", dns.TypeA, "NXDOMAIN")
+	for _, s := range authoritative {
+		for _, name := range []string{"a.corp.", "b.corp.", "h2.corp."} {
+			if got := s.ask(name, dns.TypeA); !strings.HasPrefix(got, "NOERROR\n") {
+				t.Errorf("%s answers %s with %q", s.id, name, got)
+			}
+		}
+	}
+	e.await(func() error {
+		if z = e.zone("payments", "corp"); z.Status.Published.Serial <= int64(newer.Version.Serial) || z.Status.Programmed != "4/4" {
+			return fmt.Errorf("serial %d after %d of a server, programmed %s", z.Status.Published.Serial, newer.Version.Serial, z.Status.Programmed)
+		}
+		return nil
+	})
+}
+
+func TestAMassEditWhileNobodyWatchesIsHeldByServersAndApprovedThere(t *testing.T) {
+	e := newEstate(t, twoDatacenters, rootZone, corpZone(100))
+	leader := e.startManager(0)
+	servers := e.startServers()
+	e.awaitReady("payments", "corp")
+	for _, s := range servers {
+		s.stop()
+	}
+	for _, name := range []string{"dc-a", "dc-b"} {
+		e.awaitDatacenter(name, "0/4", "0/0")
+	}
+	leader.stop()
+	before := e.zone("payments", "corp").Status.Published.Serial
+	e.apply(corpZone(0))
+	e.startManager(1) // which can't know what it publishes over
+	e.await(func() error {
+		if z := e.zone("payments", "corp"); z.Status.Published.Serial == before {
+			return fmt.Errorf("published is %+v", z.Status.Published)
+		}
+		return nil
+	})
+	for i, s := range servers {
+		servers[i] = e.startServer(s.id, s.dir)
+	}
+	authoritative := ofGroup(servers, "authoritative")
+	z := e.awaitCondition("payments", "corp", v1alpha1.ConditionProgrammed, metav1.ConditionFalse, v1alpha1.ReasonRejected)
+	e.awaitAnswer(authoritative, "h42.corp.", dns.TypeA, "NOERROR\nh42.corp. 60 IN A 10.0.1.42")
+	_, digest, found := strings.Cut(meta.FindStatusCondition(z.Status.Conditions, v1alpha1.ConditionProgrammed).Message, "the digest is ")
+	if !found {
+		t.Fatalf("Programmed tells no digest: %+v", z.Status.Conditions)
+	}
+	e.annotate(z, digest[:16])
+	e.awaitAnswer(authoritative, "h42.corp.", dns.TypeA, "NXDOMAIN")
+	e.awaitReady("payments", "corp")
+}
+
+// approve lets pass what the condition RemovalWithheld speaks of.
+func (e *estate) approve(o client.Object, conditions []metav1.Condition) {
+	e.t.Helper()
+	message := meta.FindStatusCondition(conditions, v1alpha1.ConditionRemovalWithheld).Message
+	_, digest, found := strings.Cut(message, v1alpha1.ApproveRemovalAnnotation+"=")
+	if !found {
+		e.t.Fatalf("the message tells no digest: %s", message)
+	}
+	e.annotate(o, digest)
+}
+
+func (e *estate) annotate(o client.Object, digest string) {
+	e.t.Helper()
+	patch := client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}}}`, v1alpha1.ApproveRemovalAnnotation, digest))
+	if err := e.api.Patch(e.t.Context(), o, patch); err != nil {
+		e.t.Fatal(err)
+	}
 }
 
 func (e *estate) awaitDatacenter(name, servers, synced string) *v1alpha1.Datacenter {
