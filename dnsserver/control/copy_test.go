@@ -43,7 +43,10 @@ func TestAnEmptyServerWithoutAHubCopiesFromASibling(t *testing.T) {
 	r.fence = Fence{7, here}
 	hub := w.hub()
 	s := w.alone(w.replica(), hub, w.down().addr, w.sibling(r, group))
-	w.await("all zones are here", func() bool { return s.State().Copied == 201 })
+	w.await("all zones are here", func() bool { return s.State().CopiedAll })
+	if n := s.State().Copied; n != 201 {
+		t.Errorf("%d zones were copied", n)
+	}
 	for _, want := range r.Held() {
 		got, _ := s.Zone(want.Apex)
 		if got.Version != want.Version || got.Source != want.Source || got.Cluster != want.Cluster || got.Content.Digest() != want.Version.Digest {
@@ -82,6 +85,9 @@ func TestAServerThatHasZonesCopiesOnlyWhatItsDiskLost(t *testing.T) {
 	r.lost = []zone.Name{zones[3].Content.Apex()}
 	s := w.alone(r, w.down(), w.sibling(w.holding(here, zones...), group))
 	w.await("the lost one is here", func() bool { return s.State().Copied == 1 })
+	if s.State().CopiedAll {
+		t.Error("one zone is called all")
+	}
 	if len(s.Held()) != 2 || s.version(zones[3].Content.Apex()) != zones[3].Version {
 		t.Errorf("the server holds %v", s.Held())
 	}
