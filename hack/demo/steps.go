@@ -58,7 +58,7 @@ func startEverything(s *story) {
 
 	began = time.Now()
 	s.say("Two managers, of which one leads: this one, and the same on %s. Leases are short, so that the story is.", s.Managers[1].Addr)
-	s.command(s.commandLine(s.Managers[0]) + " &")
+	s.command(s.commandLine(s.Managers[0]))
 	for _, m := range s.Managers {
 		s.must(s.Start(m))
 	}
@@ -69,7 +69,7 @@ func startEverything(s *story) {
 	s.run("manager certs export --all --dir $RUN/certs", plain, wrapped, first(2))
 	began = time.Now()
 	s.say("%d dnsservers, one for each address in the Datacenters: this one, and others like it.", len(s.Servers))
-	s.command(s.commandLine(&s.Servers[0].Program) + " &")
+	s.command(s.commandLine(&s.Servers[0].Program))
 	for _, srv := range s.Servers {
 		s.must(s.Start(&srv.Program))
 	}
@@ -79,17 +79,7 @@ func startEverything(s *story) {
 
 // commandLine is how a person would type a program's start.
 func (s *story) commandLine(p *estate.Program) string {
-	line, width := filepath.Base(p.Path), len(filepath.Base(p.Path))
-	for i := 0; i < len(p.Args); i += 2 { // flags with their values
-		flag := p.Args[i] + " " + s.shorten(p.Args[i+1])
-		if width+len(flag) > columns-12 {
-			line, width = line+" \\\n", 0
-		} else {
-			line, width = line+" ", width+1
-		}
-		line, width = line+flag, width+len(flag)
-	}
-	return line
+	return s.shorten(strings.Join(append([]string{filepath.Base(p.Path)}, p.Args...), " ")) + " &"
 }
 
 func (s *story) awaitLeader() (leader *estate.Program) {
@@ -103,7 +93,7 @@ func (s *story) awaitLeader() (leader *estate.Program) {
 func applyZones(s *story) {
 	s.say("The root zone of the internet, 17,186 records without SOA, is a ConfigMap: server-side, because what a plain apply keeps in an annotation may have 256 KiB at most.")
 	s.quiet("gzip -dc dnsserver/zone/testdata/root.zone.gz >$RUN/root.zone")
-	s.run("kubectl create configmap iana-root -n dns-root --from-file=$RUN/root.zone --dry-run=client -o yaml |\nkubectl apply --server-side -f -")
+	s.run("kubectl create configmap iana-root -n dns-root --from-file=$RUN/root.zone --dry-run=client -o yaml | kubectl apply --server-side -f -")
 	began := time.Now()
 	s.run("kubectl apply -f config/samples", having("dnszone"))
 	s.run("kubectl wait --for=condition=Ready dnszones --all -A --timeout=60s")
@@ -287,7 +277,7 @@ var approval = regexp.MustCompile(`kubectl annotate [^'"]+`)
 func vanish(s *story) {
 	servers := addressesOf(s.Of("authoritative"))
 	s.say("Somebody empties the ConfigMap:")
-	s.run("kubectl create configmap legacy -n payments --from-literal=legacy.zone= --dry-run=client -o yaml |\nkubectl replace -f -")
+	s.run("kubectl create configmap legacy -n payments --from-literal=legacy.zone= --dry-run=client -o yaml | kubectl replace -f -")
 	message := ""
 	s.until(10*time.Second, "the removal is withheld", func() bool {
 		message = s.quiet(`kubectl get dnszone pay -n payments -o jsonpath='{.status.conditions[?(@.type=="RemovalWithheld")].message}'`)

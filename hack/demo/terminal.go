@@ -66,15 +66,49 @@ func (t terminal) told(format string, args ...any) {
 	}
 }
 
-// command writes what is about to be run. Its own line breaks stay.
+// command writes what is about to be run.
 func (t terminal) command(text string) {
-	for i, l := range strings.Split(text, "\n") {
+	for i, l := range continued(text, columns-8) {
 		mark := "  $ "
 		if i > 0 {
 			mark = "      "
 		}
-		t.line(cyan, mark+strings.TrimSpace(l))
+		t.line(cyan, mark+l)
 	}
+}
+
+// continued breaks a command line into lines of at most width characters, where a shell lets it go on: behind a pipe, or
+// with a backslash. A flag stays with its value, and quoted text is not broken but at line breaks of its own.
+func continued(text string, width int) []string {
+	var lines []string
+	for l := range strings.SplitSeq(text, "\n") {
+		line := ""
+		for _, unit := range units(l) {
+			switch {
+			case line == "":
+				line = unit
+			case len(line)+len(unit)+len(" ")+len(" \\") <= width:
+				line += " " + unit
+			case strings.HasSuffix(line, "|"):
+				lines, line = append(lines, line), unit
+			default:
+				lines, line = append(lines, line+" \\"), unit
+			}
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// unit is what is kept together of a command line: a word, or a flag and its value.
+var unit = regexp.MustCompile(`(?:-[^\s'"=]+ )?(?:[^\s'"]|'[^']*'?|"[^"]*"?)+`)
+
+func units(line string) []string {
+	found := unit.FindAllString(line, -1)
+	for i, u := range found {
+		found[i] = strings.TrimSpace(u)
+	}
+	return found
 }
 
 // output writes what a command printed.
