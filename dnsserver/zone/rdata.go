@@ -804,12 +804,18 @@ func foreignString(typ uint16, rdata string) (s string, err error) {
 const foreignHeader = 11
 
 func packForeign(rr dns.RR) ([]byte, error) {
-	buf := make([]byte, foreignHeader+maxRData)
-	end, err := dns.PackRR(rr, buf, 0, nil, false)
-	if err != nil {
-		return nil, err
+	// What dns.Len expects is enough but for unusual escapes.
+	for _, size := range []int{dns.Len(rr) + foreignHeader, foreignHeader + maxRData} {
+		buf := make([]byte, size)
+		end, err := dns.PackRR(rr, buf, 0, nil, false)
+		if err == nil {
+			return buf[foreignHeader:end:end], nil
+		}
+		if size >= foreignHeader+maxRData {
+			return nil, err
+		}
 	}
-	return buf[foreignHeader:end:end], nil
+	return nil, errors.New("it is too long")
 }
 
 func unpackForeign(typ uint16, rdata string) (dns.RR, error) {
