@@ -32,6 +32,7 @@ const (
 	changingName  = "changing"
 
 	inlineRecords   = 100
+	mostRecords     = 1000 // that a DNSZone may have inline
 	importedRecords = 100_000
 	mapRecords      = 20_000 // of one ConfigMap: some 700 KiB
 
@@ -40,7 +41,7 @@ const (
 	importedLimit = 300
 
 	changeTimes, changeTimesShort = 200, 10
-	kubectlTimes                  = 20
+	otherTimes                    = 20 // where there is no aim
 )
 
 // change measures how long the change of one record takes to all servers of a zone, which are four in two datacenters.
@@ -54,7 +55,7 @@ func change(b *bench) (tables []report.Table, err error) {
 	if err != nil {
 		return nil, err
 	}
-	inline, imported := inlineZone(), importedZone()
+	inline := inlineZone("inline", inlineRecords)
 	t := report.Table{
 		Title: "A changed record: from the start of the write to the new answer at all servers of both datacenters",
 		Columns: []report.Column{
@@ -72,15 +73,17 @@ func change(b *bench) (tables []report.Table, err error) {
 	for _, c := range []struct {
 		name  string
 		zone  *changingZone
+		times int
 		limit float64
 	}{
-		{fmt.Sprintf("%d records", inlineRecords), inline, inlineLimit},
-		{fmt.Sprintf("%d records", importedRecords), imported, importedLimit},
+		{fmt.Sprintf("%d records", inlineRecords), inline, changeTimes, inlineLimit},
+		{fmt.Sprintf("%d records, in ConfigMaps", importedRecords), importedZone(), changeTimes, importedLimit},
+		{fmt.Sprintf("%d records, the most without ConfigMaps", mostRecords), inlineZone("most", mostRecords), otherTimes, 0},
 	} {
 		if err := c.zone.create(b.ctx, api); err != nil {
 			return nil, err
 		}
-		times, err := b.changes(e, c.zone, b.times(changeTimes, changeTimesShort), func(value string) error {
+		times, err := b.changes(e, c.zone, b.times(c.times, changeTimesShort), func(value string) error {
 			return c.zone.apply(b.ctx, api, value)
 		})
 		if err != nil {
@@ -89,7 +92,7 @@ func change(b *bench) (tables []report.Table, err error) {
 		t.Rows = append(t.Rows, changeRow(c.name, times, c.limit))
 	}
 	file := b.path("zone.json")
-	times, err := b.changes(e, inline, b.times(kubectlTimes, changeTimesShort/2), func(value string) error {
+	times, err := b.changes(e, inline, b.times(otherTimes, changeTimesShort), func(value string) error {
 		text, err := json.Marshal(inline.with(value))
 		if err != nil {
 			return err
@@ -155,11 +158,11 @@ func zoneNamed(name, apex string) *ac.DNSZoneApplyConfiguration {
 }
 
 // inlineZone has all its records in the DNSZone.
-func inlineZone() *changingZone {
-	z := &changingZone{apex: "inline.test"}
+func inlineZone(name string, records int) *changingZone {
+	z := &changingZone{apex: name + ".test"}
 	build := func(address string) *ac.DNSZoneApplyConfiguration {
-		made := zoneNamed("inline", z.apex)
-		for i := range inlineRecords - 1 {
+		made := zoneNamed(name, z.apex)
+		for i := range records - 1 {
 			made.Spec.WithRecords(record(fmt.Sprintf("host%d", i), hostAddress(i)))
 		}
 		made.Spec.WithRecords(record(changingName, address))
