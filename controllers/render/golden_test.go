@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -161,9 +162,7 @@ func describe(t testing.TB, w *world) string {
 		}
 		fmt.Fprintf(&out, "# %s (%s): served at %s\n", p.Apex, render.Key(z), p.Locations)
 		result := render.Zone(render.Inputs{Zone: z, Placement: p, Sources: w.sources(z), Hides: hidden[p.Apex]}, nil)
-		for cut, h := range result.Hidden {
-			hidden[cut] = h
-		}
+		maps.Copy(hidden, result.Hidden)
 		out.WriteString(records(result.Content))
 		for _, f := range result.Findings {
 			fmt.Fprintf(&out, "! %s:%d: %s: %s: %s\n", f.Source, f.Line, f.Record, f.Reason, f.Message)

@@ -1,6 +1,7 @@
 package render
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"maps"
@@ -111,7 +112,7 @@ func Zone(in Inputs, prev *Result) *Result {
 		differ(prev.operator, r.operator, changed)
 	}
 	r.merge(in, prev, full, changed)
-	r.occlude(in, prev, full, changed)
+	r.occlude(prev, full, changed)
 	r.report(in)
 	return r
 }
@@ -132,7 +133,7 @@ func differ(before, after map[zone.Name][]zone.Record, changed map[zone.Name]boo
 
 // sameRecord compares lines too: findings quote them.
 func sameRecord(a, b zone.Record) bool {
-	return a.Line == b.Line && a.Type == b.Type && a.TTL == b.TTL && a.HasTTL == b.HasTTL && string(a.RData) == string(b.RData)
+	return a.Line == b.Line && a.Type == b.Type && a.TTL == b.TTL && a.HasTTL == b.HasTTL && bytes.Equal(a.RData, b.RData)
 }
 
 // merge renders every changed owner into the content.
@@ -169,7 +170,7 @@ func (r *Result) node(in Inputs, owner zone.Name) (zone.Node, []v1alpha1.Finding
 	var findings []v1alpha1.Finding
 	records := slices.Clone(r.operator[owner])
 	origin := make([]string, len(records)) // the source of each record; "" is the operator
-	reserved, delegated := r.reserved(in, owner)
+	reserved, delegated := r.reserved(owner)
 	for _, s := range r.sources {
 		for _, rec := range s.owners[owner] {
 			switch {
@@ -235,7 +236,7 @@ func mergeNode(apex, owner zone.Name, records []zone.Record, origin []string) (z
 
 // reserved says why owner belongs to the operator alone, "" if it does not, and whether it
 // is the cut of a child zone.
-func (r *Result) reserved(in Inputs, owner zone.Name) (why string, delegated bool) {
+func (r *Result) reserved(owner zone.Name) (why string, delegated bool) {
 	own := r.operator[owner]
 	if len(own) == 0 || owner == r.settings.apex {
 		return "", false
@@ -248,7 +249,7 @@ func (r *Result) reserved(in Inputs, owner zone.Name) (why string, delegated boo
 
 // occlude finds the names that can't be seen because a zone cut or a DNAME lies above them
 // (RFC 2136 §7.18). Addresses below a cut to servers outside the estate may be glue.
-func (r *Result) occlude(in Inputs, prev *Result, full bool, changed map[zone.Name]bool) {
+func (r *Result) occlude(prev *Result, full bool, changed map[zone.Name]bool) {
 	if full {
 		r.scan(r.settings.apex)
 		return
@@ -482,9 +483,7 @@ func operatorRecords(in Inputs, s settings) map[zone.Name][]zone.Record {
 			point(child.Child, child.NameServers)
 			continue
 		}
-		for owner, kept := range publishedDelegation(in.Published, child.Child) {
-			records[owner] = kept
-		}
+		maps.Copy(records, publishedDelegation(in.Published, child.Child))
 	}
 	return records
 }

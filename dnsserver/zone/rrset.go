@@ -241,11 +241,11 @@ func (s RRset) check() error {
 		if len(rest) < end {
 			return errTruncated
 		}
-		if r := rest[2:end]; !first && r <= prev {
+		r := rest[2:end]
+		if !first && r <= prev {
 			return errors.New("records are not in canonical order")
-		} else {
-			prev = r
 		}
+		prev = r
 		rest = rest[end:]
 	}
 	return nil

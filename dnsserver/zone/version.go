@@ -36,13 +36,12 @@ func (s SOA) Pack() []byte {
 func ParseSOA(rdata string) (SOA, error) {
 	b := []byte(rdata)
 	var s SOA
-	var err error
 	for _, name := range []*Name{&s.MName, &s.RName} {
-		size := 0
-		if *name, size, err = NameFromWire(b); err != nil {
+		n, size, err := NameFromWire(b)
+		if err != nil {
 			return SOA{}, fmt.Errorf("SOA rdata: %w", err)
 		}
-		b = b[size:]
+		*name, b = n, b[size:]
 	}
 	if len(b) != 20 {
 		return SOA{}, fmt.Errorf("SOA rdata: %d octets after the names, wanted 20", len(b))
