@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -71,8 +72,42 @@ func TestTheStoryIsToldToItsEndAndLeavesNothing(t *testing.T) {
 			t.Errorf("colour where there is no terminal: %q", l)
 		}
 	}
+	told := map[string]bool{}
+	for l := range strings.Lines(out.String()) {
+		told[withoutNumbers(l)] = true
+	}
+	for _, l := range readmeCommands(t) {
+		if !told[withoutNumbers(l)] {
+			t.Errorf("README.md shows this command, the story does not: %s", l)
+		}
+	}
 	nothingLeft(t, tmp)
 }
+
+// readmeCommands returns the command lines of what README.md shows of the story.
+func readmeCommands(t *testing.T) (commands []string) {
+	t.Helper()
+	content, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, found := strings.Cut(string(content), "```console\n")
+	shown, _, ended := strings.Cut(after, "```\n")
+	if !found || !ended {
+		t.Fatal("README.md shows nothing of the story")
+	}
+	for l := range strings.Lines(shown) {
+		if strings.HasPrefix(l, "$ ") {
+			commands = append(commands, l)
+		}
+	}
+	return commands
+}
+
+// withoutNumbers makes lines equal that differ in what was measured or in the number of a process.
+func withoutNumbers(line string) string { return number.ReplaceAllString(strings.TrimSpace(line), "N") }
+
+var number = regexp.MustCompile(`[0-9]+`)
 
 // nothingLeft waits until no process knows of a folder, and fails if the folder is not empty then.
 func nothingLeft(t *testing.T, dir string) {

@@ -126,8 +126,8 @@ func inside(ctx context.Context, arg string) (err error) {
 	if ctx.Err() != nil {
 		err = nil // nobody waits for the end of the story
 	}
-	if err = errors.Join(err, e.Stop()); err != nil {
-		return err
+	if failed := errors.Join(err, e.Stop()); failed != nil {
+		return failed
 	}
 	return os.RemoveAll(s.Dir)
 }

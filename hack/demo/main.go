@@ -121,10 +121,10 @@ func upDir() (string, error) {
 // settings is what the outer process tells the inner one.
 type settings struct {
 	estate.Programs
-	Dir          string // of the run; empty at the start
-	Private      bool   // in a network namespace of its own
-	Unprivileged bool   // the user is not root: there, in a user namespace too
-	Stay         bool   // no story: stay when the zones are served
+	Dir          string `json:"dir"`          // of the run; empty at the start
+	Private      bool   `json:"private"`      // in a network namespace of its own
+	Unprivileged bool   `json:"unprivileged"` // the user is not root: there, in a user namespace too
+	Stay         bool   `json:"stay"`         // no story: stay when the zones are served
 }
 
 // prepare gets and builds what the demo runs, makes the root of the checkout the working directory, and finds out

@@ -51,13 +51,13 @@ const stepsBeforeUse = 2
 func startEverything(s *story) {
 	began := time.Now()
 	s.must(s.StartControlPlane())
-	s.say("etcd and kube-apiserver %s were ready after %s. The kinds, and the operator's namespace:", controlplane.Version, s.ago(began))
+	s.say("etcd and kube-apiserver %s are ready after %s. $RUN is the folder of this run, %s. The kinds, and the operator's namespace:", controlplane.Version, s.ago(began), s.Dir)
 	s.run("kubectl apply --server-side -f config/crd/bases", first(2))
 	s.run("kubectl create namespace " + estate.Namespace)
 	s.must(s.Authorize())
 
 	began = time.Now()
-	s.say("Two managers, of which one leads: this one, and the same on %s. Leases are short, so that the story is.", s.Managers[1].Addr)
+	s.say("Two managers, of which one will lead: this one, and the same on %s. Short leases make a short story.", s.Managers[1].Addr)
 	s.command(s.commandLine(s.Managers[0]))
 	for _, m := range s.Managers {
 		s.must(s.Start(m))
@@ -68,7 +68,7 @@ func startEverything(s *story) {
 	s.run("kubectl apply -f config/samples/00-namespaces.yaml -f config/samples/10-datacenters.yaml", having("datacenter"))
 	s.run("manager certs export --all --dir $RUN/certs", plain, wrapped, first(2))
 	began = time.Now()
-	s.say("%d dnsservers, one for each address in the Datacenters: this one, and others like it.", len(s.Servers))
+	s.say("%d dnsservers, one for each address in the Datacenters: this one, and %d like it.", len(s.Servers), len(s.Servers)-1)
 	s.command(s.commandLine(&s.Servers[0].Program))
 	for _, srv := range s.Servers {
 		s.must(s.Start(&srv.Program))
@@ -151,7 +151,7 @@ func walk(s *story) {
 	root := s.first("dc-a", "root")
 	s.say("As a resolver does it: it knows the addresses of the root servers, asks one of them, and follows.")
 	next := s.refer(root, leaf, "corp")
-	s.say("The root knows corp alone, and where its servers are. One of these has corp and the zones below it:")
+	s.say("The root knows the servers of corp and no more. One of them has the zones below corp, too:")
 	for _, zone := range []string{"pay.corp", "cards.pay.corp"} {
 		s.run(fmt.Sprintf("dig +norec +noall +answer @%s %s NS", next, zone), plain)
 		reply, err := ask(next, zone, dns.TypeNS)
@@ -198,7 +198,7 @@ func change(s *story) {
 	servers := s.Of("authoritative")
 	const before, after = "10.1.0.90", "10.1.0.91"
 	s.everywhere(time.Second, hasAddress("api.pay.corp", before), addressesOf(servers))
-	s.say("Every server is asked for api.pay.corp each millisecond, meanwhile:")
+	s.say("Meanwhile every server is asked for api.pay.corp each millisecond.")
 	var times []time.Time
 	began := time.Now()
 	waiting := make(chan error, 1)
@@ -344,8 +344,8 @@ func (s *story) inSync(m *estate.Program, fleet float64) bool {
 
 // fleet is how many zones the servers have together: each those of its group.
 func (s *story) fleet() (zones float64) {
-	groups := strings.Fields(s.quiet("kubectl get dnszones -A -o jsonpath='{.items[*].spec.serverGroup}'"))
-	for _, g := range groups {
+	groups := s.quiet("kubectl get dnszones -A -o jsonpath='{.items[*].spec.serverGroup}'")
+	for g := range strings.FieldsSeq(groups) {
 		zones += float64(len(s.Of(g)))
 	}
 	return zones
@@ -427,13 +427,16 @@ func (s *story) restart(srv *estate.Server) string {
 func comeBack(s *story) {
 	began := time.Now()
 	s.must(s.ControlPlane.StartAPIServer(s.Context))
+	s.told("The API server is ready after %s.", s.ago(began))
+	began = time.Now()
 	for _, m := range s.Managers {
 		s.must(s.Start(m))
 	}
 	leader := s.awaitLeader()
+	s.told("%s leads %s after the start of both managers: the lease of the one that was killed had to end.", leader.Name, s.ago(began))
 	fleet := s.fleet()
 	s.until(30*time.Second, "all servers are in sync", func() bool { return s.inSync(leader, fleet) })
-	s.told("API server and managers are back, and all servers in sync, after %s.", s.ago(began))
+	s.told("All %d servers are in sync with it after %s.", len(s.Servers), s.ago(began))
 	s.run("sed s/10.1.0.90/10.1.0.92/ config/samples/22-zone-pay-corp.yaml | kubectl apply -f -")
 	s.everywhere(20*time.Second, hasAddress("api.pay.corp", "10.1.0.92"), addressesOf(s.Of("authoritative")))
 	s.run("kubectl wait --for=condition=Ready dnszones,datacenters --all -A --timeout=30s", having("pay", "dc-"))
