@@ -66,7 +66,7 @@ func change(b *bench) (tables []report.Table, err error) {
 		},
 		Notes: []string{
 			"The write is one server-side apply, from the request to the response. Each of the four servers of the zone is asked by UDP every millisecond; a change counts when the last one gives the new answer. After the write: what is left when its own time is taken off.",
-			fmt.Sprintf("The zone of %d records is %d ConfigMaps of %d records; one record of one of them changes.", importedRecords, importedRecords/mapRecords, mapRecords),
+			fmt.Sprintf("The zone of %s records is %d ConfigMaps of %s records; one record of one of them changes.", report.Number(importedRecords), importedRecords/mapRecords, report.Number(mapRecords)),
 			"kubectl's write is the whole run of `kubectl apply --server-side`, with its own start.",
 		},
 	}
@@ -76,9 +76,9 @@ func change(b *bench) (tables []report.Table, err error) {
 		times int
 		limit float64
 	}{
-		{fmt.Sprintf("%d records", inlineRecords), inline, changeTimes, inlineLimit},
-		{fmt.Sprintf("%d records, in ConfigMaps", importedRecords), importedZone(), changeTimes, importedLimit},
-		{fmt.Sprintf("%d records, the most without ConfigMaps", mostRecords), inlineZone("most", mostRecords), otherTimes, 0},
+		{report.Number(inlineRecords) + " records", inline, changeTimes, inlineLimit},
+		{report.Number(importedRecords) + " records, in ConfigMaps", importedZone(), changeTimes, importedLimit},
+		{report.Number(mostRecords) + " records, the most without ConfigMaps", inlineZone("most", mostRecords), otherTimes, 0},
 	} {
 		if err := c.zone.create(b.ctx, api); err != nil {
 			return nil, err
@@ -106,7 +106,7 @@ func change(b *bench) (tables []report.Table, err error) {
 	if err != nil {
 		return nil, err
 	}
-	t.Rows = append(t.Rows, changeRow(fmt.Sprintf("%d records, by kubectl", inlineRecords), times, 0))
+	t.Rows = append(t.Rows, changeRow(report.Number(inlineRecords)+" records, by kubectl", times, 0))
 	return []report.Table{t}, nil
 }
 

@@ -71,7 +71,7 @@ func leader(b *bench) (tables []report.Table, err error) {
 		return report.Row{Name: name, Values: []report.Figure{f}}
 	}
 	seconds := report.Table{
-		Title:   fmt.Sprintf("The leader of %d zones at %d servers is killed", zones, len(e.Servers)),
+		Title:   fmt.Sprintf("The leader of %s zones at %d servers is killed", report.Number(zones), len(e.Servers)),
 		Columns: []report.Column{{Name: "after kill -9", Unit: report.Seconds}},
 		Rows: []report.Row{
 			row("the other manager leads", report.Median(elected)),

@@ -149,7 +149,7 @@ func queryTable(title string, running []*contestant, rounds [][]round) report.Ta
 // loadTable says what it took until the servers answered. The echo has nothing to load.
 func loadTable(running []*contestant) (report.Table, error) {
 	t := report.Table{
-		Title:   fmt.Sprintf("Loading %d names", queryNames),
+		Title:   "Loading " + report.Number(queryNames) + " names",
 		Columns: []report.Column{{Name: "first answer after", Unit: report.Seconds}, {Name: "memory", Unit: report.MiB}},
 	}
 	for _, c := range running {

@@ -64,7 +64,7 @@ func start(b *bench) ([]report.Table, error) {
 		limit            float64
 	}{
 		{"the root zone", ".", rootSOA + root, startLimit},
-		{fmt.Sprintf("one zone of %d names", queryNames), workload.Apex, large.String(), 0},
+		{"one zone of " + report.Number(queryNames) + " names", workload.Apex, large.String(), 0},
 	} {
 		row, err := b.startWith(z.name, z.apex, z.text, z.limit)
 		if err != nil {

@@ -150,6 +150,9 @@ func (u Unit) number(v float64) string {
 	return grouped(strconv.FormatFloat(v, 'f', 0, 64))
 }
 
+// Number writes a count as tables do.
+func Number(n int) string { return grouped(strconv.Itoa(n)) }
+
 // grouped puts commas between thousands.
 func grouped(digits string) string {
 	sign := ""
