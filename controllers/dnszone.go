@@ -144,6 +144,12 @@ func (r *ZoneReconciler) publish(ctx context.Context, z *v1alpha1.DNSZone, place
 	if before != stated {
 		status.Records = nil // they are of another version
 	}
+	for _, h := range held {
+		if v := h.Version; v.Serial != before.Serial && !zone.SerialLess(v.Serial, before.Serial) {
+			r.Events.Eventf(z, nil, corev1.EventTypeWarning, v1alpha1.ReasonEpochTooFarAhead, "Publish",
+				"server %s reports serial %d, too far ahead of %d to be followed: it is given the published version", h.ID, v.Serial, before.Serial)
+		}
+	}
 	in.Published = r.contentInMemory(known, place.Apex, before.Digest)
 	want := render.Zone(in, known.result)
 	if in.Published == nil && !before.IsZero() && want.Content.Digest() == before.Digest {

@@ -111,7 +111,7 @@ func Zone(in Inputs, prev *Result) *Result {
 		}
 		differ(prev.operator, r.operator, changed)
 	}
-	r.merge(in, prev, full, changed)
+	r.merge(prev, full, changed)
 	r.occlude(prev, full, changed)
 	r.report(in)
 	return r
@@ -137,10 +137,10 @@ func sameRecord(a, b zone.Record) bool {
 }
 
 // merge renders every changed owner into the content.
-func (r *Result) merge(in Inputs, prev *Result, full bool, changed map[zone.Name]bool) {
+func (r *Result) merge(prev *Result, full bool, changed map[zone.Name]bool) {
 	nodes := make([]zone.Node, 0, len(changed))
 	for owner := range changed {
-		node, findings := r.node(in, owner)
+		node, findings := r.node(owner)
 		if len(findings) > 0 {
 			r.byOwner[owner] = findings
 		} else {
@@ -166,7 +166,7 @@ func (r *Result) merge(in Inputs, prev *Result, full bool, changed map[zone.Name
 }
 
 // node merges the records of all sources at one owner.
-func (r *Result) node(in Inputs, owner zone.Name) (zone.Node, []v1alpha1.Finding) {
+func (r *Result) node(owner zone.Name) (zone.Node, []v1alpha1.Finding) {
 	var findings []v1alpha1.Finding
 	records := slices.Clone(r.operator[owner])
 	origin := make([]string, len(records)) // the source of each record; "" is the operator
