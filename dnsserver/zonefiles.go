@@ -101,7 +101,7 @@ func loadZoneFile(file ZoneFile) loaded {
 		if len(fatal) > 1 {
 			more = fmt.Sprintf(" (and %d more)", len(fatal)-1)
 		}
-		l.err = fmt.Errorf("%s: zone %s: %w%s", place(file.Path, fatal[0]), file.Apex, fatal[0].Err, more)
+		l.err = fmt.Errorf("%s: zone %s: %w%s", fatal[0].Place(file.Path), file.Apex, fatal[0].Err, more)
 	case content == nil:
 		l.err = fmt.Errorf("%s: zone %s: there is no SOA at the apex", file.Path, file.Apex)
 	default:
@@ -110,14 +110,6 @@ func loadZoneFile(file ZoneFile) loaded {
 		}
 	}
 	return l
-}
-
-// place is where a fault is, in the form that editors follow.
-func place(path string, f *zone.Fault) string {
-	if f.Line == 0 {
-		return path
-	}
-	return fmt.Sprintf("%s:%d:%d", path, f.Line, f.Column)
 }
 
 // loadZoneFiles reads all files, several at once; results are in the files' order.
@@ -250,6 +242,6 @@ func (z *zoneFiles) reload() {
 func (z *zoneFiles) warn(l loaded) {
 	if len(l.warnings) > 0 {
 		f := l.warnings[0]
-		z.log.Info("zone loaded with warnings", "zone", l.file.Apex.String(), "warnings", len(l.warnings), "first", place(l.file.Path, f)+": "+f.Err.Error())
+		z.log.Info("zone loaded with warnings", "zone", l.file.Apex.String(), "warnings", len(l.warnings), "first", f.Place(l.file.Path)+": "+f.Err.Error())
 	}
 }

@@ -107,6 +107,7 @@ func command() *cobra.Command {
 		},
 	}
 	c.SetVersionTemplate("dnsserver {{.Version}}\n")
+	c.AddCommand(checkCommand())
 
 	f := c.Flags()
 	f.SortFlags = false

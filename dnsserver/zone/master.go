@@ -37,6 +37,15 @@ func (f *Fault) Error() string {
 
 func (f *Fault) Unwrap() error { return f.Err }
 
+// Place is where in the file of the given path the fault is, in the form that editors follow:
+// PATH:LINE:COLUMN, or PATH for a zone as a whole.
+func (f *Fault) Place(path string) string {
+	if f.Line == 0 {
+		return path
+	}
+	return fmt.Sprintf("%s:%d:%d", path, f.Line, f.Column)
+}
+
 // Reason is the reason of the condition or finding that the fault becomes.
 func (f *Fault) Reason() string { return reasonOf(f.Err, "SyntaxError") }
 
