@@ -95,8 +95,6 @@ const (
 const (
 	// ReasonDelegated: the parent zone refers to this zone, with the addresses of its servers.
 	ReasonDelegated = "Delegated"
-	// ReasonParentNotAccepted: the parent zone exists but is not accepted itself, so nobody can find this zone through it.
-	ReasonParentNotAccepted = "ParentNotAccepted"
 	// ReasonNoNameServers: no chosen datacenter has an address for the zone's server group.
 	ReasonNoNameServers = "NoNameServers"
 )
@@ -109,8 +107,6 @@ const (
 	ReasonMassRemoval = "MassRemoval"
 	// ReasonSourceVanished: a ConfigMap or zone that held published content is gone.
 	ReasonSourceVanished = "SourceVanished"
-	// ReasonOtherCluster: the hub is another cluster than the one the servers listened to before, and lacks zones that they hold.
-	ReasonOtherCluster = "OtherCluster"
 )
 
 // Reasons of findings (status.findings[].reason).

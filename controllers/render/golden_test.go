@@ -157,7 +157,11 @@ func describe(t testing.TB, w *world) string {
 	for _, z := range zones {
 		p := placements[render.Key(z)]
 		if p.Refused != nil {
-			fmt.Fprintf(&out, "# %s (%s): %s: %s\n\n", p.Apex, render.Key(z), p.Refused.Reason(), p.Refused)
+			kept := ""
+			if p.Keep {
+				kept = " (servers keep what they have)"
+			}
+			fmt.Fprintf(&out, "# %s (%s): %s: %s%s\n\n", p.Apex, render.Key(z), p.Refused.Reason(), p.Refused, kept)
 			continue
 		}
 		fmt.Fprintf(&out, "# %s (%s): served at %s\n", p.Apex, render.Key(z), p.Locations)

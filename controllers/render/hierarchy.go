@@ -57,7 +57,8 @@ type Placement struct {
 	Apex zone.Name
 	// Refused says why the zone is not accepted; nil when it is.
 	Refused Refusal
-	// Keep: the zone is refused for its own spec, not by others, so servers keep what they have of it.
+	// Keep: the zone is refused for its own spec, or for want of a parent, and not by others; so
+	// servers keep what they have of it.
 	Keep bool
 	// Parent is the zone that delegates to this one; zero for an apex of the estate.
 	Parent types.NamespacedName
@@ -297,6 +298,12 @@ func (h *hierarchy) decide(n zone.Name) {
 			c.Refused = refuse(v1alpha1.ReasonNotAllowedAsApex,
 				"no zone of the system is above %s, and namespace %q is not one of the operator's apex namespaces (%s)",
 				n, c.key.Namespace, cmp.Or(strings.Join(h.ApexNamespaces, ", "), "none"))
+			// Nobody took a grant back: the zone above was deleted, or a flag was changed. All
+			// that was served below must not go with it.
+			c.Keep = c == winner && c.incumbent
+			if c.Keep {
+				h.accepted[n] = c
+			}
 		case !c.granted:
 			c.Refused = refuse(v1alpha1.ReasonNotAllowedByParent,
 				"zone %s (DNSZone %s) does not allow %s in namespace %q: it needs an entry in spec.allowedChildren",
