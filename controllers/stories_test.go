@@ -248,6 +248,29 @@ func TestADeletedZoneLeavesOnlyWhenItsParentLetsGo(t *testing.T) {
 	e.awaitAnswer(authoritative, "h42.corp.", dns.TypeA, "REFUSED")
 }
 
+func TestADeletedParentDoesNotTakeItsChildrenAlong(t *testing.T) {
+	e := newEstate(t, twoDatacenters, rootZone, corpZone(0))
+	leader := e.startManager(0)
+	servers := e.startServers()
+	authoritative := ofGroup(servers, "authoritative")
+	e.awaitReady("payments", "corp")
+	if err := e.api.Delete(t.Context(), e.zone("dns-root", "root")); err != nil {
+		t.Fatal(err)
+	}
+	e.awaitAnswer(ofGroup(servers, "root"), ".", dns.TypeSOA, "REFUSED")
+	e.awaitCondition("payments", "corp", v1alpha1.ConditionAccepted, metav1.ConditionFalse, v1alpha1.ReasonNotAllowedAsApex)
+	leader.stop()
+	e.startManager(1)
+	e.apply(rootZone) // with a new leader and its parent back, it is as before
+	e.awaitReady("payments", "corp")
+	for _, s := range authoritative {
+		if n := s.client.State().Removed; n != 0 {
+			t.Errorf("%s removed %d zones", s.id, n)
+		}
+	}
+	e.awaitAnswer(authoritative, "www.corp.", dns.TypeA, "NOERROR\nwww.corp. 60 IN A 10.0.0.1")
+}
+
 func TestANewLeaderSendsAndWritesNothing(t *testing.T) {
 	e := newEstate(t, twoDatacenters, rootZone, corpZone(3))
 	leader := e.startManager(0)
