@@ -60,6 +60,8 @@ type Result struct {
 	operator map[zone.Name][]zone.Record
 	byOwner  map[zone.Name][]v1alpha1.Finding // what merging an owner found; only owners with findings
 	byCut    map[zone.Name]hiddenBy           // zone cuts and DNAMEs that hide names
+	// referrals are the zone's own NS and those of its children, as asked for.
+	referrals map[zone.Name]referral
 }
 
 type hiddenBy struct {
@@ -113,6 +115,7 @@ func Zone(in Inputs, prev *Result) *Result {
 	}
 	r.merge(prev, full, changed)
 	r.occlude(prev, full, changed)
+	r.oversized(in, prev)
 	r.report(in)
 	return r
 }
@@ -366,7 +369,11 @@ func (r *Result) report(in Inputs) {
 				dc, MaxNameServers, zone.MaxName),
 		})
 	}
-	r.Findings = append(r.Findings, r.oversized(in)...)
+	for _, answer := range r.referrals {
+		if answer.finding != nil {
+			r.Findings = append(r.Findings, *answer.finding)
+		}
+	}
 	slices.SortFunc(r.Findings, func(a, b v1alpha1.Finding) int {
 		return cmp.Or(cmp.Compare(order[a.Source], order[b.Source]), cmp.Compare(a.Line, b.Line),
 			cmp.Compare(a.Record, b.Record), cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.Message, b.Message))
