@@ -10,6 +10,8 @@ export GOFLAGS := $(strip $(filter-out -trimpath,$(shell go env GOFLAGS 2>/dev/n
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZ_TIME ?= 30s
+SEEDS ?= 20
+QUESTIONS ?= 10000
 TOOLS := bin/tools
 # Modules with Go packages of our own, and all modules.
 SOURCES := . hack/tools
@@ -26,7 +28,7 @@ endef
 
 .PHONY: help
 help: ## List the targets.
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ##@ See it work
 
@@ -81,6 +83,10 @@ test: go-check ## All tests, after getting what they need.
 .PHONY: race
 race: go-check ## All tests of the main module under the race detector (needs a C compiler).
 	@$(environment) set -x; CGO_ENABLED=1 go test -race -timeout 40m ./...
+
+.PHONY: conformance
+conformance: go-check ## Answers beside NSD, Knot and BIND: SEEDS (20) sets of zones, QUESTIONS (10,000) about each.
+	@$(environment) set -x; go test -count=1 -v -timeout 12h -run AgreesWithPeers ./dnsserver/conformance -seeds $(SEEDS) -questions $(QUESTIONS)
 
 .PHONY: fuzz
 fuzz: go-check ## Every fuzz target for FUZZ_TIME (30s) each.

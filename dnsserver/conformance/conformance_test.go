@@ -13,8 +13,9 @@ import (
 )
 
 var (
-	seed      = flag.Uint64("seed", 1, "of zones and questions")
-	questions = flag.Int("questions", 2000, "how many are asked of each world")
+	seed      = flag.Uint64("seed", 1, "of the first world's zones and questions")
+	seeds     = flag.Uint64("seeds", 1, "how many worlds, each of the next seed")
+	questions = flag.Int("questions", 2000, "how many are asked about each world, and about the root zone")
 )
 
 // TestAgreesWithPeers asks all servers the same about the same zones. What two of the three
@@ -22,29 +23,53 @@ var (
 // Where all three differ (endless chains, chains into another zone served here), rcode and
 // flags are those of one of them.
 func TestAgreesWithPeers(t *testing.T) {
-	t.Run("generated zones", func(t *testing.T) {
-		var zones []zoneText
-		var names []string
-		for i, apex := range []string{"alpha.test.", "beta.test.", "deep.in.alpha.test.", "c.alpha.test.", "a.b.beta.test.", "x.test.", "1.168.192.in-addr.arpa."} {
-			z, n := zoneOf(*seed*100+uint64(i), apex)
-			zones = append(zones, z)
-			names = append(names, n...)
-		}
-		names = append(names, "test.", "nowhere.invalid.", ".")
-		compare(t, zones, names)
-	})
+	var total tally
+	for n := range *seeds {
+		seed := *seed + n
+		t.Run(fmt.Sprintf("generated zones of seed %d", seed), func(t *testing.T) {
+			var zones []zoneText
+			var names []string
+			for i, apex := range []string{"alpha.test.", "beta.test.", "deep.in.alpha.test.", "c.alpha.test.", "a.b.beta.test.", "x.test.", "1.168.192.in-addr.arpa."} {
+				z, n := zoneOf(seed*100+uint64(i), apex)
+				zones = append(zones, z)
+				names = append(names, n...)
+			}
+			names = append(names, "test.", "nowhere.invalid.", ".")
+			total.add(compare(t, seed, zones, names))
+		})
+	}
 	t.Run("the root zone", func(t *testing.T) {
 		z, names := rootZone(t)
-		compare(t, []zoneText{z}, names)
+		total.add(compare(t, *seed, []zoneText{z}, names))
 	})
+	t.Logf("%d worlds: %v", *seeds+1, &total)
 }
 
-func compare(t *testing.T, zones []zoneText, names []string) {
+// tally counts questions by how the answers compare.
+type tally struct {
+	agreed    int
+	undecided int // the peers have no common answer, and ours is in the range of theirs
+	differs   int // each is an error of the test
+}
+
+func (a *tally) add(b tally) {
+	a.agreed += b.agreed
+	a.undecided += b.undecided
+	a.differs += b.differs
+}
+
+func (a *tally) String() string {
+	return fmt.Sprintf("%d questions: ours agrees on %d and differs on %d; the peers have no common answer to %d",
+		a.agreed+a.undecided+a.differs, a.agreed, a.differs, a.undecided)
+}
+
+// compare asks all servers about zones that it has them serve, questions about these names.
+func compare(t *testing.T, seed uint64, zones []zoneText, names []string) (count tally) {
 	t.Helper()
 	all := []*server{startPeer(t, "NSD", zones), startPeer(t, "Knot", zones), startPeer(t, "BIND", zones), startOurs(t, zones)}
-	r := rand.New(rand.NewPCG(*seed, 2))
-	agreed, shown := 0, 0
-	var undecided []string
+	r := rand.New(rand.NewPCG(seed, 2))
+	defer func() { t.Log(&count) }()
+	const enough = 20 // errors that are shown
 	for range *questions {
 		m, tcp := question(r, names)
 		message, err := m.Pack()
@@ -61,25 +86,26 @@ func compare(t *testing.T, zones []zoneText, names []string) {
 		}
 		switch {
 		case c.agrees:
-			agreed++
+			count.agreed++
 			continue
 		case leaves(m, c.replies[ours], all[ours].apexes) && slices.Contains(c.answers[:ours], c.answers[ours]):
-			undecided = append(undecided, m.Question[0].String())
+			count.undecided++
 			continue
 		case !c.common && slices.ContainsFunc(c.answers[:ours], func(a string) bool { return firstLine(a) == firstLine(c.answers[ours]) }):
-			undecided = append(undecided, m.Question[0].String())
+			count.undecided++
 			continue
 		}
 		t.Errorf("%s, EDNS %v, TCP %v\nours: %s\nNSD: %s\nKnot: %s\nBIND: %s", m.Question[0].String(), m.IsEdns0() != nil, tcp,
 			c.answers[ours], c.answers[0], c.answers[1], c.answers[2])
-		if shown++; shown == 20 {
-			t.Fatal("and more")
+		if count.differs++; count.differs == enough {
+			t.Error("and more")
+			return count
 		}
 	}
-	t.Logf("%d questions: %d agreed; the peers have no common answer to %q", *questions, agreed, undecided)
-	if len(undecided) > *questions/20 {
+	if count.undecided > *questions/20 {
 		t.Error("the peers differ too often for this test to tell anything")
 	}
+	return count
 }
 
 // ours is the place of our server behind the peers.
