@@ -14,6 +14,10 @@ const maxLinks = 16
 // Scratch is the memory that answering takes. Each worker has its own and uses it again for
 // every query; the zero value is ready.
 type Scratch struct {
+	// KeepAlive is how long an idle connection stays open, in units of 100 ms, stated over TCP to
+	// clients that ask (RFC 7828). The caller sets it; 0 states nothing.
+	KeepAlive uint16
+
 	query   query
 	message message
 	rcode   uint16
@@ -64,6 +68,10 @@ func (v *View) Answer(s *Scratch, dst, message []byte, _ netip.Addr, over Transp
 		if q.edns {
 			limit = min(max(q.size, classicUDP), MaxUDP)
 		}
+	}
+	m.keepAlive = 0
+	if q.keepAlive && over == TCP { // over UDP it means nothing, RFC 7828 §3.3.1
+		m.keepAlive = s.KeepAlive
 	}
 	m.begin(dst, min(limit, cap(dst)), q, message)
 	s.rcode = RcodeSuccess

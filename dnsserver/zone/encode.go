@@ -13,6 +13,7 @@ type message struct {
 	section   int // index into counts of where RRsets go
 	counts    [3]uint16
 	truncated bool
+	keepAlive uint16 // stated in OPT, RFC 7828, in units of 100 ms; 0 for nothing
 
 	names  nameTable
 	labels suffixes
@@ -28,7 +29,7 @@ const (
 
 const (
 	optSize     = 11
-	edeSize     = 6  // option header and code, without text
+	optionSize  = 6  // option header and a number
 	tsigSize    = 26 // without the names: type, class, TTL, length; times, MAC size, ID, error, other
 	pointerSize = 2
 )
@@ -51,6 +52,9 @@ func (m *message) begin(dst []byte, limit int, q *query, asked []byte) {
 	m.kept = 0
 	if q.edns {
 		m.kept += optSize // an EDE comes with no records, and there is room
+		if m.keepAlive > 0 {
+			m.kept += optionSize
+		}
 	}
 	if q.tsig.present {
 		m.kept += tsigSize + q.tsig.key + q.tsig.algorithm
@@ -269,17 +273,25 @@ func (m *message) opt(q *query, rcode uint16, ede int) {
 		flags = flagDO
 	}
 	binary.BigEndian.PutUint16(o[7:], flags)
-	binary.BigEndian.PutUint16(o[9:], 0)
 	m.n += optSize
+	options := m.n
 	if ede != edeNone {
-		binary.BigEndian.PutUint16(o[9:], edeSize)
-		e := m.b[m.n : m.n+edeSize]
-		binary.BigEndian.PutUint16(e, optionEDE)
-		binary.BigEndian.PutUint16(e[2:], 2)
-		binary.BigEndian.PutUint16(e[4:], uint16(ede))
-		m.n += edeSize
+		m.option(optionEDE, uint16(ede))
 	}
+	if m.keepAlive > 0 {
+		m.option(optionKeepAlive, m.keepAlive)
+	}
+	binary.BigEndian.PutUint16(o[9:], uint16(m.n-options))
 	m.counts[sectionAdditional]++
+}
+
+// option appends an EDNS option of one number.
+func (m *message) option(code, value uint16) {
+	b := m.b[m.n : m.n+optionSize]
+	binary.BigEndian.PutUint16(b, code)
+	binary.BigEndian.PutUint16(b[2:], optionSize-4)
+	binary.BigEndian.PutUint16(b[4:], value)
+	m.n += optionSize
 }
 
 // tsig answers a signed query of which no key is known: unsigned, with error BADKEY

@@ -138,3 +138,66 @@ l TYPE65400 \# 21 06746172676574076578616d706c65047465737400
 		}
 	}
 }
+
+func TestKeepAliveIsStatedToThoseWhoAskOverTCP(t *testing.T) {
+	v := viewOf(bigZone(t))
+	const asking = "\x00\x0b\x00\x00"
+	asks, silent := opt(asking), opt("")
+	for sentence, tc := range map[string]struct {
+		name    string
+		options string
+		over    Transport
+		timeout uint16 // 100 ms
+		want    bool
+		ede     bool
+	}{
+		"one who asks over TCP is told":            {"ns.example.test.", asks, TCP, 100, true, false},
+		"one who asks with a timeout is told":      {"ns.example.test.", opt("\x00\x0b\x00\x02\x00\x01"), TCP, 65535, true, false},
+		"one who asks between other options":       {"ns.example.test.", opt("\x00\x03\x00\x00" + asking + "\xff\x00\x00\x01a"), TCP, 1, true, false},
+		"one who asks over UDP is not told":        {"ns.example.test.", asks, UDP, 100, false, false},
+		"one who does not ask is not told":         {"ns.example.test.", silent, TCP, 100, false, false},
+		"nobody is told where nothing is known":    {"ns.example.test.", asks, TCP, 0, false, false},
+		"it stands beside an extended error":       {"elsewhere.", asks, TCP, 100, true, true},
+		"it stands beside a negative answer":       {"nope.example.test.", asks, TCP, 100, true, false},
+		"it stands in a reply that is truncated":   {"toomany.example.test.", asks, TCP, 100, true, false},
+		"it stands beside the largest of answers":  {"many.example.test.", asks, TCP, 100, true, false},
+		"a query after another does not inherit":   {"ns.example.test.", silent, TCP, 100, false, false},
+		"a query without EDNS gets no OPT to hold": {"ns.example.test.", "", TCP, 100, false, false},
+	} {
+		t.Run(sentence, func(t *testing.T) {
+			message, _ := question(t, tc.name+" A")
+			if tc.options != "" {
+				message = append(message, tc.options...)
+				message[11] = 1
+			}
+			s := &Scratch{KeepAlive: tc.timeout}
+			other, _ := question(t, "ns.example.test. A")
+			other = append(other, asks...)
+			other[11] = 1
+			ask(v, s, other, TCP)
+			reply := ask(v, s, message, tc.over)
+			var m dns.Msg
+			if err := m.Unpack(reply); err != nil {
+				t.Fatal(err)
+			}
+			told, ede := false, false
+			if o := m.IsEdns0(); o != nil {
+				for _, option := range o.Option {
+					switch option := option.(type) {
+					case *dns.EDNS0_TCP_KEEPALIVE:
+						told = option.Timeout == tc.timeout
+					case *dns.EDNS0_EDE:
+						ede = true
+					}
+				}
+			}
+			if told != tc.want || ede != tc.ede {
+				t.Errorf("answered %v", &m)
+			}
+			memory := make([]byte, 0, MaxMessage)
+			if n := testing.AllocsPerRun(10, func() { v.Answer(s, memory, message, client, tc.over) }); n > 0 {
+				t.Errorf("%g allocations", n)
+			}
+		})
+	}
+}

@@ -46,6 +46,7 @@ const (
 	edeNotReady         = 14 // RFC 8914 §4.15
 	edeNotAuthoritative = 20 // RFC 8914 §4.21
 	optionEDE           = 15
+	optionKeepAlive     = 11 // RFC 7828
 
 	flagDO = 1 << 15 // of the OPT record's flags, RFC 3225
 )
@@ -151,6 +152,8 @@ type query struct {
 	version uint8
 	size    int // of UDP messages that the client takes, in octets
 
+	keepAlive bool // the client asks how long an idle connection stays, RFC 7828
+
 	tsig tsig
 }
 
@@ -177,7 +180,7 @@ const (
 // parse reads message strictly, by RFC 1035 §4.1, RFC 6891 §6.1 and RFC 8945 §5.1. It keeps
 // no reference to the message. Records that have no meaning in a query are skipped.
 func (q *query) parse(message []byte) verdict {
-	q.hasQuestion, q.edns, q.do, q.tsig.present = false, false, false, false
+	q.hasQuestion, q.edns, q.do, q.keepAlive, q.tsig.present = false, false, false, false, false
 	if len(message) < headerSize || message[2]&0x80 != 0 {
 		return silence
 	}
@@ -234,7 +237,7 @@ func (q *query) record(message []byte, at int, additional, last bool) (next int,
 	}
 	switch typ {
 	case TypeOPT:
-		if !additional || q.edns || message[owner] != 0 || !wellFormedOptions(message[rdata:next]) {
+		if !additional || q.edns || message[owner] != 0 || !q.options(message[rdata:next]) {
 			return 0, false
 		}
 		q.edns = true
@@ -249,9 +252,9 @@ func (q *query) record(message []byte, at int, additional, last bool) (next int,
 	return next, true
 }
 
-// wellFormedOptions checks the lengths of EDNS options (RFC 6891 §6.1.2). What is in them is
-// not looked at: none changes an answer.
-func wellFormedOptions(b []byte) bool {
+// options reads EDNS options (RFC 6891 §6.1.2); false if their lengths do not fit. What is in
+// them is not looked at: none changes an answer.
+func (q *query) options(b []byte) bool {
 	for len(b) > 0 {
 		if len(b) < 4 {
 			return false
@@ -259,6 +262,9 @@ func wellFormedOptions(b []byte) bool {
 		end := 4 + int(binary.BigEndian.Uint16(b[2:]))
 		if end > len(b) {
 			return false
+		}
+		if binary.BigEndian.Uint16(b) == optionKeepAlive {
+			q.keepAlive = true
 		}
 		b = b[end:]
 	}
