@@ -218,10 +218,14 @@ func inside(ctx context.Context, arg string) error {
 	var reports []report.Report
 	for _, b := range chosen {
 		r := report.Report{Benchmark: b.name, Commit: s.Commit, Machine: s.Machine}
-		if r.Busy, err = s.awaitQuiet(ctx); err != nil {
+		if err := s.awaitQuiet(ctx); err != nil {
 			return err
 		}
 		r.Date = time.Now()
+		load, err := report.Watch()
+		if err != nil {
+			return err
+		}
 		fmt.Printf("%s: %s\n\n", b.name, b.about)
 		one := &bench{settings: s, ctx: ctx, dir: filepath.Join(s.Dir, b.name)}
 		if err := os.Mkdir(one.dir, 0o755); err != nil {
@@ -229,6 +233,9 @@ func inside(ctx context.Context, arg string) error {
 		}
 		if r.Tables, err = b.run(one); err != nil {
 			return fmt.Errorf("%s: %w", b.name, err)
+		}
+		if r.Busy, err = load.Others(); err != nil {
+			return err
 		}
 		for _, t := range r.Tables {
 			fmt.Println(t.Text())
@@ -242,15 +249,24 @@ func inside(ctx context.Context, arg string) error {
 	return nil
 }
 
-// awaitQuiet returns the share of the CPUs that other programs use, once it is low or it was long enough.
-func (s settings) awaitQuiet(ctx context.Context) (float64, error) {
+// awaitQuiet returns when other programs use little of the CPUs, or when it was long enough.
+func (s settings) awaitQuiet(ctx context.Context) error {
 	const low, period = 0.05, 3 * time.Second
-	for deadline := time.Now().Add(s.Quiet); ; {
-		busy, err := report.Busy(ctx, period)
-		if err != nil || busy < low || !time.Now().Before(deadline) {
-			return busy, err
+	for deadline := time.Now().Add(s.Quiet); time.Now().Before(deadline); {
+		load, err := report.Watch()
+		if err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(period):
+		}
+		if busy, err := load.Others(); err != nil || busy < low {
+			return err
 		}
 	}
+	return nil
 }
 
 // save writes the results where flags have asked for them: after each benchmark, so that the failure of a later one

@@ -3,12 +3,12 @@ package report
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"fmt"
 	"os"
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -53,22 +53,45 @@ func field(path, name string) string {
 	return ""
 }
 
-// Busy returns the share of all CPUs that was used in a period, from 0 to 1.
-func Busy(ctx context.Context, period time.Duration) (float64, error) {
-	used, all, err := ticks()
-	if err != nil {
+// Load watches how much of the CPUs is used.
+type Load struct {
+	used, all uint64 // ticks
+	ours      time.Duration
+}
+
+// tick is the unit of /proc/stat on Linux, whatever the kernel counts in.
+const tick = 10 * time.Millisecond
+
+// Watch begins.
+func Watch() (l Load, err error) {
+	if l.used, l.all, err = ticks(); err != nil {
+		return l, err
+	}
+	l.ours, err = ours()
+	return l, err
+}
+
+// Others returns the share of all CPUs, from 0 to 1, that other programs have used since then. What this process has
+// started counts as its own once it was waited for.
+func (l Load) Others() (float64, error) {
+	now, err := Watch()
+	if err != nil || now.all == l.all {
 		return 0, err
 	}
-	select {
-	case <-ctx.Done():
-		return 0, context.Cause(ctx)
-	case <-time.After(period):
+	others := time.Duration(now.used-l.used)*tick - (now.ours - l.ours)
+	return max(0, float64(others)/float64(time.Duration(now.all-l.all)*tick)), nil
+}
+
+// ours returns the CPU time of this process and of all that it has waited for.
+func ours() (total time.Duration, err error) {
+	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
+		var r syscall.Rusage
+		if err := syscall.Getrusage(who, &r); err != nil {
+			return 0, err
+		}
+		total += time.Duration(r.Utime.Nano() + r.Stime.Nano())
 	}
-	usedThen, allThen, err := ticks()
-	if err != nil || allThen == all {
-		return 0, err
-	}
-	return float64(usedThen-used) / float64(allThen-all), nil
+	return total, nil
 }
 
 // ticks returns for how long the CPUs were used, and for how long they could have been, since the machine started.

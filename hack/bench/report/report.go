@@ -17,7 +17,7 @@ type Report struct {
 	Date      time.Time `json:"date"`
 	Commit    string    `json:"commit,omitempty"` // of the checkout, with -dirty if it had changes; "": unknown
 	Machine   Machine   `json:"machine"`
-	// Busy is the share of the CPUs that other programs used just before, from 0 to 1: what disturbed the figures.
+	// Busy is the share of the CPUs that other programs used meanwhile, from 0 to 1: what disturbed the figures.
 	Busy   float64 `json:"busy"`
 	Tables []Table `json:"tables"`
 }
@@ -242,7 +242,7 @@ func (r Report) Circumstances() string {
 	if r.Commit != "" {
 		text += ", commit " + r.Commit
 	}
-	return text + fmt.Sprintf("; other programs used %.0f%% of the CPUs just before.", 100*r.Busy)
+	return text + fmt.Sprintf("; other programs used %.0f%% of the CPUs meanwhile.", 100*r.Busy)
 }
 
 // Update puts the report between its marks in a page, <!-- bench:NAME --> and <!-- end -->. It fails if they are not there.

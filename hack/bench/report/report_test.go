@@ -80,7 +80,7 @@ func TestAReportTakesItsPlaceInAPage(t *testing.T) {
 
 A note.
 
-Measured 2026-11-22 on EPYC, 2 CPUs, 24 GiB, Linux 6.18, go1.26; other programs used 50% of the CPUs just before.
+Measured 2026-11-22 on EPYC, 2 CPUs, 24 GiB, Linux 6.18, go1.26; other programs used 50% of the CPUs meanwhile.
 
 <!-- end -->
 after <!-- bench:other -->
@@ -109,5 +109,32 @@ A note.
 `
 	if got := example().Tables[0].Text(); got != want {
 		t.Errorf("the table is\n%s", got)
+	}
+}
+
+func TestWhatThisProgramUsesIsNotOthers(t *testing.T) {
+	before, err := ours()
+	if err != nil {
+		t.Fatal(err)
+	}
+	watch, err := Watch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	spent := before
+	for spent-before < 100*time.Millisecond {
+		if spent, err = ours(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	now, err := Watch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if now.all == watch.all || now.ours-watch.ours < 100*time.Millisecond {
+		t.Errorf("after %s of work: %+v, before %+v", spent-before, now, watch)
+	}
+	if share, err := watch.Others(); err != nil || share < 0 || share > 1 {
+		t.Errorf("others have used %v, %v", share, err)
 	}
 }
