@@ -25,7 +25,8 @@ var (
 	metricFailures    = metric("socket_failures_total", "Failed system calls on sockets.", "transport")
 	metricPanics      = metric("panics_total", "Queries that were answered SERVFAIL because answering panicked. The first is in the log.")
 	metricConnections = metric("tcp_connections", "Open TCP connections.")
-	metricRefused     = metric("tcp_connections_refused_total", "TCP connections closed at once because there were too many, in all or of that client.")
+	metricRefused     = metric("tcp_connections_refused_total", "TCP connections closed at once because there were too many of that client.")
+	metricEvicted     = metric("tcp_connections_evicted_total", "TCP connections closed to make room for others: idle ones of clients with most connections.")
 	metricZones       = metric("zones", "Zones served.")
 	metricSerial      = metric("zone_serial", "SOA serial of a zone served. Left out by servers of more than 1,000 zones.", "zone")
 	metricRecords     = metric("zone_records", "Records of a zone served. Left out by servers of more than 1,000 zones.", "zone")
@@ -34,7 +35,7 @@ var (
 // Describe implements prometheus.Collector.
 func (s *Server) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		metricResponses, metricIgnored, metricFailures, metricPanics, metricConnections, metricRefused, metricZones, metricSerial, metricRecords,
+		metricResponses, metricIgnored, metricFailures, metricPanics, metricConnections, metricRefused, metricEvicted, metricZones, metricSerial, metricRecords,
 	} {
 		ch <- d
 	}
@@ -67,6 +68,7 @@ func (s *Server) Collect(ch chan<- prometheus.Metric) {
 	}
 	count(metricPanics, s.panics.count.Load())
 	count(metricRefused, s.streams.refused.Load())
+	count(metricEvicted, s.streams.evicted.Load())
 	gauge(metricConnections, float64(s.streams.count()))
 
 	zones := s.opts.View.Len()

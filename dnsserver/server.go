@@ -29,8 +29,9 @@ type Options struct {
 	// clients; default: as many as there are CPUs to use.
 	Workers int
 
-	// MaxConnections bounds open TCP connections in all, default 10,000, and
-	// MaxClientConnections those from one address, default 1,000. More are closed at once.
+	// MaxConnections bounds open TCP connections in all, default 10,000: for one more, that of
+	// the clients with most which was idle for longest is closed. MaxClientConnections bounds
+	// those from one address, default 1,000: more are closed at once.
 	MaxConnections       int
 	MaxClientConnections int
 
@@ -90,7 +91,7 @@ func Listen(opts Options) (*Server, error) {
 	}
 	s := &Server{
 		opts: opts, panics: &panics{log: opts.Log},
-		streams: streams{opts: opts, open: map[*stream]struct{}{}, byClient: map[netip.Addr]int{}},
+		streams: streams{opts: opts},
 	}
 	for _, address := range opts.Addresses {
 		if err := s.bind(address); err != nil {

@@ -304,52 +304,6 @@ func TestMisbehavingStreamsAreClosed(t *testing.T) {
 	}
 }
 
-func TestConnectionsAreLimited(t *testing.T) {
-	s := serve(t, Options{MaxConnections: 3, MaxClientConnections: 2})
-	from := func(client string) *net.TCPConn {
-		conn, err := net.DialTCP("tcp", &net.TCPAddr{IP: net.ParseIP(client)}, net.TCPAddrFromAddrPort(s.Addresses()[0]))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = conn.Close() })
-		return conn
-	}
-	answered := func(conn *net.TCPConn) bool {
-		if _, err := conn.Write(framed(t, query("www.example.test."))); err != nil {
-			return false
-		}
-		var b [2]byte
-		if _, err := io.ReadFull(conn, b[:]); err != nil {
-			return false
-		}
-		_, err := io.ReadFull(conn, make([]byte, binary.BigEndian.Uint16(b[:])))
-		return err == nil
-	}
-	one, two := from("127.0.0.2"), from("127.0.0.2")
-	if !answered(one) || !answered(two) {
-		t.Fatal("two connections are not answered")
-	}
-	if answered(from("127.0.0.2")) {
-		t.Error("the third connection of a client is answered")
-	}
-	other := from("127.0.0.3")
-	if !answered(other) {
-		t.Error("the connection of another client is not answered")
-	}
-	if answered(from("127.0.0.4")) {
-		t.Error("the fourth connection in all is answered")
-	}
-	if !answered(one) || !answered(two) || !answered(other) {
-		t.Error("connections that were there are not answered any more")
-	}
-	_ = one.Close()
-	for !answered(from("127.0.0.5")) { // until the server has seen the end
-		if t.Context().Err() != nil {
-			t.Fatal("an end makes no room")
-		}
-	}
-}
-
 // TestShutdownAnswersWhatWasAsked asks all the time: every query that was sent before the
 // shutdown began is answered, over UDP and TCP.
 func TestShutdownAnswersWhatWasAsked(t *testing.T) {

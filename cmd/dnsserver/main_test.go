@@ -59,7 +59,12 @@ func start(t testing.TB, args ...string) *running {
 		args = append(args, "--listen", loopback()+":0")
 	}
 	args = append(args, "--log-format", "json", "--http-listen", loopback()+":0")
-	cmd := process(t, args...)
+	return started(t, process(t, args...))
+}
+
+// started runs a command that logs in JSON.
+func started(t testing.TB, cmd *exec.Cmd) *running {
+	t.Helper()
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -401,5 +406,29 @@ func TestTermAnswersWhatWasAsked(t *testing.T) {
 		}
 	case <-ctx.Done():
 		t.Error("the server does not end")
+	}
+}
+
+// TestFewFilesAreEnough: a server that may open fewer files than connections come makes room for
+// those that come.
+func TestFewFilesAreEnough(t *testing.T) {
+	path := zoneFile(t, t.TempDir(), "one.zone", 1, "www A 10.0.0.2")
+	cmd := process(t, "-c", `ulimit -n 64 && exec "$0" "$@"`, os.Args[0], "--zone", "one.test="+path, "--listen", loopback()+":0",
+		"--threads", "1", "--log-format", "json", "--http-listen", loopback()+":0")
+	shell, err := exec.LookPath("sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Path = shell
+	r := started(t, cmd)
+	for range 200 {
+		conn, err := net.Dial("tcp", r.Addresses[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+	}
+	if got := r.dig("tcp", "ns.one.test.", dns.TypeNS); got != "NOERROR" {
+		t.Errorf("after 200 connections it answers %q", got)
 	}
 }
