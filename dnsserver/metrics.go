@@ -49,21 +49,18 @@ func (s *Server) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	var udp, tcp []*counters
-	for _, w := range s.udp {
-		udp = append(udp, w.counts)
-	}
+	var tcp []*counters
 	for _, l := range s.tcp {
 		tcp = append(tcp, l.counts)
 	}
-	for transport, workers := range map[string][]*counters{"udp": udp, "tcp": tcp} {
+	for transport, workers := range map[string][]*counters{"udp": s.udpCounts, "tcp": tcp} {
 		for rcode := range maxRcode + 1 {
-			n := sum(workers, func(c *counters) *atomic.Uint64 { return &c.responses[rcode] })
+			n := sum(workers, func(c *counters) *atomic.Uint64 { return &c.messages[rcode] })
 			if n > 0 || rcode <= int(zone.RcodeRefused) {
 				count(metricResponses, n, transport, rcodeName(rcode))
 			}
 		}
-		count(metricIgnored, sum(workers, func(c *counters) *atomic.Uint64 { return &c.ignored }), transport)
+		count(metricIgnored, sum(workers, func(c *counters) *atomic.Uint64 { return &c.messages[ignored] }), transport)
 		count(metricFailures, sum(workers, func(c *counters) *atomic.Uint64 { return &c.failures }), transport)
 	}
 	count(metricPanics, s.panics.count.Load())

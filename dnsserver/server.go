@@ -25,8 +25,10 @@ type Options struct {
 	View      *zone.View
 	Log       logr.Logger
 
-	// Workers is the number of UDP sockets of an address, among which the kernel divides
-	// clients; default: as many as there are CPUs to use.
+	// Workers is the number of threads that answer over UDP, each on one socket of every address,
+	// among which the kernel divides clients; default: as many as there are CPUs to use. With
+	// very many addresses each has fewer sockets. Where the kernel can't divide clients, each
+	// address has one worker.
 	Workers int
 
 	// MaxConnections bounds open TCP connections in all, default 10,000: for one more, that of
@@ -45,6 +47,9 @@ type Options struct {
 	// Drain is for how long queries are still answered after the end of Serve's context: what
 	// was under way, or in the kernel, gets its reply. Default 100 ms.
 	Drain time.Duration
+
+	// udp chooses how to answer over UDP, default what is best on this system.
+	udp func(workers, addresses int) udpPath
 }
 
 // DefaultIdleTimeout is of the order that RFC 7766 §6.2.3 recommends.
@@ -69,6 +74,9 @@ func (o Options) orDefaults() Options {
 	if o.Drain <= 0 {
 		o.Drain = 100 * time.Millisecond
 	}
+	if o.udp == nil {
+		o.udp = defaultUDP
+	}
 	return o
 }
 
@@ -76,7 +84,9 @@ func (o Options) orDefaults() Options {
 type Server struct {
 	opts      Options
 	addresses []netip.AddrPort
-	udp       []*udpWorker
+	udp       udpPath
+	udpCounts []*counters // of each worker
+	udpWork   []udpWorker
 	tcp       []*tcpListener
 	streams   streams
 	panics    *panics
@@ -90,7 +100,7 @@ func Listen(opts Options) (*Server, error) {
 		return nil, errors.New("no address to listen on")
 	}
 	s := &Server{
-		opts: opts, panics: &panics{log: opts.Log},
+		opts: opts, panics: &panics{log: opts.Log}, udp: opts.udp(opts.Workers, len(opts.Addresses)),
 		streams: streams{opts: opts},
 	}
 	for _, address := range opts.Addresses {
@@ -99,6 +109,11 @@ func Listen(opts Options) (*Server, error) {
 			return nil, fmt.Errorf("listening on %s: %w", address, cause(err))
 		}
 	}
+	s.udpWork = s.udp.workers(func() *responder {
+		counts := &counters{}
+		s.udpCounts = append(s.udpCounts, counts)
+		return newResponder(opts.View, zone.UDP, counts, s.panics)
+	})
 	return s, nil
 }
 
@@ -128,16 +143,8 @@ func (s *Server) bind(address netip.AddrPort) error {
 		}},
 	})
 	bound := netip.AddrPortFrom(address.Addr(), l.Addr().(*net.TCPAddr).AddrPort().Port())
-	for range udpSockets(s.opts.Workers) {
-		conn, err := listenUDP(bound)
-		if err != nil {
-			return err
-		}
-		counts := &counters{}
-		s.udp = append(s.udp, &udpWorker{
-			conn: conn, counts: counts, draining: &s.draining, anyAddress: address.Addr().IsUnspecified(),
-			responder: newResponder(s.opts.View, zone.UDP, counts, s.panics),
-		})
+	if err := s.udp.bind(bound); err != nil {
+		return err
 	}
 	s.addresses = append(s.addresses, bound)
 	return nil
@@ -152,8 +159,8 @@ func (s *Server) Serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var workers sync.WaitGroup
-	failed := make(chan error, len(s.udp)+len(s.tcp))
-	for _, w := range s.udp {
+	failed := make(chan error, len(s.udpWork)+len(s.tcp))
+	for _, w := range s.udpWork {
 		workers.Go(func() { failed <- w.serve(); cancel() })
 	}
 	for _, l := range s.tcp {
@@ -179,8 +186,8 @@ func (s *Server) drain() {
 	for _, l := range s.tcp {
 		_ = l.Close() // nobody can do anything about it
 	}
-	for _, w := range s.udp {
-		_ = w.conn.SetReadDeadline(until) // fails only on a socket that has ended
+	for _, w := range s.udpWork {
+		w.drain(until)
 	}
 	s.streams.drain(until)
 }
@@ -189,9 +196,7 @@ func (s *Server) close() {
 	for _, l := range s.tcp {
 		_ = l.Close()
 	}
-	for _, w := range s.udp {
-		_ = w.conn.Close()
-	}
+	s.udp.close()
 }
 
 // Probe asks the server for the SOA of the zone, or if there is none of any name, over every

@@ -143,8 +143,20 @@ func readFramed(t testing.TB, r io.Reader) *dns.Msg {
 	return m
 }
 
-func TestServerAnswersOnEveryAddress(t *testing.T) {
-	s := serve(t, Options{Addresses: []netip.AddrPort{loopback(), loopback(), netip.MustParseAddrPort("[::1]:0")}})
+// eachUDPPath runs a test for every way to answer over UDP.
+func eachUDPPath(t *testing.T, test func(*testing.T, func(workers, addresses int) udpPath)) {
+	t.Helper()
+	t.Run("the default path", func(t *testing.T) { test(t, defaultUDP) })
+	t.Run("the portable path", func(t *testing.T) { test(t, portableUDP) })
+}
+
+func portableUDP(workers, _ int) udpPath { return newUDPConns(workers) }
+
+func TestServerAnswersOnEveryAddress(t *testing.T) { eachUDPPath(t, testServerAnswersOnEveryAddress) }
+
+func testServerAnswersOnEveryAddress(t *testing.T, udp func(workers, addresses int) udpPath) {
+	t.Helper()
+	s := serve(t, Options{udp: udp, Addresses: []netip.AddrPort{loopback(), loopback(), netip.MustParseAddrPort("[::1]:0")}})
 	for _, address := range s.Addresses() {
 		for _, network := range []string{"udp", "tcp"} {
 			r := exchangeWith(t, network, address, query("www.example.test."))
@@ -162,8 +174,13 @@ func TestServerAnswersOnEveryAddress(t *testing.T) {
 }
 
 func TestRepliesLeaveFromTheAddressThatWasAsked(t *testing.T) {
+	eachUDPPath(t, testRepliesLeaveFromTheAddressThatWasAsked)
+}
+
+func testRepliesLeaveFromTheAddressThatWasAsked(t *testing.T, udp func(workers, addresses int) udpPath) {
+	t.Helper()
 	for _, wildcard := range []string{"0.0.0.0:0", "[::]:0"} {
-		s := serve(t, Options{Addresses: []netip.AddrPort{netip.MustParseAddrPort(wildcard)}})
+		s := serve(t, Options{udp: udp, Addresses: []netip.AddrPort{netip.MustParseAddrPort(wildcard)}})
 		port := s.Addresses()[0].Port()
 		asked := []netip.AddrPort{netip.AddrPortFrom(loopback().Addr(), port), netip.AddrPortFrom(loopback().Addr(), port)}
 		if wildcard[0] == '[' {
@@ -306,10 +323,13 @@ func TestMisbehavingStreamsAreClosed(t *testing.T) {
 
 // TestShutdownAnswersWhatWasAsked asks all the time: every query that was sent before the
 // shutdown began is answered, over UDP and TCP.
-func TestShutdownAnswersWhatWasAsked(t *testing.T) {
+func TestShutdownAnswersWhatWasAsked(t *testing.T) { eachUDPPath(t, testShutdownAnswersWhatWasAsked) }
+
+func testShutdownAnswersWhatWasAsked(t *testing.T, udp func(workers, addresses int) udpPath) {
+	t.Helper()
 	view := &zone.View{}
 	view.Update([]*zone.Served{exampleZone(t)}, nil)
-	s, err := Listen(Options{Addresses: []netip.AddrPort{loopback()}, View: view, Log: testr.New(t), Workers: 2})
+	s, err := Listen(Options{Addresses: []netip.AddrPort{loopback()}, View: view, Log: testr.New(t), Workers: 2, Drain: time.Second, udp: udp})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -352,6 +372,10 @@ func TestShutdownAnswersWhatWasAsked(t *testing.T) {
 		sent.Add(1)
 		clients.Go(func() {
 			m := framed(t, query("big.example.test."))
+			if _, err := conn.Write(m); err != nil {
+				t.Error(err)
+			}
+			readFramed(t, conn) // the connection is accepted: the kernel resets those that wait for it
 			if _, err := conn.Write(bytes.Repeat(m, 10)); err != nil {
 				t.Error(err)
 			}
@@ -377,7 +401,7 @@ func TestPanicsCostOneQuery(t *testing.T) {
 	log := funcr.New(func(_, args string) { logged = append(logged, args) }, funcr.Options{})
 	p := &panics{log: log}
 	counts := &counters{}
-	r := newResponder(nil, zone.UDP, counts, p) // no view: answering panics
+	r := newResponder((*zone.View)(nil), zone.UDP, counts, p) // no view: answering panics
 	message, err := query("www.example.test.").Pack()
 	if err != nil {
 		t.Fatal(err)
@@ -393,7 +417,7 @@ func TestPanicsCostOneQuery(t *testing.T) {
 		t.Errorf("%d panics, logged %q", p.count.Load(), logged)
 	}
 	r.view = &zone.View{}
-	if reply := r.answer(make([]byte, 0, zone.MaxUDP), message, netip.Addr{}); reply == nil || counts.responses[2].Load() != 1 {
+	if reply := r.answer(make([]byte, 0, zone.MaxUDP), message, netip.Addr{}); reply == nil || counts.messages[2].Load() != 1 {
 		t.Error("the next query is not answered")
 	}
 }

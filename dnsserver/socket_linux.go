@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,6 +31,67 @@ func listenUDP(address netip.AddrPort) (*net.UDPConn, error) {
 	}
 	return conn.(*net.UDPConn), nil
 }
+
+// openUDP is listenUDP for a socket that package net knows nothing of: while a worker is busy,
+// datagrams that come wake nobody up.
+func openUDP(address netip.AddrPort) (fd int, err error) {
+	family := unix.AF_INET6
+	var to unix.Sockaddr
+	if a := address.Addr(); a.Is4() {
+		family = unix.AF_INET
+		to = &unix.SockaddrInet4{Port: int(address.Port()), Addr: a.As4()}
+	} else {
+		scope, err := interfaceIndex(a.Zone())
+		if err != nil {
+			return 0, err
+		}
+		to = &unix.SockaddrInet6{Port: int(address.Port()), Addr: a.As16(), ZoneId: scope}
+	}
+	fd, err = unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	if err := prepareUDP(fd, address.Addr(), to); err != nil {
+		_ = unix.Close(fd)
+		return 0, err
+	}
+	return fd, nil
+}
+
+func prepareUDP(fd int, address netip.Addr, to unix.Sockaddr) error {
+	if address.Is6() {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {
+			return err
+		}
+	}
+	timeout := unix.NsecToTimeval(sendTimeout.Nanoseconds())
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &timeout); err != nil {
+		return err
+	}
+	if err := setUDPOptions(fd, address); err != nil {
+		return err
+	}
+	return unix.Bind(fd, to)
+}
+
+// interfaceIndex returns the number of an interface given by name or number, 0 for "".
+func interfaceIndex(zone string) (uint32, error) {
+	if zone == "" {
+		return 0, nil
+	}
+	if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
+		return uint32(n), nil
+	}
+	i, err := net.InterfaceByName(zone)
+	if err != nil {
+		return 0, err
+	}
+	return uint32(i.Index), nil
+}
+
+// sendTimeout is for how long a worker waits for room for replies in its socket: others are then
+// worth more.
+const sendTimeout = 100 * time.Millisecond
 
 // receiveBuffer is what a socket may hold that is not read yet, in octets; the system may
 // allow less.

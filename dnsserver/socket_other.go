@@ -7,6 +7,9 @@ import (
 	"net/netip"
 )
 
+// defaultUDP is the way to answer over UDP on systems without recvmmsg and sendmmsg.
+func defaultUDP(workers, _ int) udpPath { return newUDPConns(workers) }
+
 // udpSockets is how many sockets an address has: elsewhere the kernel does not divide clients
 // among several.
 func udpSockets(int) int { return 1 }

@@ -1,49 +1,55 @@
 package dnsserver
 
 import (
-	"errors"
-	"net"
-	"os"
-	"sync/atomic"
+	"net/netip"
+	"time"
 
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
 )
 
-// udpWorker answers what comes to one socket.
-type udpWorker struct {
-	conn       *net.UDPConn
-	anyAddress bool // bound to all addresses: replies must name theirs
-	responder  *responder
-	counts     *counters
-	draining   *atomic.Bool
+// udpPath is a way to answer over UDP. There are two, which give the same replies: udpBatches
+// for Linux, and udpConns for every system.
+type udpPath interface {
+	// bind opens the sockets of one more address, whose port is not 0, or fails. Nobody else
+	// may share it.
+	bind(address netip.AddrPort) error
+	// workers returns who answers on all addresses bound, each to be run by one goroutine.
+	// It is called once, after the last bind.
+	workers(newResponder func() *responder) []udpWorker
+	// close closes all sockets. The workers have ended, or never ran.
+	close()
 }
 
-// serve returns nil when the read deadline passes while draining.
-func (w *udpWorker) serve() error {
-	message := make([]byte, zone.MaxMessage) // a query is never cut: the longest datagram is shorter
-	var reply [zone.MaxUDP]byte
-	var control []byte
-	if w.anyAddress {
-		control = make([]byte, controlSize)
-	}
-	for {
-		n, controlled, _, client, err := w.conn.ReadMsgUDPAddrPort(message, control)
-		if err != nil {
-			switch {
-			case errors.Is(err, os.ErrDeadlineExceeded) && w.draining.Load():
-				return nil
-			case errors.Is(err, net.ErrClosed):
-				return err
-			}
-			w.counts.failures.Add(1)
-			continue
-		}
-		r := w.responder.answer(reply[:0], message[:n], client.Addr().Unmap())
-		if r == nil {
-			continue
-		}
-		if _, _, err := w.conn.WriteMsgUDPAddrPort(r, sourceControl(control[:controlled]), client); err != nil {
-			w.counts.failures.Add(1)
-		}
-	}
+// udpWorker answers what comes to some sockets.
+type udpWorker interface {
+	// serve answers until the time given to drain, then it returns nil. It returns the error of
+	// a socket that can't be used any more.
+	serve() error
+	// drain may be called once, while serve runs or before.
+	drain(until time.Time)
 }
+
+const (
+	// maxQuery is the longest query that is answered over UDP, in octets: what passes every
+	// network in one piece, and more than queries need.
+	maxQuery = 25*64 - 1
+	// maxDatagram is how much of a datagram is received, in octets: a longer one than maxQuery
+	// is known by it. It is an odd number of cache lines, so that the heads of datagrams received
+	// into one array, which is where most of the work is, do not all compete for the same few
+	// sets of a cache. Replies fit too.
+	maxDatagram = maxQuery + 1
+)
+
+// header is the size of a message's header, in octets.
+const header = 12
+
+// datagram returns what is answered of a datagram: of one that is too long the header, which gets
+// FORMERR, or what else its flags ask for.
+func datagram(received []byte) []byte {
+	if len(received) > maxQuery {
+		return received[:header]
+	}
+	return received
+}
+
+var _ [maxDatagram - zone.MaxUDP]struct{} // replies fit
