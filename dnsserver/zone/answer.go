@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"net/netip"
 	"slices"
-	"strings"
 )
 
 // maxLinks bounds the CNAME records in one answer, synthesised ones included. A client
@@ -22,7 +21,7 @@ type Scratch struct {
 	message message
 	rcode   uint16
 
-	wild   [2*MaxName + 2]byte     // key of a wildcard
+	wild   [2 + MaxName]byte       // name of a wildcard
 	dnames [maxLinks]*Node         // whose DNAME the answer has, of each link of the chain; nil for a CNAME
 	seen   [maxLinks][MaxName]byte // names of the chain before the present one, in wire form
 	alias  [MaxName]byte           // the next name of the chain, in wire form
@@ -252,15 +251,15 @@ func (s *Scratch) addresses(z *Served, ns RRset, cut Name) {
 
 // server returns the node with the addresses of a name server, glue or not, or nil. wild
 // lends memory.
-func (z *Served) server(name *dissected, wild *[2*MaxName + 2]byte) *Node {
-	match, before, after := z.content.search(name.wholeKey())
-	if match != nil {
-		return &match.node
+func (z *Served) server(name *dissected, wild *[2 + MaxName]byte) *Node {
+	if node := z.index.find(name.name()); node != nil {
+		return node
 	}
-	if encloser := z.encloser(name, before, after); encloser < name.labels {
-		return z.synthesis(name, encloser, wild).node
+	depth := name.labels - 1
+	for z.index.find(name.suffix(depth)) == nil {
+		depth--
 	}
-	return nil
+	return z.synthesis(name, depth, wild).node
 }
 
 // choose returns the RRset that answers qtype at a node, the empty one for NODATA. A CNAME
@@ -285,7 +284,7 @@ type outcome uint8
 
 const (
 	missing    outcome = iota // no such name
-	exists                    // node has its records or, from a wildcard, those it is given; nil for an empty non-terminal
+	exists                    // node has its records or, from a wildcard, those it is given; none for an empty non-terminal
 	atCut                     // at or below the zone cut at node
 	belowAlias                // below the DNAME at node
 )
@@ -298,86 +297,31 @@ type found struct {
 
 // find looks up a name of the zone: RFC 1034 §4.3.2 step 3 with RFC 4592 and RFC 6672. At a
 // zone cut DS is the parent's own, RFC 4035 §3.1.4.1. wild lends memory.
-func (z *Served) find(name *dissected, qtype uint16, wild *[2*MaxName + 2]byte) found {
-	match, before, after := z.content.search(name.wholeKey())
-	encloser := name.labels
-	if match == nil {
-		encloser = z.encloser(name, before, after)
-	}
+func (z *Served) find(name *dissected, qtype uint16, wild *[2 + MaxName]byte) found {
 	if z.labels < name.labels && z.apex.Has(TypeDNAME) {
 		return found{belowAlias, z.apex, z.labels}
 	}
-	for depth := z.labels + 1; depth <= encloser; depth++ {
-		e := match
-		if depth < name.labels {
-			e, _, _ = z.content.search(name.ancestorKey(depth))
-		}
+	node := z.apex
+	for depth := z.labels + 1; depth <= name.labels; depth++ {
+		node = z.index.find(name.suffix(depth))
 		switch {
-		case e == nil:
-		case e.node.Has(TypeNS) && (depth < name.labels || qtype != TypeDS):
-			return found{atCut, &e.node, depth}
-		case e.node.Has(TypeDNAME) && depth < name.labels:
-			return found{belowAlias, &e.node, depth}
+		case node == nil: // and the last one is the closest encloser
+			return z.synthesis(name, depth-1, wild)
+		case node.Has(TypeNS) && (depth < name.labels || qtype != TypeDS):
+			return found{atCut, node, depth}
+		case node.Has(TypeDNAME) && depth < name.labels:
+			return found{belowAlias, node, depth}
 		}
 	}
-	switch {
-	case match != nil:
-		return found{what: exists, node: &match.node}
-	case encloser == name.labels:
-		return found{what: exists}
-	}
-	return z.synthesis(name, encloser, wild)
-}
-
-// encloser counts the labels of the closest encloser (RFC 4592 §3.3.1) of a name that has no
-// records and stands between two entries: an existing name, those without records included.
-func (z *Served) encloser(name *dissected, before, after *entry) int {
-	return max(name.shared(before), name.shared(after), z.labels)
+	return found{what: exists, node: node}
 }
 
 // synthesis looks up the source of synthesis, the "*" below the closest encloser (RFC 4592
 // §3.3.1), for a name that does not exist. wild lends memory.
-func (z *Served) synthesis(name *dissected, encloser int, wild *[2*MaxName + 2]byte) found {
-	key := append(wild[:0], name.ancestorKey(encloser)...)
-	key = append(key, '*', 0)
-	match, _, after := z.content.search(key)
-	switch {
-	case match != nil:
-		return found{what: exists, node: &match.node}
-	case after != nil && strings.HasPrefix(after.key, string(key)):
-		return found{what: exists} // "*" is an empty non-terminal
+func (z *Served) synthesis(name *dissected, encloser int, wild *[2 + MaxName]byte) found {
+	source := append(append(wild[:0], 1, '*'), name.suffix(encloser)...)
+	if node := z.index.find(source); node != nil {
+		return found{what: exists, node: node}
 	}
 	return found{what: missing}
-}
-
-// search returns the entry at key, or if there is none the entries before and after its
-// place, nil at the ends.
-func (c *Content) search(key []byte) (match, before, after *entry) {
-	for t := c.root; t != nil; {
-		switch {
-		case string(key) == t.key:
-			return t.entry, nil, nil
-		case string(key) < t.key:
-			after, t = t.entry, t.left
-		default:
-			before, t = t.entry, t.right
-		}
-	}
-	return nil, before, after
-}
-
-// shared counts the labels that n and the owner of e have in common, from the root on.
-func (n *dissected) shared(e *entry) int {
-	if e == nil {
-		return 0
-	}
-	size := 0
-	for size < len(e.key) && size < int(n.end[n.labels]) && e.key[size] == n.key[size] {
-		size++
-	}
-	depth := n.labels
-	for int(n.end[depth]) > size {
-		depth--
-	}
-	return depth
 }

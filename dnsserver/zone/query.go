@@ -58,10 +58,8 @@ const maxLabels = (MaxName - 1) / 2
 type dissected struct {
 	wire   [MaxName]byte // lower case, the first size octets
 	size   int
-	labels int                   // without the root's
-	start  [maxLabels + 1]uint8  // where in wire the labels start, from the left; the last is the root's
-	key    [2 * MaxName]byte     // see Name.key
-	end    [maxLabels + 1]uint16 // length of the key of the last so many labels
+	labels int                  // without the root's
+	start  [maxLabels + 1]uint8 // where in wire the labels start, from the left; the last is the root's
 }
 
 // read takes apart the uncompressed name at the start of b; false if there is none.
@@ -89,7 +87,6 @@ func (n *dissected) read(b []byte) bool {
 		}
 		n.wire[i] = c
 	}
-	n.makeKey()
 	return true
 }
 
@@ -99,36 +96,11 @@ func (n *dissected) readString(s string) bool {
 	return n.read(b[:copy(b[:], s)]) && n.size == len(s)
 }
 
-func (n *dissected) makeKey() {
-	size := 0
-	for depth := 1; depth <= n.labels; depth++ {
-		at := n.start[n.labels-depth]
-		for _, c := range n.wire[at+1 : at+1+n.wire[at]] {
-			if c <= 1 {
-				n.key[size] = 1
-				size++
-				c++
-			}
-			n.key[size] = c
-			size++
-		}
-		n.key[size] = 0
-		size++
-		n.end[depth] = uint16(size)
-	}
-}
-
 // name returns the name in wire form.
 func (n *dissected) name() []byte { return n.wire[:n.size] }
 
 // suffix returns the last so many labels with the root's in wire form.
 func (n *dissected) suffix(depth int) []byte { return n.wire[n.start[n.labels-depth]:n.size] }
-
-// ancestorKey returns the key of suffix(depth).
-func (n *dissected) ancestorKey(depth int) []byte { return n.key[:n.end[depth]] }
-
-// wholeKey returns the key of the name, see Name.key.
-func (n *dissected) wholeKey() []byte { return n.ancestorKey(n.labels) }
 
 // within reports whether n is apex, a name of so many labels, or below it.
 func (n *dissected) within(apex Name, labels int) bool {
