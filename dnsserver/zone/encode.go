@@ -15,9 +15,11 @@ type message struct {
 	truncated bool
 	keepAlive uint16 // stated in OPT, RFC 7828, in units of 100 ms; 0 for nothing
 
-	names  nameTable
-	labels suffixes
-	rdata  [MaxName]byte // a name of rdata, out of its string
+	question int  // octets of the question's name, 0 without question
+	seeded   bool // names has the question's name too
+	names    nameTable
+	labels   suffixes
+	rdata    [MaxName]byte // a name of rdata, out of its string
 }
 
 // Sections of a message after the question (RFC 1035 §4.1).
@@ -41,13 +43,11 @@ func (m *message) begin(dst []byte, limit int, q *query, asked []byte) {
 	m.n = headerSize
 	m.section, m.counts, m.truncated = sectionAnswer, [3]uint16{}, false
 	m.names.reset()
+	m.question, m.seeded = 0, false
 	if q.hasQuestion {
 		m.n = q.end
+		m.question = q.name.size
 		copy(m.b[headerSize:q.end], asked[headerSize:q.end])
-		m.labels.read(q.name.name())
-		for i := range m.labels.count {
-			m.names.add(m.labels.hash[i], headerSize+int(m.labels.start[i]))
-		}
 	}
 	m.kept = 0
 	if q.edns {
@@ -112,13 +112,15 @@ func (m *message) need(ok bool) bool {
 type mark struct {
 	n, names int
 	count    uint16
+	seeded   bool
 }
 
-func (m *message) mark() mark { return mark{m.n, m.names.count, m.counts[m.section]} }
+func (m *message) mark() mark { return mark{m.n, m.names.count, m.counts[m.section], m.seeded} }
 
 func (m *message) rollback(to mark) {
 	m.n, m.counts[m.section] = to.n, to.count
 	m.names.truncate(to.names)
+	m.seeded = to.seeded
 }
 
 // head appends a record up to its length field. ownerAt, unless 0, is where the owner's
@@ -182,6 +184,14 @@ func (m *message) close(rdata int) {
 // name appends a name, compressed. It returns where the whole name stands in the message, 0
 // if nothing can point there, and -1 if there is no room.
 func (m *message) name(name []byte) int {
+	if at := m.inQuestion(name); at != 0 {
+		if m.n+pointerSize > m.limit {
+			return -1
+		}
+		m.pointer(at)
+		return at
+	}
+	m.seed()
 	s := &m.labels
 	s.read(name)
 	for i := range s.count {
@@ -204,6 +214,41 @@ func (m *message) name(name []byte) int {
 		return -1
 	}
 	return m.copyName(name, s.count)
+}
+
+// inQuestion returns where the name stands at the end of the question's, or 0. It is what owners
+// are nearly always found by.
+func (m *message) inQuestion(name []byte) int {
+	at := headerSize + m.question - len(name)
+	label := headerSize
+	for label < at {
+		label += 1 + int(m.b[label])
+	}
+	if label != at || len(name) == 1 {
+		return 0
+	}
+	asked := m.b[at : at+len(name)]
+	for i, c := range name {
+		if asked[i] != c && fold(asked[i]) != fold(c) {
+			return 0
+		}
+	}
+	return at
+}
+
+// seed makes the question's name known for compression, once.
+func (m *message) seed() {
+	if m.seeded {
+		return
+	}
+	m.seeded = true
+	if m.question == 0 {
+		return
+	}
+	m.labels.read(m.b[headerSize:])
+	for i := range m.labels.count {
+		m.names.add(m.labels.hash[i], headerSize+int(m.labels.start[i]))
+	}
 }
 
 // copyName appends the first octets of the name in m.labels, which hold so many labels, and

@@ -58,7 +58,7 @@ func (x *index) find(name []byte) *Node {
 		}
 		for i := range t.leaves {
 			l := &t.leaves[i]
-			if l.hash == uint32(hash>>32) && string(l.node.Owner) == string(name) {
+			if uint64(l.hash) == hash>>32 && string(l.node.Owner) == string(name) {
 				return l.node
 			}
 		}

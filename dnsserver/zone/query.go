@@ -56,7 +56,7 @@ const maxLabels = (MaxName - 1) / 2
 
 // dissected is a name taken apart for lookups. The zero value is no name.
 type dissected struct {
-	wire   [MaxName]byte // lower case, the first size octets
+	wire   [MaxName + 1]byte // lower case, the first size octets; whole words
 	size   int
 	labels int                  // without the root's
 	start  [maxLabels + 1]uint8 // where in wire the labels start, from the left; the last is the root's
@@ -81,13 +81,22 @@ func (n *dissected) read(b []byte) bool {
 		at += l + 1
 	}
 	n.size, n.labels = at+1, labels
-	for i, c := range b[:n.size] {
-		if 'A' <= c && c <= 'Z' {
-			c += 'a' - 'A'
-		}
-		n.wire[i] = c
+	copy(n.wire[:], b[:n.size])
+	for at := 0; at < n.size; at += 8 {
+		word := n.wire[at : at+8]
+		binary.LittleEndian.PutUint64(word, foldEight(binary.LittleEndian.Uint64(word)))
 	}
 	return true
+}
+
+// foldEight makes eight octets lower case; the lengths of labels are below all letters.
+func foldEight(octets uint64) uint64 {
+	const each = 0x0101010101010101
+	low := octets & (0x7f * each)
+	fromA := low + (0x80-'A')*each // the highest bit of each octet that is at least 'A'
+	pastZ := low + (0x7f-'Z')*each // of each that is more than 'Z'
+	upper := (fromA ^ pastZ) &^ octets & (0x80 * each)
+	return octets | upper>>2
 }
 
 // readString is read of the name that is the whole of s.
