@@ -32,12 +32,14 @@ type counters struct {
 // answerer is zone.View as far as a responder needs it.
 type answerer interface {
 	Answer(s *zone.Scratch, dst, message []byte, client netip.Addr, over zone.Transport) []byte
+	Ahead(a *zone.Ahead, messages [][]byte)
 }
 
 // responder answers for one worker. It is not for concurrent use.
 type responder struct {
 	view    answerer
 	scratch *zone.Scratch
+	before  zone.Ahead
 	over    zone.Transport
 	counts  *counters
 	panics  *panics
@@ -72,6 +74,17 @@ func (r *responder) answerOne(dst, message []byte, client netip.Addr) []byte {
 	r.fresh[kind]++
 	r.touched |= 1 << kind
 	return reply
+}
+
+// ahead prepares for answering many messages, for each of which answerOne is called then. They
+// can be answered without.
+func (r *responder) ahead(messages [][]byte) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			r.panics.note(cause, nil, netip.Addr{})
+		}
+	}()
+	r.view.Ahead(&r.before, messages)
 }
 
 // failed returns what is replied to the message that caused a panic.

@@ -89,7 +89,8 @@ type batchWorker struct {
 	drained   int           // readable once until is set
 	polled    []unix.PollFd // the event, then each socket; Revents is not 0 while there may be something
 	batch     *batch
-	at        int // index of the datagram that is being answered
+	received  [][]byte // the queries of the batch
+	at        int      // index of the datagram that is being answered
 
 	until atomic.Pointer[time.Time]
 }
@@ -167,6 +168,11 @@ func (w *batchWorker) look(wait bool, until *time.Time) error {
 
 // answer makes the replies to all datagrams of the batch.
 func (w *batchWorker) answer() {
+	w.received = w.received[:0]
+	for i := range w.batch.received {
+		w.received = append(w.received, datagram(w.batch.datagram(i)))
+	}
+	w.responder.ahead(w.received)
 	for w.at = 0; w.at < w.batch.received; {
 		w.answerOn()
 	}

@@ -2,6 +2,7 @@ package zone
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 )
@@ -84,6 +85,43 @@ func BenchmarkAnswer(b *testing.B) {
 	}
 }
 
+// BenchmarkBatch answers questions for names all over a zone, 64 in a row as a worker does.
+func BenchmarkBatch(b *testing.B) {
+	for _, hosts := range []int{1e4, 1e5} {
+		v := viewOf(syntheticZone(b, hosts))
+		r := rand.New(rand.NewPCG(1, 2))
+		var questions [][]byte
+		for range hosts {
+			format := "h%d.example.test. A +edns=1232"
+			switch r.IntN(10) {
+			case 0:
+				format = "nope%d.example.test. A"
+			case 1:
+				format = "www.h%d.example.test. A +edns=1232"
+			}
+			m, _ := question(b, fmt.Sprintf(format, r.IntN(hosts)))
+			questions = append(questions, m)
+		}
+		for _, ahead := range []bool{false, true} {
+			b.Run(fmt.Sprintf("names=%d/ahead=%v", hosts, ahead), func(b *testing.B) {
+				s, dst, a := &Scratch{}, make([]byte, MaxUDP), &Ahead{}
+				b.ReportAllocs()
+				const batch = 64
+				i := 0
+				for b.Loop() {
+					if i%batch == 0 && ahead {
+						v.Ahead(a, questions[i:min(i+batch, len(questions))])
+					}
+					v.Answer(s, dst, questions[i], client, UDP)
+					if i++; i == len(questions) {
+						i = 0
+					}
+				}
+			})
+		}
+	}
+}
+
 func TestAnswersDoNotAllocate(t *testing.T) {
 	zones, questions := archives(t)
 	v := viewOf(zones...)
@@ -94,5 +132,10 @@ func TestAnswersDoNotAllocate(t *testing.T) {
 			name.read(q[12:])
 			t.Errorf("%s: %v allocations", strings.TrimSpace(Name(name.name()).String()), allocs)
 		}
+	}
+	a := &Ahead{}
+	v.Ahead(a, questions)
+	if allocs := testing.AllocsPerRun(10, func() { v.Ahead(a, questions) }); allocs != 0 {
+		t.Errorf("looking ahead: %v allocations", allocs)
 	}
 }

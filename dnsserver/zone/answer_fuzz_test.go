@@ -50,8 +50,9 @@ func FuzzAnswer(f *testing.F) {
 	www := string(rawQuestion(wireWWW, TypeA, classIN))
 	f.Add(packet{0, [4]uint16{1, 0, 0, 2}, []byte(www + opt("\xff\x00\x00\x02ab") + signed(classANY, tsigRData))}.bytes(), false)
 	f.Add(packet{0, [4]uint16{1, 1, 1, 1}, []byte(www + rawRecord("\xc0\x0c", TypeA, classIN, 0, "abcd") + rawRecord("\x01x\xc0\x0c", TypeA, classIN, 0, "") + opt(""))}.bytes(), true)
-	s := &Scratch{}
+	s, a := &Scratch{}, &Ahead{}
 	f.Fuzz(func(t *testing.T, message []byte, tcp bool) {
+		v.Ahead(a, [][]byte{message, questions[0]})
 		over, limit := UDP, MaxUDP
 		if tcp {
 			over, limit = TCP, MaxMessage
