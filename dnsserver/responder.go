@@ -90,7 +90,7 @@ func (r *responder) ahead(messages [][]byte) {
 // failed returns what is replied to the message that caused a panic.
 func (r *responder) failed(cause any, dst, message []byte, client netip.Addr) []byte {
 	r.panics.note(cause, message, client)
-	r.scratch = &zone.Scratch{}
+	r.scratch = &zone.Scratch{KeepAlive: r.scratch.KeepAlive}
 	return serverFailure(dst, message)
 }
 
