@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"sync"
+	"sync"
 
 	"github.com/miekg/dns"
 
@@ -22,12 +24,18 @@ type referral struct {
 // firewalls inside a company often close. Names whose servers are as in prev, which may be
 // nil, are not asked again.
 func (r *Result) oversized(in Inputs, prev *Result) {
-	served, err := zone.NewServed(r.Content, zone.Version{Serial: 1, Digest: r.Content.Digest()})
-	if err != nil {
-		panic(fmt.Sprintf("zone %s: %v", r.settings.apex, err)) // the operator's SOA is always there
-	}
-	var view zone.View
-	view.Update([]*zone.Served{served}, nil)
+	// A view costs time for all names of the zone, and most changes leave nothing to ask.
+	view := sync.OnceValue(func() *zone.View {
+		// A view costs time for every name of the zone; most changes need none.
+	view := sync.OnceValue(func() *zone.View {
+		served, err := zone.NewServed(r.Content, zone.Version{Serial: 1, Digest: r.Content.Digest()})
+		if err != nil {
+			panic(fmt.Sprintf("zone %s: %v", r.settings.apex, err)) // the operator's SOA is always there
+		}
+		v := new(zone.View)
+		v.Update([]*zone.Served{served}, nil)
+		return v
+	})
 	r.referrals = map[zone.Name]referral{}
 	ask := func(owner zone.Name, servers []NameServer, what string) {
 		if prev != nil {
@@ -42,7 +50,7 @@ func (r *Result) oversized(in Inputs, prev *Result) {
 		for _, ns := range servers {
 			want += len(ns.Addresses)
 		}
-		if got, fits := askNS(&view, owner); !fits || got < want {
+		if got, fits := askNS(view(), owner); !fits || got < want {
 			answer.finding = &v1alpha1.Finding{
 				Record: owner.String() + " NS", Reason: v1alpha1.FindingReferralTooLarge,
 				Message: fmt.Sprintf("%s does not fit in %d octets with the addresses of all its name servers (%d of %d do): use fewer datacenters, or fewer addresses in their server groups",
