@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"reflect"
 	"sync"
-	"sync"
 
 	"github.com/miekg/dns"
 
@@ -25,8 +24,6 @@ type referral struct {
 // nil, are not asked again.
 func (r *Result) oversized(in Inputs, prev *Result) {
 	// A view costs time for all names of the zone, and most changes leave nothing to ask.
-	view := sync.OnceValue(func() *zone.View {
-		// A view costs time for every name of the zone; most changes need none.
 	view := sync.OnceValue(func() *zone.View {
 		served, err := zone.NewServed(r.Content, zone.Version{Serial: 1, Digest: r.Content.Digest()})
 		if err != nil {
