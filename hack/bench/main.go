@@ -89,6 +89,9 @@ const (
 )
 
 func main() {
+	if len(os.Args) > 1 && (os.Args[1] == echoArgument || os.Args[1] == pinArgument) { // signals end these at once
+		fail(become(os.Args[1], os.Args[2:]))
+	}
 	ctrl.SetLogger(logr.Discard())
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	err := run(ctx, os.Args[1:])
@@ -100,6 +103,10 @@ func main() {
 	case interrupted:
 		os.Exit(130) // as shells do
 	}
+	fail(err)
+}
+
+func fail(err error) {
 	fmt.Fprintln(os.Stderr, "bench:", err)
 	os.Exit(1)
 }
@@ -110,10 +117,6 @@ func run(ctx context.Context, args []string) error {
 		return estate.Probe()
 	case len(args) == 2 && args[0] == insideArgument:
 		return inside(ctx, args[1])
-	case len(args) == 2 && args[0] == echoArgument:
-		return echo(args[1])
-	case len(args) >= 3 && args[0] == pinArgument:
-		return pin(args[1], args[2], args[2:])
 	}
 	return outside(ctx, args)
 }

@@ -31,6 +31,17 @@ func startPinned(o process.Options, cpu int, path string, args ...string) (*proc
 	return process.Start(o, self, append([]string{pinArgument, strconv.Itoa(cpu), path}, args...)...)
 }
 
+// become is what this program does as one of those that are measured. It returns only on errors.
+func become(what string, args []string) error {
+	switch {
+	case what == echoArgument && len(args) == 1:
+		return echo(args[0])
+	case what == pinArgument && len(args) >= 2:
+		return pin(args[0], args[1], args[1:])
+	}
+	return fmt.Errorf("%s with %q", what, args)
+}
+
 // pin becomes another program, on one CPU. It returns only on errors.
 func pin(cpu, program string, args []string) error {
 	n, err := strconv.Atoi(cpu)
