@@ -276,15 +276,20 @@ func awaitAnswer(ctx context.Context, e *estate.Estate, apex, address string) (l
 	if address != "" {
 		wanted = netip.MustParseAddr(address).AsSlice()
 	}
-	var waiting []net.Conn
+	var conns []net.Conn
+	defer func() {
+		for _, conn := range conns {
+			_ = conn.Close()
+		}
+	}()
 	for _, s := range e.Of("authoritative") {
 		conn, err := net.Dial("udp", netip.AddrPortFrom(s.Addr, estate.DNSPort).String())
 		if err != nil {
 			return last, err
 		}
-		defer conn.Close()
-		waiting = append(waiting, conn)
+		conns = append(conns, conn)
 	}
+	waiting := slices.Clone(conns)
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	reply := make([]byte, 1232)
