@@ -47,8 +47,15 @@ type ZoneReconciler struct {
 	Events events.EventRecorder
 	Clock  clock.PassiveClock
 
-	mu     sync.Mutex
-	memory map[types.NamespacedName]*memory
+	mu      sync.Mutex
+	memory  map[types.NamespacedName]*memory
+	written map[types.NamespacedName]written
+}
+
+// written is a zone as this manager wrote its status, which the cache learns of a little later.
+type written struct {
+	older []string // the resourceVersions that it was made from, one after the other
+	zone  *v1alpha1.DNSZone
 }
 
 // memory is what the leader knows of a zone beside the API. All of it can be lost.
@@ -73,12 +80,14 @@ func (r *ZoneReconciler) Reconcile(ctx context.Context, req reconcile.Request) (
 	var z v1alpha1.DNSZone
 	if err := r.Client.Get(ctx, req.NamespacedName, &z); apierrors.IsNotFound(err) || err == nil && z.DeletionTimestamp != nil {
 		r.remember(req.NamespacedName, nil)
+		r.forgetWritten(req.NamespacedName)
 		r.Estate.Forget(req.NamespacedName)
 		r.Budget.Same(req.NamespacedName, r.Clock.Now())
 		return reconcile.Result{}, nil
 	} else if err != nil {
 		return reconcile.Result{}, fmt.Errorf("reading DNSZone %s: %w", req.NamespacedName, err)
 	}
+	r.catchUp(&z)
 	place, decided := r.Estate.Placement(&z)
 	if !decided {
 		return reconcile.Result{}, nil // the estate calls again
@@ -315,12 +324,58 @@ func (r *ZoneReconciler) reserve(ctx context.Context, z *v1alpha1.DNSZone, statu
 	after.Status.Published = status.Published
 	after.Status.Records = status.Published.Records
 	after.Status.Sources = render.SourceStatuses(status.Records)
-	if err := r.Client.Status().Patch(ctx, after, client.MergeFromWithOptions(z, client.MergeFromWithOptimisticLock{})); err != nil {
+	if err := r.patchStatus(ctx, z, after); err != nil {
 		return fmt.Errorf("reserving serial %d of zone %s: %w", status.Published.Serial, z.Spec.Name, err)
 	}
 	*z = *after
 	r.Budget.Same(render.Key(z), r.Clock.Now())
 	return nil
+}
+
+// patchStatus writes the status of after, which becomes what the API server answers, if the object still is as before.
+func (r *ZoneReconciler) patchStatus(ctx context.Context, before, after *v1alpha1.DNSZone) error {
+	if err := r.Client.Status().Patch(ctx, after, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
+		return err
+	}
+	after.ManagedFields = nil // as in the cache
+	r.wrote(before, after)
+	return nil
+}
+
+// wrote notes that after was written where before had been.
+func (r *ZoneReconciler) wrote(before, after *v1alpha1.DNSZone) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.written == nil {
+		r.written = map[types.NamespacedName]written{}
+	}
+	w := written{zone: after.DeepCopy()}
+	if last := r.written[render.Key(after)]; last.zone != nil && last.zone.ResourceVersion == before.ResourceVersion {
+		w.older = last.older
+	}
+	w.older = append(w.older, before.ResourceVersion)
+	r.written[render.Key(after)] = w
+}
+
+// catchUp makes of z, as the cache has it, what this manager has written meanwhile: servers ack within milliseconds, and
+// a decision on the version before would end in a conflict.
+func (r *ZoneReconciler) catchUp(z *v1alpha1.DNSZone) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	w, known := r.written[render.Key(z)]
+	switch {
+	case !known:
+	case slices.Contains(w.older, z.ResourceVersion):
+		w.zone.DeepCopyInto(z)
+	default:
+		delete(r.written, render.Key(z)) // the cache has it, or something newer
+	}
+}
+
+func (r *ZoneReconciler) forgetWritten(key types.NamespacedName) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.written, key)
 }
 
 // finish writes the status if it says something new, not more often than statusInterval.
@@ -345,7 +400,7 @@ func (r *ZoneReconciler) finish(ctx context.Context, z *v1alpha1.DNSZone, in ren
 	}
 	before := z.DeepCopy()
 	z.Status = want
-	if err := r.Client.Status().Patch(ctx, z, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
+	if err := r.patchStatus(ctx, before, z); err != nil {
 		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 			return reconcile.Result{RequeueAfter: 50 * time.Millisecond}, nil
 		}
