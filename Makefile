@@ -17,7 +17,7 @@ TOOLS := bin/tools
 SOURCES := . hack/tools
 MODULES := $(SOURCES) hack/tools/lint hack/k8s
 # What generate and manifests write.
-GENERATED := api config/crd/bases config/rbac/role.yaml dnsserver/control/controlpb docs/api.md
+GENERATED := api config/crd/bases config/rbac/role.yaml dnsserver/control/controlpb dnsserver/steering/steeringpb docs/api.md
 
 # Recipes whose tests need a control plane, or DNS tools, start with this. What is missing is fetched on first use; the
 # demo gets what it needs by itself.
@@ -59,7 +59,7 @@ generate-api: go-check $(TOOLS)/.generators
 
 .PHONY: generate-proto
 generate-proto: go-check $(TOOLS)/.generators
-	$(TOOLS)/protogen -plugin $(TOOLS)/protoc-gen-go -plugin $(TOOLS)/protoc-gen-go-grpc $(wildcard dnsserver/control/controlpb/*.proto)
+	$(TOOLS)/protogen -plugin $(TOOLS)/protoc-gen-go -plugin $(TOOLS)/protoc-gen-go-grpc $(wildcard dnsserver/*/*pb/*.proto)
 
 .PHONY: generate-docs
 generate-docs: go-check $(TOOLS)/.generators
