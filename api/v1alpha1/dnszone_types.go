@@ -268,7 +268,7 @@ type ZoneSOA struct {
 // +kubebuilder:validation:MaxLength=16
 // +kubebuilder:validation:XValidation:rule="self != 'SOA'",message="the operator owns the SOA of a zone: set spec.soa and spec.ttl instead"
 // +kubebuilder:validation:XValidation:rule="!(self in ['DNSKEY','RRSIG','NSEC','NSEC3','NSEC3PARAM','CDS','CDNSKEY'])",message="zones are not signed: DNSKEY, RRSIG, NSEC, NSEC3, NSEC3PARAM, CDS and CDNSKEY records can't be served (DS at a delegation can)"
-// +kubebuilder:validation:XValidation:rule="self in ['A','AAAA','AFSDB','AMTRELAY','APL','CAA','CERT','CNAME','CSYNC','DHCID','DNAME','DS','EUI48','EUI64','GPOS','HINFO','HIP','HTTPS','IPSECKEY','ISDN','KEY','KX','L32','L64','LOC','LP','MB','MG','MINFO','MR','MX','NAPTR','NID','NINFO','NS','NSAP-PTR','OPENPGPKEY','PTR','PX','RESINFO','RP','RT','SMIMEA','SPF','SRV','SSHFP','SVCB','TALINK','TLSA','TXT','URI','X25','ZONEMD'] || self in ['SOA','DNSKEY','RRSIG','NSEC','NSEC3','NSEC3PARAM','CDS','CDNSKEY'] || self.matches('^TYPE(0|[1-9][0-9]{0,4})$')",message="must be a record type in upper case, such as A, AAAA, CNAME, MX, TXT, SRV, CAA, NS, PTR, SVCB, HTTPS, TLSA, SSHFP, NAPTR or DNAME, or TYPE and its number (RFC 3597), such as TYPE65400"
+// +kubebuilder:validation:XValidation:rule="self in ['A','AAAA','AFSDB','AMTRELAY','APL','CAA','CERT','CNAME','CSYNC','DHCID','DNAME','DS','EUI48','EUI64','GPOS','HINFO','HIP','HTTPS','IPSECKEY','ISDN','KEY','KX','L32','L64','LOC','LP','MB','MG','MINFO','MR','MX','NAPTR','NID','NINFO','NS','NSAP-PTR','OPENPGPKEY','PTR','PX','RESINFO','RP','RT','SMIMEA','SPF','SRV','SSHFP','SVCB','TALINK','TLSA','TXT','URI','X25','ZONEMD'] || self in ['SOA','DNSKEY','RRSIG','NSEC','NSEC3','NSEC3PARAM','CDS','CDNSKEY'] || self.matches('^TYPE(0|[1-9][0-9]{0,4})$')",message="must be a record type in upper case, such as A, AAAA, CNAME, MX, TXT, SRV, CAA, NS, PTR, SVCB, HTTPS, TLSA, SSHFP, NAPTR or DNAME, or TYPE and its number (RFC 3597), such as TYPE65280"
 type RecordType string
 
 // The rules for A and AAAA look at the first three values: to look at all 64 would take more than the cost that the API
@@ -293,7 +293,7 @@ type ZoneRecord struct {
 
 	// type is the type of the records in upper case, such as A, AAAA, CNAME, MX, TXT, SRV, CAA, NS, PTR, SVCB, HTTPS, TLSA,
 	// SSHFP, NAPTR or DNAME. A type without a mnemonic is written TYPE and its number, with values in the form of
-	// RFC 3597, e.g. TYPE65400 and \# 4 0a000001.
+	// RFC 3597, e.g. TYPE65280 and \# 4 0a000001.
 	//
 	// +required
 	Type RecordType `json:"type,omitempty"`

@@ -213,7 +213,7 @@ func (g *generator) data(name string) {
 		case 7:
 			g.add(name, "CAA", `0 issue "ca.invalid"`)
 		case 8:
-			g.add(name, "TYPE65400", `\# 4 `+fmt.Sprintf("%08x", g.Uint32()))
+			g.add(name, "TYPE65280", `\# 4 `+fmt.Sprintf("%08x", g.Uint32()))
 		case 9:
 			g.add(name, "PTR", g.target())
 		case 10:
@@ -272,7 +272,7 @@ func question(r *rand.Rand, names []string) (m *dns.Msg, tcp bool) {
 	}
 	types := []uint16{
 		dns.TypeA, dns.TypeA, dns.TypeA, dns.TypeAAAA, dns.TypeNS, dns.TypeSOA, dns.TypeCNAME, dns.TypeMX, dns.TypeTXT, dns.TypeDS, dns.TypeDS,
-		dns.TypeDNAME, dns.TypeSRV, dns.TypePTR, dns.TypeCAA, 65400, 65401, dns.TypeANY, dns.TypeDNSKEY, dns.TypeRRSIG, dns.TypeNSEC, dns.TypeHTTPS,
+		dns.TypeDNAME, dns.TypeSRV, dns.TypePTR, dns.TypeCAA, 65280, 65281, dns.TypeANY, dns.TypeDNSKEY, dns.TypeRRSIG, dns.TypeNSEC, dns.TypeHTTPS,
 	}
 	m = &dns.Msg{MsgHdr: dns.MsgHdr{Id: uint16(r.Uint32()), RecursionDesired: r.IntN(4) == 0}}
 	m.Question = []dns.Question{{Name: name, Qtype: types[r.IntN(len(types))], Qclass: dns.ClassINET}}

@@ -20,6 +20,7 @@ type Scratch struct {
 	query   query
 	message message
 	rcode   uint16
+	ede     int // INFO-CODE of RFC 8914, or edeNone
 
 	wild   [2 + MaxName]byte       // name of a wildcard
 	dnames [maxLinks]*Node         // whose DNAME the answer has, of each link of the chain; nil for a CNAME
@@ -73,8 +74,8 @@ func (v *View) Answer(s *Scratch, dst, message []byte, _ netip.Addr, over Transp
 		m.keepAlive = s.KeepAlive
 	}
 	m.begin(dst, min(limit, cap(dst)), q, message)
-	s.rcode = RcodeSuccess
-	authoritative, ede := false, edeNone
+	s.rcode, s.ede = RcodeSuccess, edeNone
+	authoritative := false
 	switch {
 	case found == notImplemented:
 		s.rcode = RcodeNotImp
@@ -89,12 +90,12 @@ func (v *View) Answer(s *Scratch, dst, message []byte, _ netip.Addr, over Transp
 	default:
 		zones := v.zones.Load()
 		if zones == nil {
-			s.rcode, ede = RcodeServFail, edeNotReady
+			s.rcode, s.ede = RcodeServFail, edeNotReady
 			break
 		}
 		z, child := zones.authority(&q.name, q.qtype)
 		if z == nil {
-			s.rcode, ede = RcodeRefused, edeNotAuthoritative
+			s.rcode, s.ede = RcodeRefused, edeNotAuthoritative
 			break
 		}
 		authoritative = s.resolve(z)
@@ -103,7 +104,7 @@ func (v *View) Answer(s *Scratch, dst, message []byte, _ netip.Addr, over Transp
 		}
 		authoritative = authoritative && q.qclass == classIN
 	}
-	return m.finish(q, s.rcode, authoritative, ede)
+	return m.finish(q, s.rcode, authoritative, s.ede)
 }
 
 // resolve answers the question from z into the message, RFC 1034 §4.3.2, and follows
@@ -137,6 +138,13 @@ func (s *Scratch) resolve(z *Served) (authoritative bool) {
 			}
 		case exists:
 			set := z.choose(f.node, q.qtype)
+			if f.node.Has(TypeSteered) && (set.Empty() || isSteered(q.qtype)) {
+				s.dnames[links] = nil
+				if size = s.steered(z, name, z.steeredSlots[f.node.Owner]); size == 0 {
+					return true
+				}
+				break
+			}
 			if set.Empty() {
 				s.negative(z)
 				return true
@@ -269,6 +277,9 @@ func (z *Served) choose(node *Node, qtype uint16) RRset {
 		return RRset{}
 	}
 	for _, set := range node.RRsets {
+		if IsPrivate(set.Type) {
+			continue
+		}
 		if set.Type == qtype || qtype == TypeANY || set.Type == TypeCNAME && qtype != TypeRRSIG && qtype != TypeNSEC {
 			if set.Type == TypeSOA && node == z.apex {
 				return z.soa

@@ -117,6 +117,16 @@ type mark struct {
 
 func (m *message) mark() mark { return mark{m.n, m.names.count, m.counts[m.section], m.seeded} }
 
+// discard takes all records away.
+func (m *message) discard() {
+	m.n, m.section, m.counts, m.truncated = headerSize, sectionAnswer, [3]uint16{}, false
+	if m.question > 0 {
+		m.n += m.question + 4
+	}
+	m.names.reset()
+	m.seeded = false
+}
+
 func (m *message) rollback(to mark) {
 	m.n, m.counts[m.section] = to.n, to.count
 	m.names.truncate(to.names)

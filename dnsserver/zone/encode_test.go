@@ -111,7 +111,7 @@ h NAPTR 1 2 "s" "x" "" target
 i KX 1 target
 j SVCB 1 target alpn=h2
 k MINFO target target
-l TYPE65400 \# 21 06746172676574076578616d706c65047465737400
+l TYPE65280 \# 21 06746172676574076578616d706c65047465737400
 `)
 	v := viewOf(z)
 	for name, tc := range map[string]struct {
@@ -120,7 +120,7 @@ l TYPE65400 \# 21 06746172676574076578616d706c65047465737400
 	}{
 		"@": {dns.TypeSOA, true}, "a": {dns.TypeCNAME, true}, "b": {dns.TypePTR, true}, "c": {dns.TypeMX, true}, "k": {dns.TypeMINFO, true},
 		"d": {dns.TypeSRV, false}, "e": {dns.TypeDNAME, false}, "f": {dns.TypeRP, false}, "g": {dns.TypeAFSDB, false},
-		"h": {dns.TypeNAPTR, false}, "i": {dns.TypeKX, false}, "j": {dns.TypeSVCB, false}, "l": {65400, false},
+		"h": {dns.TypeNAPTR, false}, "i": {dns.TypeKX, false}, "j": {dns.TypeSVCB, false}, "l": {65280, false},
 	} {
 		owner := strings.TrimPrefix(name+".example.test.", "@.")
 		message, _ := question(t, owner+" "+dns.Type(tc.typ).String())

@@ -97,7 +97,10 @@ var (
 
 // checkData refuses types of which a zone can have no records.
 func checkData(typ uint16) error {
-	if IsData(typ) {
+	switch {
+	case IsPrivate(typ):
+		return &EntryError{"UnknownType", fmt.Sprintf("type %s tells servers of steered names and is no record that a zone states", TypeString(typ))}
+	case IsData(typ):
 		return nil
 	}
 	return &EntryError{"UnknownType", fmt.Sprintf("type %s is for queries and transactions, zones have no such records", TypeString(typ))}

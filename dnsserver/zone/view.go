@@ -18,7 +18,9 @@ type Served struct {
 	soa      RRset  // the apex SOA with the serial of version
 	negative uint32 // TTL of the SOA in negative answers, RFC 2308 §5, seconds
 
-	index *index // of content; only what is in a View has one
+	// Of content; only what is in a View has them.
+	index        *index
+	steeredSlots map[Name]*steeredSlot
 }
 
 // indexed returns z ready to answer. What is served now, nil if nothing, saves work.
@@ -26,11 +28,13 @@ func (z *Served) indexed(now *Served) *Served {
 	ready := *z
 	// An apex that is the same, not only equal, shows that one version was made from the
 	// other, so that they share nodes: an index keeps those it was made of in memory.
-	if now != nil && now.apex == z.apex {
+	derived := now != nil && now.apex == z.apex
+	if derived {
 		ready.index = now.index.with(now.content, z.content)
 	} else {
 		ready.index = newIndex(z.content)
 	}
+	ready.carrySteered(now, derived)
 	return &ready
 }
 

@@ -18,7 +18,7 @@ type ZoneRecordApplyConfiguration struct {
 	Name *string `json:"name,omitempty"`
 	// type is the type of the records in upper case, such as A, AAAA, CNAME, MX, TXT, SRV, CAA, NS, PTR, SVCB, HTTPS, TLSA,
 	// SSHFP, NAPTR or DNAME. A type without a mnemonic is written TYPE and its number, with values in the form of
-	// RFC 3597, e.g. TYPE65400 and \# 4 0a000001.
+	// RFC 3597, e.g. TYPE65280 and \# 4 0a000001.
 	Type *apiv1alpha1.RecordType `json:"type,omitempty"`
 	// ttl is the TTL of the records. Left out: the zone's ttl.default.
 	TTL *RecordTTLApplyConfiguration `json:"ttl,omitempty"`
