@@ -7,6 +7,8 @@
 //   - nodes: a sequence of nodes, each a length in octets as unsigned LEB128 varint and then
 //     the node as zone.AppendNode writes it. A sequence is cut into chunks anywhere, also
 //     inside a node. In a delta a node without RRsets removes its owner.
+//   - a document: octets that the stream carries and does not read, of a kind (1 to 63 of a-z, 0-9
+//     and -). Its digest is the SHA-256 of the octets.
 //
 // Fields are only added. A change that an older end would misunderstand raises the protocol
 // version in Hello.
@@ -98,7 +100,7 @@ func (x Nack_Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Nack_Reason.Descriptor instead.
 func (Nack_Reason) EnumDescriptor() ([]byte, []int) {
-	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{18, 0}
+	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{20, 0}
 }
 
 // Version names the content of a zone that a server serves.
@@ -433,6 +435,7 @@ type Begin struct {
 	// Types that are valid to be assigned to Resource:
 	//
 	//	*Begin_Zone
+	//	*Begin_Document
 	Resource      isBegin_Resource `protobuf_oneof:"resource"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -491,15 +494,30 @@ func (x *Begin) GetZone() *Zone {
 	return nil
 }
 
+func (x *Begin) GetDocument() *Document {
+	if x != nil {
+		if x, ok := x.Resource.(*Begin_Document); ok {
+			return x.Document
+		}
+	}
+	return nil
+}
+
 type isBegin_Resource interface {
 	isBegin_Resource()
 }
 
 type Begin_Zone struct {
-	Zone *Zone `protobuf:"bytes,2,opt,name=zone,proto3,oneof"` // 3 to 9: for topology, overrides and secrets.
+	Zone *Zone `protobuf:"bytes,2,opt,name=zone,proto3,oneof"`
+}
+
+type Begin_Document struct {
+	Document *Document `protobuf:"bytes,3,opt,name=document,proto3,oneof"` // only to servers that take documents
 }
 
 func (*Begin_Zone) isBegin_Resource() {}
+
+func (*Begin_Document) isBegin_Resource() {}
 
 // Zone is the transfer of a zone: all of it, or what differs from what the server has.
 type Zone struct {
@@ -604,6 +622,68 @@ func (x *Zone) GetApprovedRemoval() string {
 	return ""
 }
 
+// Document is the transfer of a document, always the whole of it. The latest of its kind takes the place of the one
+// before. It is installed like a zone: all or nothing, under the epoch of Commit; after a Nack the one before stays.
+type Document struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Digest        []byte                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	Size          uint32                 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"` // octets that Chunks bring; at most 4 MiB
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Document) Reset() {
+	*x = Document{}
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Document) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Document) ProtoMessage() {}
+
+func (x *Document) ProtoReflect() protoreflect.Message {
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Document.ProtoReflect.Descriptor instead.
+func (*Document) Descriptor() ([]byte, []int) {
+	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Document) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Document) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *Document) GetSize() uint32 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
 // Guard bounds what one update may remove from a zone: zone.GuardPolicy.
 type Guard struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
@@ -615,7 +695,7 @@ type Guard struct {
 
 func (x *Guard) Reset() {
 	*x = Guard{}
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[6]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -627,7 +707,7 @@ func (x *Guard) String() string {
 func (*Guard) ProtoMessage() {}
 
 func (x *Guard) ProtoReflect() protoreflect.Message {
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[6]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -640,7 +720,7 @@ func (x *Guard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Guard.ProtoReflect.Descriptor instead.
 func (*Guard) Descriptor() ([]byte, []int) {
-	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{6}
+	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Guard) GetMinDeletes() uint32 {
@@ -657,18 +737,18 @@ func (x *Guard) GetMaxDeletePercent() uint32 {
 	return 0
 }
 
-// Chunk is part of the nodes of an open transfer.
+// Chunk is part of what an open transfer brings.
 type Chunk struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Transfer      uint64                 `protobuf:"varint,1,opt,name=transfer,proto3" json:"transfer,omitempty"`
-	Nodes         []byte                 `protobuf:"bytes,2,opt,name=nodes,proto3" json:"nodes,omitempty"`
+	Nodes         []byte                 `protobuf:"bytes,2,opt,name=nodes,proto3" json:"nodes,omitempty"` // of a document: its octets
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[7]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -680,7 +760,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[7]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -693,7 +773,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{7}
+	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Chunk) GetTransfer() uint64 {
@@ -710,7 +790,7 @@ func (x *Chunk) GetNodes() []byte {
 	return nil
 }
 
-// Commit ends a transfer: all its nodes were sent.
+// Commit ends a transfer: all of it was sent.
 type Commit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Transfer      uint64                 `protobuf:"varint,1,opt,name=transfer,proto3" json:"transfer,omitempty"`
@@ -720,7 +800,7 @@ type Commit struct {
 
 func (x *Commit) Reset() {
 	*x = Commit{}
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[8]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -732,7 +812,7 @@ func (x *Commit) String() string {
 func (*Commit) ProtoMessage() {}
 
 func (x *Commit) ProtoReflect() protoreflect.Message {
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[8]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -745,7 +825,7 @@ func (x *Commit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Commit.ProtoReflect.Descriptor instead.
 func (*Commit) Descriptor() ([]byte, []int) {
-	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{8}
+	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Commit) GetTransfer() uint64 {
@@ -769,7 +849,7 @@ type Remove struct {
 
 func (x *Remove) Reset() {
 	*x = Remove{}
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[9]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -781,7 +861,7 @@ func (x *Remove) String() string {
 func (*Remove) ProtoMessage() {}
 
 func (x *Remove) ProtoReflect() protoreflect.Message {
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[9]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -794,7 +874,7 @@ func (x *Remove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remove.ProtoReflect.Descriptor instead.
 func (*Remove) Descriptor() ([]byte, []int) {
-	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{9}
+	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Remove) GetTransfer() uint64 {
@@ -837,7 +917,7 @@ type Fetch struct {
 
 func (x *Fetch) Reset() {
 	*x = Fetch{}
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[10]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -849,7 +929,7 @@ func (x *Fetch) String() string {
 func (*Fetch) ProtoMessage() {}
 
 func (x *Fetch) ProtoReflect() protoreflect.Message {
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[10]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -862,7 +942,7 @@ func (x *Fetch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fetch.ProtoReflect.Descriptor instead.
 func (*Fetch) Descriptor() ([]byte, []int) {
-	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{10}
+	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Fetch) GetFetch() uint64 {
@@ -886,8 +966,8 @@ func (x *Fetch) GetDigest() []byte {
 	return nil
 }
 
-// Synced says that nothing is left to send: the hub knows all zones, and the server has
-// answered for every one that it should have. Sent again after changes.
+// Synced says that nothing is left to send: the hub knows all zones and documents, and the
+// server has answered for every one that it should have. Sent again after changes.
 type Synced struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -896,7 +976,7 @@ type Synced struct {
 
 func (x *Synced) Reset() {
 	*x = Synced{}
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[11]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -908,7 +988,7 @@ func (x *Synced) String() string {
 func (*Synced) ProtoMessage() {}
 
 func (x *Synced) ProtoReflect() protoreflect.Message {
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[11]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -921,7 +1001,7 @@ func (x *Synced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Synced.ProtoReflect.Descriptor instead.
 func (*Synced) Descriptor() ([]byte, []int) {
-	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{11}
+	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{12}
 }
 
 // ServerMessage goes from a server to the hub.
@@ -937,6 +1017,7 @@ type ServerMessage struct {
 	//	*ServerMessage_Removed
 	//	*ServerMessage_FetchChunk
 	//	*ServerMessage_FetchFailed
+	//	*ServerMessage_Report
 	Message       isServerMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -944,7 +1025,7 @@ type ServerMessage struct {
 
 func (x *ServerMessage) Reset() {
 	*x = ServerMessage{}
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[12]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -956,7 +1037,7 @@ func (x *ServerMessage) String() string {
 func (*ServerMessage) ProtoMessage() {}
 
 func (x *ServerMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[12]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -969,7 +1050,7 @@ func (x *ServerMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerMessage.ProtoReflect.Descriptor instead.
 func (*ServerMessage) Descriptor() ([]byte, []int) {
-	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{12}
+	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ServerMessage) GetMessage() isServerMessage_Message {
@@ -1051,6 +1132,15 @@ func (x *ServerMessage) GetFetchFailed() *FetchFailed {
 	return nil
 }
 
+func (x *ServerMessage) GetReport() *Report {
+	if x != nil {
+		if x, ok := x.Message.(*ServerMessage_Report); ok {
+			return x.Report
+		}
+	}
+	return nil
+}
+
 type isServerMessage_Message interface {
 	isServerMessage_Message()
 }
@@ -1087,6 +1177,10 @@ type ServerMessage_FetchFailed struct {
 	FetchFailed *FetchFailed `protobuf:"bytes,8,opt,name=fetch_failed,json=fetchFailed,proto3,oneof"`
 }
 
+type ServerMessage_Report struct {
+	Report *Report `protobuf:"bytes,9,opt,name=report,proto3,oneof"`
+}
+
 func (*ServerMessage_Hello) isServerMessage_Message() {}
 
 func (*ServerMessage_Held) isServerMessage_Message() {}
@@ -1103,21 +1197,25 @@ func (*ServerMessage_FetchChunk) isServerMessage_Message() {}
 
 func (*ServerMessage_FetchFailed) isServerMessage_Message() {}
 
+func (*ServerMessage_Report) isServerMessage_Message() {}
+
 // Hello is the first message. Datacenter and group are those of the certificate.
 type Hello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Protocol      uint32                 `protobuf:"varint,1,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"` // of the server, unique in its group
 	Software      string                 `protobuf:"bytes,3,opt,name=software,proto3" json:"software,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`    // the highest seen
-	Cluster       string                 `protobuf:"bytes,5,opt,name=cluster,proto3" json:"cluster,omitempty"` // of the hub that had it; empty: never met one
+	Epoch         uint64                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`         // the highest seen
+	Cluster       string                 `protobuf:"bytes,5,opt,name=cluster,proto3" json:"cluster,omitempty"`      // of the hub that had it; empty: never met one
+	Documents     bool                   `protobuf:"varint,6,opt,name=documents,proto3" json:"documents,omitempty"` // it takes documents
+	Peer          string                 `protobuf:"bytes,7,opt,name=peer,proto3" json:"peer,omitempty"`            // HOST:PORT of its listener for siblings and peers; ":PORT": where it calls from; empty: none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[13]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1129,7 +1227,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[13]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1142,7 +1240,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{13}
+	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Hello) GetProtocol() uint32 {
@@ -1180,18 +1278,33 @@ func (x *Hello) GetCluster() string {
 	return ""
 }
 
+func (x *Hello) GetDocuments() bool {
+	if x != nil {
+		return x.Documents
+	}
+	return false
+}
+
+func (x *Hello) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
 // Held is a part of what the server holds. It comes after Welcome; the last part may be empty.
 type Held struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Zones         []*HeldZone            `protobuf:"bytes,1,rep,name=zones,proto3" json:"zones,omitempty"`
 	Last          bool                   `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`
+	Documents     []*HeldDocument        `protobuf:"bytes,3,rep,name=documents,proto3" json:"documents,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Held) Reset() {
 	*x = Held{}
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[14]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1203,7 +1316,7 @@ func (x *Held) String() string {
 func (*Held) ProtoMessage() {}
 
 func (x *Held) ProtoReflect() protoreflect.Message {
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[14]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1216,7 +1329,7 @@ func (x *Held) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Held.ProtoReflect.Descriptor instead.
 func (*Held) Descriptor() ([]byte, []int) {
-	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{14}
+	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Held) GetZones() []*HeldZone {
@@ -1233,6 +1346,13 @@ func (x *Held) GetLast() bool {
 	return false
 }
 
+func (x *Held) GetDocuments() []*HeldDocument {
+	if x != nil {
+		return x.Documents
+	}
+	return nil
+}
+
 type HeldZone struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Apex          []byte                 `protobuf:"bytes,1,opt,name=apex,proto3" json:"apex,omitempty"`
@@ -1247,7 +1367,7 @@ type HeldZone struct {
 
 func (x *HeldZone) Reset() {
 	*x = HeldZone{}
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[15]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1259,7 +1379,7 @@ func (x *HeldZone) String() string {
 func (*HeldZone) ProtoMessage() {}
 
 func (x *HeldZone) ProtoReflect() protoreflect.Message {
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[15]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1272,7 +1392,7 @@ func (x *HeldZone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldZone.ProtoReflect.Descriptor instead.
 func (*HeldZone) Descriptor() ([]byte, []int) {
-	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{15}
+	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *HeldZone) GetApex() []byte {
@@ -1317,19 +1437,80 @@ func (x *HeldZone) GetNotDurable() bool {
 	return false
 }
 
+type HeldDocument struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Digest        []byte                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	NotDurable    bool                   `protobuf:"varint,3,opt,name=not_durable,json=notDurable,proto3" json:"not_durable,omitempty"` // in force, not on disk: an Ack follows
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldDocument) Reset() {
+	*x = HeldDocument{}
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldDocument) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldDocument) ProtoMessage() {}
+
+func (x *HeldDocument) ProtoReflect() protoreflect.Message {
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldDocument.ProtoReflect.Descriptor instead.
+func (*HeldDocument) Descriptor() ([]byte, []int) {
+	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *HeldDocument) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *HeldDocument) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *HeldDocument) GetNotDurable() bool {
+	if x != nil {
+		return x.NotDurable
+	}
+	return false
+}
+
 // Ack: the version is served and durable. After a NotDurable it comes with transfer 0.
 type Ack struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Transfer      uint64                 `protobuf:"varint,1,opt,name=transfer,proto3" json:"transfer,omitempty"`
-	Apex          []byte                 `protobuf:"bytes,2,opt,name=apex,proto3" json:"apex,omitempty"`
-	Version       *Version               `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	Apex          []byte                 `protobuf:"bytes,2,opt,name=apex,proto3" json:"apex,omitempty"`         // empty: of a document
+	Version       *Version               `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`   // of a document: its digest alone
+	Document      string                 `protobuf:"bytes,4,opt,name=document,proto3" json:"document,omitempty"` // its kind
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[16]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1341,7 +1522,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[16]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1354,7 +1535,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{16}
+	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Ack) GetTransfer() uint64 {
@@ -1378,20 +1559,28 @@ func (x *Ack) GetVersion() *Version {
 	return nil
 }
 
+func (x *Ack) GetDocument() string {
+	if x != nil {
+		return x.Document
+	}
+	return ""
+}
+
 // NotDurable: the version is served; writing it to disk failed and will be tried again.
 type NotDurable struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Transfer      uint64                 `protobuf:"varint,1,opt,name=transfer,proto3" json:"transfer,omitempty"`
-	Apex          []byte                 `protobuf:"bytes,2,opt,name=apex,proto3" json:"apex,omitempty"`
+	Apex          []byte                 `protobuf:"bytes,2,opt,name=apex,proto3" json:"apex,omitempty"` // these two and document as in Ack
 	Version       *Version               `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
 	Message       string                 `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	Document      string                 `protobuf:"bytes,5,opt,name=document,proto3" json:"document,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NotDurable) Reset() {
 	*x = NotDurable{}
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[17]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1403,7 +1592,7 @@ func (x *NotDurable) String() string {
 func (*NotDurable) ProtoMessage() {}
 
 func (x *NotDurable) ProtoReflect() protoreflect.Message {
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[17]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1416,7 +1605,7 @@ func (x *NotDurable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotDurable.ProtoReflect.Descriptor instead.
 func (*NotDurable) Descriptor() ([]byte, []int) {
-	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{17}
+	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *NotDurable) GetTransfer() uint64 {
@@ -1447,6 +1636,13 @@ func (x *NotDurable) GetMessage() string {
 	return ""
 }
 
+func (x *NotDurable) GetDocument() string {
+	if x != nil {
+		return x.Document
+	}
+	return ""
+}
+
 // Nack: the transfer or batch was refused and nothing was changed.
 type Nack struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1461,7 +1657,7 @@ type Nack struct {
 
 func (x *Nack) Reset() {
 	*x = Nack{}
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[18]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1473,7 +1669,7 @@ func (x *Nack) String() string {
 func (*Nack) ProtoMessage() {}
 
 func (x *Nack) ProtoReflect() protoreflect.Message {
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[18]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1486,7 +1682,7 @@ func (x *Nack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Nack.ProtoReflect.Descriptor instead.
 func (*Nack) Descriptor() ([]byte, []int) {
-	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{18}
+	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Nack) GetTransfer() uint64 {
@@ -1537,7 +1733,7 @@ type Removal struct {
 
 func (x *Removal) Reset() {
 	*x = Removal{}
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[19]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1549,7 +1745,7 @@ func (x *Removal) String() string {
 func (*Removal) ProtoMessage() {}
 
 func (x *Removal) ProtoReflect() protoreflect.Message {
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[19]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1562,7 +1758,7 @@ func (x *Removal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removal.ProtoReflect.Descriptor instead.
 func (*Removal) Descriptor() ([]byte, []int) {
-	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{19}
+	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Removal) GetRecords() uint64 {
@@ -1603,7 +1799,7 @@ type Removed struct {
 
 func (x *Removed) Reset() {
 	*x = Removed{}
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[20]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1615,7 +1811,7 @@ func (x *Removed) String() string {
 func (*Removed) ProtoMessage() {}
 
 func (x *Removed) ProtoReflect() protoreflect.Message {
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[20]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1628,7 +1824,7 @@ func (x *Removed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removed.ProtoReflect.Descriptor instead.
 func (*Removed) Descriptor() ([]byte, []int) {
-	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{20}
+	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Removed) GetTransfer() uint64 {
@@ -1650,7 +1846,7 @@ type FetchChunk struct {
 
 func (x *FetchChunk) Reset() {
 	*x = FetchChunk{}
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[21]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1662,7 +1858,7 @@ func (x *FetchChunk) String() string {
 func (*FetchChunk) ProtoMessage() {}
 
 func (x *FetchChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[21]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1675,7 +1871,7 @@ func (x *FetchChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchChunk.ProtoReflect.Descriptor instead.
 func (*FetchChunk) Descriptor() ([]byte, []int) {
-	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{21}
+	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *FetchChunk) GetFetch() uint64 {
@@ -1710,7 +1906,7 @@ type FetchFailed struct {
 
 func (x *FetchFailed) Reset() {
 	*x = FetchFailed{}
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[22]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1722,7 +1918,7 @@ func (x *FetchFailed) String() string {
 func (*FetchFailed) ProtoMessage() {}
 
 func (x *FetchFailed) ProtoReflect() protoreflect.Message {
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[22]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1735,7 +1931,7 @@ func (x *FetchFailed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchFailed.ProtoReflect.Descriptor instead.
 func (*FetchFailed) Descriptor() ([]byte, []int) {
-	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{22}
+	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *FetchFailed) GetFetch() uint64 {
@@ -1752,18 +1948,74 @@ func (x *FetchFailed) GetMessage() string {
 	return ""
 }
 
+// Report is what the server has to tell beside the above, such as verdicts: octets that the stream does not read. The
+// latest of its kind takes the place of the one before; it comes again after every Welcome, and is never answered.
+type Report struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"` // as of documents
+	Body          []byte                 `protobuf:"bytes,2,opt,name=body,proto3" json:"body,omitempty"` // at most 768 KiB
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Report) Reset() {
+	*x = Report{}
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Report) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Report) ProtoMessage() {}
+
+func (x *Report) ProtoReflect() protoreflect.Message {
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Report.ProtoReflect.Descriptor instead.
+func (*Report) Descriptor() ([]byte, []int) {
+	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Report) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Report) GetBody() []byte {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
 // CopyRequest asks a sibling for zones.
 type CopyRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Protocol      uint32                 `protobuf:"varint,1,opt,name=protocol,proto3" json:"protocol,omitempty"`
-	Apexes        [][]byte               `protobuf:"bytes,2,rep,name=apexes,proto3" json:"apexes,omitempty"` // only these; empty: all
+	Apexes        [][]byte               `protobuf:"bytes,2,rep,name=apexes,proto3" json:"apexes,omitempty"`                   // only these; empty: all
+	Documents     bool                   `protobuf:"varint,3,opt,name=documents,proto3" json:"documents,omitempty"`            // the caller takes documents too: it gets all, before the zones
+	NoZones       bool                   `protobuf:"varint,4,opt,name=no_zones,json=noZones,proto3" json:"no_zones,omitempty"` // and no zones at all
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CopyRequest) Reset() {
 	*x = CopyRequest{}
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[23]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1775,7 +2027,7 @@ func (x *CopyRequest) String() string {
 func (*CopyRequest) ProtoMessage() {}
 
 func (x *CopyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[23]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1788,7 +2040,7 @@ func (x *CopyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyRequest.ProtoReflect.Descriptor instead.
 func (*CopyRequest) Descriptor() ([]byte, []int) {
-	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{23}
+	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CopyRequest) GetProtocol() uint32 {
@@ -1803,6 +2055,20 @@ func (x *CopyRequest) GetApexes() [][]byte {
 		return x.Apexes
 	}
 	return nil
+}
+
+func (x *CopyRequest) GetDocuments() bool {
+	if x != nil {
+		return x.Documents
+	}
+	return false
+}
+
+func (x *CopyRequest) GetNoZones() bool {
+	if x != nil {
+		return x.NoZones
+	}
+	return false
 }
 
 // CopyMessage goes from a sibling to the server that copies.
@@ -1821,7 +2087,7 @@ type CopyMessage struct {
 
 func (x *CopyMessage) Reset() {
 	*x = CopyMessage{}
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[24]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1833,7 +2099,7 @@ func (x *CopyMessage) String() string {
 func (*CopyMessage) ProtoMessage() {}
 
 func (x *CopyMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[24]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1846,7 +2112,7 @@ func (x *CopyMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyMessage.ProtoReflect.Descriptor instead.
 func (*CopyMessage) Descriptor() ([]byte, []int) {
-	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{24}
+	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CopyMessage) GetMessage() isCopyMessage_Message {
@@ -1926,13 +2192,14 @@ type Offer struct {
 	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"` // the highest that the sibling has seen
 	Cluster       string                 `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	Zones         uint32                 `protobuf:"varint,3,opt,name=zones,proto3" json:"zones,omitempty"` // that follow, about: the sibling may change them meanwhile
+	Documents     uint32                 `protobuf:"varint,4,opt,name=documents,proto3" json:"documents,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Offer) Reset() {
 	*x = Offer{}
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[25]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1944,7 +2211,7 @@ func (x *Offer) String() string {
 func (*Offer) ProtoMessage() {}
 
 func (x *Offer) ProtoReflect() protoreflect.Message {
-	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[25]
+	mi := &file_dnsserver_control_controlpb_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1957,7 +2224,7 @@ func (x *Offer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer.ProtoReflect.Descriptor instead.
 func (*Offer) Descriptor() ([]byte, []int) {
-	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{25}
+	return file_dnsserver_control_controlpb_control_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Offer) GetEpoch() uint64 {
@@ -1977,6 +2244,13 @@ func (x *Offer) GetCluster() string {
 func (x *Offer) GetZones() uint32 {
 	if x != nil {
 		return x.Zones
+	}
+	return 0
+}
+
+func (x *Offer) GetDocuments() uint32 {
+	if x != nil {
+		return x.Documents
 	}
 	return 0
 }
@@ -2004,10 +2278,11 @@ const file_dnsserver_control_controlpb_control_proto_rawDesc = "" +
 	"\amessage\"\v\n" +
 	"\tNotLeader\"#\n" +
 	"\aWelcome\x12\x18\n" +
-	"\acluster\x18\x01 \x01(\tR\acluster\"b\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\"\xa1\x01\n" +
 	"\x05Begin\x12\x1a\n" +
 	"\btransfer\x18\x01 \x01(\x04R\btransfer\x121\n" +
-	"\x04zone\x18\x02 \x01(\v2\x1b.fingerpost.control.v1.ZoneH\x00R\x04zoneB\n" +
+	"\x04zone\x18\x02 \x01(\v2\x1b.fingerpost.control.v1.ZoneH\x00R\x04zone\x12=\n" +
+	"\bdocument\x18\x03 \x01(\v2\x1f.fingerpost.control.v1.DocumentH\x00R\bdocumentB\n" +
 	"\n" +
 	"\bresource\"\x9b\x02\n" +
 	"\x04Zone\x12\x12\n" +
@@ -2018,7 +2293,11 @@ const file_dnsserver_control_controlpb_control_proto_rawDesc = "" +
 	"\x04base\x18\x05 \x01(\fR\x04base\x122\n" +
 	"\x05guard\x18\x06 \x01(\v2\x1c.fingerpost.control.v1.GuardR\x05guard\x12 \n" +
 	"\vpredecessor\x18\a \x01(\rR\vpredecessor\x12)\n" +
-	"\x10approved_removal\x18\b \x01(\tR\x0fapprovedRemoval\"V\n" +
+	"\x10approved_removal\x18\b \x01(\tR\x0fapprovedRemoval\"J\n" +
+	"\bDocument\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\rR\x04size\"V\n" +
 	"\x05Guard\x12\x1f\n" +
 	"\vmin_deletes\x18\x01 \x01(\rR\n" +
 	"minDeletes\x12,\n" +
@@ -2037,7 +2316,7 @@ const file_dnsserver_control_controlpb_control_proto_rawDesc = "" +
 	"\x05fetch\x18\x01 \x01(\x04R\x05fetch\x12\x12\n" +
 	"\x04apex\x18\x02 \x01(\fR\x04apex\x12\x16\n" +
 	"\x06digest\x18\x03 \x01(\fR\x06digest\"\b\n" +
-	"\x06Synced\"\xf7\x03\n" +
+	"\x06Synced\"\xb0\x04\n" +
 	"\rServerMessage\x124\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1c.fingerpost.control.v1.HelloH\x00R\x05hello\x121\n" +
 	"\x04held\x18\x02 \x01(\v2\x1b.fingerpost.control.v1.HeldH\x00R\x04held\x12.\n" +
@@ -2048,17 +2327,21 @@ const file_dnsserver_control_controlpb_control_proto_rawDesc = "" +
 	"\aremoved\x18\x06 \x01(\v2\x1e.fingerpost.control.v1.RemovedH\x00R\aremoved\x12D\n" +
 	"\vfetch_chunk\x18\a \x01(\v2!.fingerpost.control.v1.FetchChunkH\x00R\n" +
 	"fetchChunk\x12G\n" +
-	"\ffetch_failed\x18\b \x01(\v2\".fingerpost.control.v1.FetchFailedH\x00R\vfetchFailedB\t\n" +
-	"\amessage\"\x83\x01\n" +
+	"\ffetch_failed\x18\b \x01(\v2\".fingerpost.control.v1.FetchFailedH\x00R\vfetchFailed\x127\n" +
+	"\x06report\x18\t \x01(\v2\x1d.fingerpost.control.v1.ReportH\x00R\x06reportB\t\n" +
+	"\amessage\"\xb5\x01\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
 	"\bsoftware\x18\x03 \x01(\tR\bsoftware\x12\x14\n" +
 	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\x12\x18\n" +
-	"\acluster\x18\x05 \x01(\tR\acluster\"Q\n" +
+	"\acluster\x18\x05 \x01(\tR\acluster\x12\x1c\n" +
+	"\tdocuments\x18\x06 \x01(\bR\tdocuments\x12\x12\n" +
+	"\x04peer\x18\a \x01(\tR\x04peer\"\x94\x01\n" +
 	"\x04Held\x125\n" +
 	"\x05zones\x18\x01 \x03(\v2\x1f.fingerpost.control.v1.HeldZoneR\x05zones\x12\x12\n" +
-	"\x04last\x18\x02 \x01(\bR\x04last\"\xc5\x01\n" +
+	"\x04last\x18\x02 \x01(\bR\x04last\x12A\n" +
+	"\tdocuments\x18\x03 \x03(\v2#.fingerpost.control.v1.HeldDocumentR\tdocuments\"\xc5\x01\n" +
 	"\bHeldZone\x12\x12\n" +
 	"\x04apex\x18\x01 \x01(\fR\x04apex\x128\n" +
 	"\aversion\x18\x02 \x01(\v2\x1e.fingerpost.control.v1.VersionR\aversion\x12\x16\n" +
@@ -2066,17 +2349,24 @@ const file_dnsserver_control_controlpb_control_proto_rawDesc = "" +
 	"\acluster\x18\x04 \x01(\tR\acluster\x12\x18\n" +
 	"\arecords\x18\x05 \x01(\rR\arecords\x12\x1f\n" +
 	"\vnot_durable\x18\x06 \x01(\bR\n" +
-	"notDurable\"o\n" +
+	"notDurable\"[\n" +
+	"\fHeldDocument\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x1f\n" +
+	"\vnot_durable\x18\x03 \x01(\bR\n" +
+	"notDurable\"\x8b\x01\n" +
 	"\x03Ack\x12\x1a\n" +
 	"\btransfer\x18\x01 \x01(\x04R\btransfer\x12\x12\n" +
 	"\x04apex\x18\x02 \x01(\fR\x04apex\x128\n" +
-	"\aversion\x18\x03 \x01(\v2\x1e.fingerpost.control.v1.VersionR\aversion\"\x90\x01\n" +
+	"\aversion\x18\x03 \x01(\v2\x1e.fingerpost.control.v1.VersionR\aversion\x12\x1a\n" +
+	"\bdocument\x18\x04 \x01(\tR\bdocument\"\xac\x01\n" +
 	"\n" +
 	"NotDurable\x12\x1a\n" +
 	"\btransfer\x18\x01 \x01(\x04R\btransfer\x12\x12\n" +
 	"\x04apex\x18\x02 \x01(\fR\x04apex\x128\n" +
 	"\aversion\x18\x03 \x01(\v2\x1e.fingerpost.control.v1.VersionR\aversion\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage\"\xef\x02\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\x12\x1a\n" +
+	"\bdocument\x18\x05 \x01(\tR\bdocument\"\xef\x02\n" +
 	"\x04Nack\x12\x1a\n" +
 	"\btransfer\x18\x01 \x01(\x04R\btransfer\x12:\n" +
 	"\x06reason\x18\x02 \x01(\x0e2\".fingerpost.control.v1.Nack.ReasonR\x06reason\x12\x18\n" +
@@ -2109,20 +2399,26 @@ const file_dnsserver_control_controlpb_control_proto_rawDesc = "" +
 	"\x04last\x18\x03 \x01(\bR\x04last\"=\n" +
 	"\vFetchFailed\x12\x14\n" +
 	"\x05fetch\x18\x01 \x01(\x04R\x05fetch\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"A\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"0\n" +
+	"\x06Report\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04body\x18\x02 \x01(\fR\x04body\"z\n" +
 	"\vCopyRequest\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x16\n" +
-	"\x06apexes\x18\x02 \x03(\fR\x06apexes\"\xf3\x01\n" +
+	"\x06apexes\x18\x02 \x03(\fR\x06apexes\x12\x1c\n" +
+	"\tdocuments\x18\x03 \x01(\bR\tdocuments\x12\x19\n" +
+	"\bno_zones\x18\x04 \x01(\bR\anoZones\"\xf3\x01\n" +
 	"\vCopyMessage\x124\n" +
 	"\x05offer\x18\x01 \x01(\v2\x1c.fingerpost.control.v1.OfferH\x00R\x05offer\x124\n" +
 	"\x05begin\x18\x02 \x01(\v2\x1c.fingerpost.control.v1.BeginH\x00R\x05begin\x124\n" +
 	"\x05chunk\x18\x03 \x01(\v2\x1c.fingerpost.control.v1.ChunkH\x00R\x05chunk\x127\n" +
 	"\x06commit\x18\x04 \x01(\v2\x1d.fingerpost.control.v1.CommitH\x00R\x06commitB\t\n" +
-	"\amessage\"M\n" +
+	"\amessage\"k\n" +
 	"\x05Offer\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12\x14\n" +
-	"\x05zones\x18\x03 \x01(\rR\x05zones2Z\n" +
+	"\x05zones\x18\x03 \x01(\rR\x05zones\x12\x1c\n" +
+	"\tdocuments\x18\x04 \x01(\rR\tdocuments2Z\n" +
 	"\x03Hub\x12S\n" +
 	"\x04Sync\x12$.fingerpost.control.v1.ServerMessage\x1a!.fingerpost.control.v1.HubMessage(\x010\x012[\n" +
 	"\aSibling\x12P\n" +
@@ -2141,7 +2437,7 @@ func file_dnsserver_control_controlpb_control_proto_rawDescGZIP() []byte {
 }
 
 var file_dnsserver_control_controlpb_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_dnsserver_control_controlpb_control_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_dnsserver_control_controlpb_control_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_dnsserver_control_controlpb_control_proto_goTypes = []any{
 	(Nack_Reason)(0),      // 0: fingerpost.control.v1.Nack.Reason
 	(*Version)(nil),       // 1: fingerpost.control.v1.Version
@@ -2150,66 +2446,72 @@ var file_dnsserver_control_controlpb_control_proto_goTypes = []any{
 	(*Welcome)(nil),       // 4: fingerpost.control.v1.Welcome
 	(*Begin)(nil),         // 5: fingerpost.control.v1.Begin
 	(*Zone)(nil),          // 6: fingerpost.control.v1.Zone
-	(*Guard)(nil),         // 7: fingerpost.control.v1.Guard
-	(*Chunk)(nil),         // 8: fingerpost.control.v1.Chunk
-	(*Commit)(nil),        // 9: fingerpost.control.v1.Commit
-	(*Remove)(nil),        // 10: fingerpost.control.v1.Remove
-	(*Fetch)(nil),         // 11: fingerpost.control.v1.Fetch
-	(*Synced)(nil),        // 12: fingerpost.control.v1.Synced
-	(*ServerMessage)(nil), // 13: fingerpost.control.v1.ServerMessage
-	(*Hello)(nil),         // 14: fingerpost.control.v1.Hello
-	(*Held)(nil),          // 15: fingerpost.control.v1.Held
-	(*HeldZone)(nil),      // 16: fingerpost.control.v1.HeldZone
-	(*Ack)(nil),           // 17: fingerpost.control.v1.Ack
-	(*NotDurable)(nil),    // 18: fingerpost.control.v1.NotDurable
-	(*Nack)(nil),          // 19: fingerpost.control.v1.Nack
-	(*Removal)(nil),       // 20: fingerpost.control.v1.Removal
-	(*Removed)(nil),       // 21: fingerpost.control.v1.Removed
-	(*FetchChunk)(nil),    // 22: fingerpost.control.v1.FetchChunk
-	(*FetchFailed)(nil),   // 23: fingerpost.control.v1.FetchFailed
-	(*CopyRequest)(nil),   // 24: fingerpost.control.v1.CopyRequest
-	(*CopyMessage)(nil),   // 25: fingerpost.control.v1.CopyMessage
-	(*Offer)(nil),         // 26: fingerpost.control.v1.Offer
+	(*Document)(nil),      // 7: fingerpost.control.v1.Document
+	(*Guard)(nil),         // 8: fingerpost.control.v1.Guard
+	(*Chunk)(nil),         // 9: fingerpost.control.v1.Chunk
+	(*Commit)(nil),        // 10: fingerpost.control.v1.Commit
+	(*Remove)(nil),        // 11: fingerpost.control.v1.Remove
+	(*Fetch)(nil),         // 12: fingerpost.control.v1.Fetch
+	(*Synced)(nil),        // 13: fingerpost.control.v1.Synced
+	(*ServerMessage)(nil), // 14: fingerpost.control.v1.ServerMessage
+	(*Hello)(nil),         // 15: fingerpost.control.v1.Hello
+	(*Held)(nil),          // 16: fingerpost.control.v1.Held
+	(*HeldZone)(nil),      // 17: fingerpost.control.v1.HeldZone
+	(*HeldDocument)(nil),  // 18: fingerpost.control.v1.HeldDocument
+	(*Ack)(nil),           // 19: fingerpost.control.v1.Ack
+	(*NotDurable)(nil),    // 20: fingerpost.control.v1.NotDurable
+	(*Nack)(nil),          // 21: fingerpost.control.v1.Nack
+	(*Removal)(nil),       // 22: fingerpost.control.v1.Removal
+	(*Removed)(nil),       // 23: fingerpost.control.v1.Removed
+	(*FetchChunk)(nil),    // 24: fingerpost.control.v1.FetchChunk
+	(*FetchFailed)(nil),   // 25: fingerpost.control.v1.FetchFailed
+	(*Report)(nil),        // 26: fingerpost.control.v1.Report
+	(*CopyRequest)(nil),   // 27: fingerpost.control.v1.CopyRequest
+	(*CopyMessage)(nil),   // 28: fingerpost.control.v1.CopyMessage
+	(*Offer)(nil),         // 29: fingerpost.control.v1.Offer
 }
 var file_dnsserver_control_controlpb_control_proto_depIdxs = []int32{
 	3,  // 0: fingerpost.control.v1.HubMessage.not_leader:type_name -> fingerpost.control.v1.NotLeader
 	4,  // 1: fingerpost.control.v1.HubMessage.welcome:type_name -> fingerpost.control.v1.Welcome
 	5,  // 2: fingerpost.control.v1.HubMessage.begin:type_name -> fingerpost.control.v1.Begin
-	8,  // 3: fingerpost.control.v1.HubMessage.chunk:type_name -> fingerpost.control.v1.Chunk
-	9,  // 4: fingerpost.control.v1.HubMessage.commit:type_name -> fingerpost.control.v1.Commit
-	10, // 5: fingerpost.control.v1.HubMessage.remove:type_name -> fingerpost.control.v1.Remove
-	11, // 6: fingerpost.control.v1.HubMessage.fetch:type_name -> fingerpost.control.v1.Fetch
-	12, // 7: fingerpost.control.v1.HubMessage.synced:type_name -> fingerpost.control.v1.Synced
+	9,  // 3: fingerpost.control.v1.HubMessage.chunk:type_name -> fingerpost.control.v1.Chunk
+	10, // 4: fingerpost.control.v1.HubMessage.commit:type_name -> fingerpost.control.v1.Commit
+	11, // 5: fingerpost.control.v1.HubMessage.remove:type_name -> fingerpost.control.v1.Remove
+	12, // 6: fingerpost.control.v1.HubMessage.fetch:type_name -> fingerpost.control.v1.Fetch
+	13, // 7: fingerpost.control.v1.HubMessage.synced:type_name -> fingerpost.control.v1.Synced
 	6,  // 8: fingerpost.control.v1.Begin.zone:type_name -> fingerpost.control.v1.Zone
-	1,  // 9: fingerpost.control.v1.Zone.version:type_name -> fingerpost.control.v1.Version
-	7,  // 10: fingerpost.control.v1.Zone.guard:type_name -> fingerpost.control.v1.Guard
-	14, // 11: fingerpost.control.v1.ServerMessage.hello:type_name -> fingerpost.control.v1.Hello
-	15, // 12: fingerpost.control.v1.ServerMessage.held:type_name -> fingerpost.control.v1.Held
-	17, // 13: fingerpost.control.v1.ServerMessage.ack:type_name -> fingerpost.control.v1.Ack
-	18, // 14: fingerpost.control.v1.ServerMessage.not_durable:type_name -> fingerpost.control.v1.NotDurable
-	19, // 15: fingerpost.control.v1.ServerMessage.nack:type_name -> fingerpost.control.v1.Nack
-	21, // 16: fingerpost.control.v1.ServerMessage.removed:type_name -> fingerpost.control.v1.Removed
-	22, // 17: fingerpost.control.v1.ServerMessage.fetch_chunk:type_name -> fingerpost.control.v1.FetchChunk
-	23, // 18: fingerpost.control.v1.ServerMessage.fetch_failed:type_name -> fingerpost.control.v1.FetchFailed
-	16, // 19: fingerpost.control.v1.Held.zones:type_name -> fingerpost.control.v1.HeldZone
-	1,  // 20: fingerpost.control.v1.HeldZone.version:type_name -> fingerpost.control.v1.Version
-	1,  // 21: fingerpost.control.v1.Ack.version:type_name -> fingerpost.control.v1.Version
-	1,  // 22: fingerpost.control.v1.NotDurable.version:type_name -> fingerpost.control.v1.Version
-	0,  // 23: fingerpost.control.v1.Nack.reason:type_name -> fingerpost.control.v1.Nack.Reason
-	20, // 24: fingerpost.control.v1.Nack.removal:type_name -> fingerpost.control.v1.Removal
-	26, // 25: fingerpost.control.v1.CopyMessage.offer:type_name -> fingerpost.control.v1.Offer
-	5,  // 26: fingerpost.control.v1.CopyMessage.begin:type_name -> fingerpost.control.v1.Begin
-	8,  // 27: fingerpost.control.v1.CopyMessage.chunk:type_name -> fingerpost.control.v1.Chunk
-	9,  // 28: fingerpost.control.v1.CopyMessage.commit:type_name -> fingerpost.control.v1.Commit
-	13, // 29: fingerpost.control.v1.Hub.Sync:input_type -> fingerpost.control.v1.ServerMessage
-	24, // 30: fingerpost.control.v1.Sibling.Copy:input_type -> fingerpost.control.v1.CopyRequest
-	2,  // 31: fingerpost.control.v1.Hub.Sync:output_type -> fingerpost.control.v1.HubMessage
-	25, // 32: fingerpost.control.v1.Sibling.Copy:output_type -> fingerpost.control.v1.CopyMessage
-	31, // [31:33] is the sub-list for method output_type
-	29, // [29:31] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	7,  // 9: fingerpost.control.v1.Begin.document:type_name -> fingerpost.control.v1.Document
+	1,  // 10: fingerpost.control.v1.Zone.version:type_name -> fingerpost.control.v1.Version
+	8,  // 11: fingerpost.control.v1.Zone.guard:type_name -> fingerpost.control.v1.Guard
+	15, // 12: fingerpost.control.v1.ServerMessage.hello:type_name -> fingerpost.control.v1.Hello
+	16, // 13: fingerpost.control.v1.ServerMessage.held:type_name -> fingerpost.control.v1.Held
+	19, // 14: fingerpost.control.v1.ServerMessage.ack:type_name -> fingerpost.control.v1.Ack
+	20, // 15: fingerpost.control.v1.ServerMessage.not_durable:type_name -> fingerpost.control.v1.NotDurable
+	21, // 16: fingerpost.control.v1.ServerMessage.nack:type_name -> fingerpost.control.v1.Nack
+	23, // 17: fingerpost.control.v1.ServerMessage.removed:type_name -> fingerpost.control.v1.Removed
+	24, // 18: fingerpost.control.v1.ServerMessage.fetch_chunk:type_name -> fingerpost.control.v1.FetchChunk
+	25, // 19: fingerpost.control.v1.ServerMessage.fetch_failed:type_name -> fingerpost.control.v1.FetchFailed
+	26, // 20: fingerpost.control.v1.ServerMessage.report:type_name -> fingerpost.control.v1.Report
+	17, // 21: fingerpost.control.v1.Held.zones:type_name -> fingerpost.control.v1.HeldZone
+	18, // 22: fingerpost.control.v1.Held.documents:type_name -> fingerpost.control.v1.HeldDocument
+	1,  // 23: fingerpost.control.v1.HeldZone.version:type_name -> fingerpost.control.v1.Version
+	1,  // 24: fingerpost.control.v1.Ack.version:type_name -> fingerpost.control.v1.Version
+	1,  // 25: fingerpost.control.v1.NotDurable.version:type_name -> fingerpost.control.v1.Version
+	0,  // 26: fingerpost.control.v1.Nack.reason:type_name -> fingerpost.control.v1.Nack.Reason
+	22, // 27: fingerpost.control.v1.Nack.removal:type_name -> fingerpost.control.v1.Removal
+	29, // 28: fingerpost.control.v1.CopyMessage.offer:type_name -> fingerpost.control.v1.Offer
+	5,  // 29: fingerpost.control.v1.CopyMessage.begin:type_name -> fingerpost.control.v1.Begin
+	9,  // 30: fingerpost.control.v1.CopyMessage.chunk:type_name -> fingerpost.control.v1.Chunk
+	10, // 31: fingerpost.control.v1.CopyMessage.commit:type_name -> fingerpost.control.v1.Commit
+	14, // 32: fingerpost.control.v1.Hub.Sync:input_type -> fingerpost.control.v1.ServerMessage
+	27, // 33: fingerpost.control.v1.Sibling.Copy:input_type -> fingerpost.control.v1.CopyRequest
+	2,  // 34: fingerpost.control.v1.Hub.Sync:output_type -> fingerpost.control.v1.HubMessage
+	28, // 35: fingerpost.control.v1.Sibling.Copy:output_type -> fingerpost.control.v1.CopyMessage
+	34, // [34:36] is the sub-list for method output_type
+	32, // [32:34] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_dnsserver_control_controlpb_control_proto_init() }
@@ -2229,8 +2531,9 @@ func file_dnsserver_control_controlpb_control_proto_init() {
 	}
 	file_dnsserver_control_controlpb_control_proto_msgTypes[4].OneofWrappers = []any{
 		(*Begin_Zone)(nil),
+		(*Begin_Document)(nil),
 	}
-	file_dnsserver_control_controlpb_control_proto_msgTypes[12].OneofWrappers = []any{
+	file_dnsserver_control_controlpb_control_proto_msgTypes[13].OneofWrappers = []any{
 		(*ServerMessage_Hello)(nil),
 		(*ServerMessage_Held)(nil),
 		(*ServerMessage_Ack)(nil),
@@ -2239,8 +2542,9 @@ func file_dnsserver_control_controlpb_control_proto_init() {
 		(*ServerMessage_Removed)(nil),
 		(*ServerMessage_FetchChunk)(nil),
 		(*ServerMessage_FetchFailed)(nil),
+		(*ServerMessage_Report)(nil),
 	}
-	file_dnsserver_control_controlpb_control_proto_msgTypes[24].OneofWrappers = []any{
+	file_dnsserver_control_controlpb_control_proto_msgTypes[27].OneofWrappers = []any{
 		(*CopyMessage_Offer)(nil),
 		(*CopyMessage_Begin)(nil),
 		(*CopyMessage_Chunk)(nil),
@@ -2252,7 +2556,7 @@ func file_dnsserver_control_controlpb_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dnsserver_control_controlpb_control_proto_rawDesc), len(file_dnsserver_control_controlpb_control_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   26,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

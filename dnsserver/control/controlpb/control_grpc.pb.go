@@ -7,6 +7,8 @@
 //   - nodes: a sequence of nodes, each a length in octets as unsigned LEB128 varint and then
 //     the node as zone.AppendNode writes it. A sequence is cut into chunks anywhere, also
 //     inside a node. In a delta a node without RRsets removes its owner.
+//   - a document: octets that the stream carries and does not read, of a kind (1 to 63 of a-z, 0-9
+//     and -). Its digest is the SHA-256 of the octets.
 //
 // Fields are only added. A change that an older end would misunderstand raises the protocol
 // version in Hello.
@@ -147,7 +149,7 @@ const (
 //
 // Sibling is served by the servers to those of their own datacenter and group.
 type SiblingClient interface {
-	// Copy sends Offer, then every zone as Begin, Chunk..., Commit.
+	// Copy sends Offer, then documents and zones, each as Begin, Chunk..., Commit.
 	Copy(ctx context.Context, in *CopyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CopyMessage], error)
 }
 
@@ -184,7 +186,7 @@ type Sibling_CopyClient = grpc.ServerStreamingClient[CopyMessage]
 //
 // Sibling is served by the servers to those of their own datacenter and group.
 type SiblingServer interface {
-	// Copy sends Offer, then every zone as Begin, Chunk..., Commit.
+	// Copy sends Offer, then documents and zones, each as Begin, Chunk..., Commit.
 	Copy(*CopyRequest, grpc.ServerStreamingServer[CopyMessage]) error
 	mustEmbedUnimplementedSiblingServer()
 }
