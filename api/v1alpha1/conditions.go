@@ -22,6 +22,22 @@ const (
 	// ConditionDelegated, on a DNSZone, is True when the parent zone refers to it. An apex zone, which has no parent in
 	// the system, does not have this condition.
 	ConditionDelegated = "Delegated"
+	// ConditionHealthy, on a DynamicRecord, is True when every target is up. What is served while it is False says the message.
+	ConditionHealthy = "Healthy"
+	// ConditionRTOFeasible, on a DynamicRecord with objectives.rto, is True when probes, TTL and the rest can meet it. The
+	// message has the sum, and if False a remedy.
+	ConditionRTOFeasible = "RTOFeasible"
+	// ConditionOverridden, on a DynamicRecord, is True while a TrafficOverride changes its answers.
+	ConditionOverridden = "Overridden"
+	// ConditionVantageDisagreement, on a DynamicRecord, is True while the votes about a target are tied: it keeps its state.
+	ConditionVantageDisagreement = "VantageDisagreement"
+	// ConditionSplitRisk, on a DynamicRecord with onPeerLoss Hold, is True when nothing could tell a dead datacenter from a
+	// cut link: there is no witness, and the datacenters have no anchors.
+	ConditionSplitRisk = "SplitRisk"
+	// ConditionAwaitingApproval, on a DynamicRecord, is True while a move waits for a person.
+	ConditionAwaitingApproval = "AwaitingApproval"
+	// ConditionSafeToProceed, on a TrafficOverride, is True when every resolver that got an old answer has dropped it.
+	ConditionSafeToProceed = "SafeToProceed"
 	// ConditionRemovalWithheld is True while the guard holds back removals until somebody approves them. The message
 	// has the count, examples and the digest to approve.
 	ConditionRemovalWithheld = "RemovalWithheld"
@@ -53,6 +69,30 @@ const (
 	ReasonUnknownDatacenter = "UnknownDatacenter"
 	// ReasonInvalidSpec: the spec contradicts itself in a way that the API server does not check.
 	ReasonInvalidSpec = "InvalidSpec"
+)
+
+// Reasons of the condition Accepted of DynamicRecords, HealthProbes and TrafficOverrides.
+const (
+	// ReasonZoneNotFound: spec.zoneRef names no DNSZone of the namespace, or of one that grants the name.
+	ReasonZoneNotFound = "ZoneNotFound"
+	// ReasonZoneNotAccepted: the zone itself is not accepted.
+	ReasonZoneNotAccepted = "ZoneNotAccepted"
+	// ReasonNotAllowedByZone: the zone has no entry in allowedRecords for this host and namespace.
+	ReasonNotAllowedByZone = "NotAllowedByZone"
+	// ReasonProbeNotFound: a probeRef names no HealthProbe of the namespace.
+	ReasonProbeNotFound = "ProbeNotFound"
+	// ReasonProbeNotAccepted: the HealthProbe is not valid.
+	ReasonProbeNotAccepted = "ProbeNotAccepted"
+	// ReasonProbeCycle: a Calculated probe is made, through others, of itself.
+	ReasonProbeCycle = "ProbeCycle"
+	// ReasonSecretNotFound: the Secret that a probe's client certificate is in does not exist, or lacks a key.
+	ReasonSecretNotFound = "SecretNotFound"
+	// ReasonSelectsNothing: the override acts on no DynamicRecord.
+	ReasonSelectsNothing = "SelectsNothing"
+	// ReasonExpired: the override has ended.
+	ReasonExpired = "Expired"
+	// ReasonKeepAtLeast: the override would leave a name fewer healthy targets than keepAtLeast: there it does nothing.
+	ReasonKeepAtLeast = "KeepAtLeast"
 )
 
 // Reasons of the condition Programmed. ReasonPending says that servers have yet to acknowledge.

@@ -33,7 +33,7 @@ func minimal(namespace string) map[string]client.Object {
 			Pools: []v1alpha1.Pool{{Name: "a", Targets: []v1alpha1.Target{{Address: "10.1.9.9"}}}},
 		}},
 		"TrafficOverride": &v1alpha1.TrafficOverride{ObjectMeta: m("drain"), Spec: v1alpha1.TrafficOverrideSpec{
-			Action: v1alpha1.OverrideDrain, Drain: &v1alpha1.Drain{Datacenter: "dc-b"},
+			Action: v1alpha1.OverrideDrain, Drain: &v1alpha1.OverrideTarget{Datacenter: "dc-b"},
 			Expires: metav1.Date(2099, 12, 1, 4, 0, 0, 0, time.UTC),
 		}},
 		"ResolverPool": &v1alpha1.ResolverPool{ObjectMeta: m("office"), Spec: v1alpha1.ResolverPoolSpec{Class: "office"}},
@@ -73,7 +73,8 @@ func TestFreshObjectsAreNotReady(t *testing.T) {
 				t.Fatal(err)
 			}
 			reason := v1alpha1.ReasonNotImplemented
-			if kind == "DNSZone" || kind == "Datacenter" {
+			switch kind {
+			case "DNSZone", "Datacenter", "DynamicRecord", "TrafficOverride":
 				reason = v1alpha1.ReasonPending
 			}
 			got := conditions(t, o)
@@ -267,7 +268,7 @@ func TestColumns(t *testing.T) {
 	}{
 		"Datacenter":      {"dc", "NAME READY SERVERS SYNCED VANTAGE AGE", "", "dc-" + ns + " True 3/4 2/3"},
 		"DNSZone":         {"dz", "NAME ZONE SERIAL PROGRAMMED DELEGATED READY AGE", "PARENT GROUP MODE RECORDS REASON", "pay pay.bank 4026112201 3/4 True False dns-root/root authoritative Primary 7 NoServers"},
-		"DynamicRecord":   {"dr", "NAME HOST POLICY HEALTHY SERVING TTL READY AGE", "WORST-FAILOVER OVERRIDE REASON", "app app Nearest Unknown NotImplemented"},
+		"DynamicRecord":   {"dr", "NAME HOST POLICY HEALTHY SERVING TTL READY AGE", "WORST-FAILOVER OVERRIDE REASON", "app app Nearest Unknown Pending"},
 		"HealthProbe":     {"hp", "NAME TYPE INTERVAL USED-BY UP DOWN READY AGE", "", "https HTTPS 10s Unknown"},
 		"ResolverPool":    {"rp", "NAME CLASS ENGINES READY-MEMBERS READY AGE", "DATACENTERS VIP", "office office Unknown"},
 		"TrafficOverride": {"to", "NAME ACTION TARGET EXPIRES SAFE-AT READY AGE", "", "drain Drain 2099-12-01T04:00:00Z Unknown"},

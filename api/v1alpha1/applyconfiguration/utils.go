@@ -22,6 +22,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.AllowedRecordsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("AllowedZones"):
 		return &apiv1alpha1.AllowedZonesApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Block"):
+		return &apiv1alpha1.BlockApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ConfigMapKeyRef"):
 		return &apiv1alpha1.ConfigMapKeyRefApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Datacenter"):
@@ -34,14 +36,14 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.DatacenterSpecApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DatacenterStatus"):
 		return &apiv1alpha1.DatacenterStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("DerivedTTL"):
+		return &apiv1alpha1.DerivedTTLApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DNSZone"):
 		return &apiv1alpha1.DNSZoneApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DNSZoneSpec"):
 		return &apiv1alpha1.DNSZoneSpecApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DNSZoneStatus"):
 		return &apiv1alpha1.DNSZoneStatusApplyConfiguration{}
-	case v1alpha1.SchemeGroupVersion.WithKind("Drain"):
-		return &apiv1alpha1.DrainApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DynamicRecord"):
 		return &apiv1alpha1.DynamicRecordApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DynamicRecordSpec"):
@@ -54,6 +56,12 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.FailoverApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Finding"):
 		return &apiv1alpha1.FindingApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Flatten"):
+		return &apiv1alpha1.FlattenApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Force"):
+		return &apiv1alpha1.ForceApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Geo"):
+		return &apiv1alpha1.GeoApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("HealthProbe"):
 		return &apiv1alpha1.HealthProbeApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("HealthProbeSpec"):
@@ -62,10 +70,18 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.HealthProbeStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("HTTPProbe"):
 		return &apiv1alpha1.HTTPProbeApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("LatencySteering"):
+		return &apiv1alpha1.LatencySteeringApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Match"):
+		return &apiv1alpha1.MatchApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("NamespaceSelection"):
 		return &apiv1alpha1.NamespaceSelectionApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Objectives"):
 		return &apiv1alpha1.ObjectivesApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("OverrideRecords"):
+		return &apiv1alpha1.OverrideRecordsApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("OverrideTarget"):
+		return &apiv1alpha1.OverrideTargetApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Pool"):
 		return &apiv1alpha1.PoolApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ProbeRef"):
@@ -74,6 +90,10 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.ProbeVantageApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PublishedVersion"):
 		return &apiv1alpha1.PublishedVersionApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("RaiseTTL"):
+		return &apiv1alpha1.RaiseTTLApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("RecordDatacenterStatus"):
+		return &apiv1alpha1.RecordDatacenterStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("RecordsSource"):
 		return &apiv1alpha1.RecordsSourceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("RecordTTL"):
@@ -88,12 +108,18 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.ServerGroupApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ServerStatus"):
 		return &apiv1alpha1.ServerStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Service"):
+		return &apiv1alpha1.ServiceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("SourceStatus"):
 		return &apiv1alpha1.SourceStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("SteeredTTL"):
+		return &apiv1alpha1.SteeredTTLApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Steering"):
 		return &apiv1alpha1.SteeringApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Target"):
 		return &apiv1alpha1.TargetApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("TargetStatus"):
+		return &apiv1alpha1.TargetStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("TrafficOverride"):
 		return &apiv1alpha1.TrafficOverrideApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("TrafficOverrideSpec"):

@@ -55,6 +55,15 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: namespaces
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.NamespaceSelection
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Block
+  map:
+    fields:
+    - name: networks
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.CIDR
+          elementRelationship: associative
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.CIDR
   scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ConfigMapKeyRef
@@ -66,6 +75,8 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: name
       type:
         scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Continent
+  scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DNSZone
   map:
     fields:
@@ -348,12 +359,15 @@ var schemaYAML = typed.YAMLObject(`types:
         scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DecisionMode
   scalar: string
-- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Drain
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DerivedTTL
   map:
     fields:
-    - name: datacenter
+    - name: max
       type:
-        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterName
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
+    - name: min
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
   scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DynamicRecord
@@ -377,13 +391,13 @@ var schemaYAML = typed.YAMLObject(`types:
       default:
         conditions:
         - lastTransitionTime: "1970-01-01T00:00:00Z"
-          message: This version of the operator does not act on DynamicRecords
-          reason: NotImplemented
+          message: Waiting for the controller
+          reason: Pending
           status: Unknown
           type: Accepted
         - lastTransitionTime: "1970-01-01T00:00:00Z"
-          message: This version of the operator does not act on DynamicRecords
-          reason: NotImplemented
+          message: Waiting for the controller
+          reason: Pending
           status: Unknown
           type: Ready
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DynamicRecordSpec
@@ -397,9 +411,18 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Failover
       default: {}
+    - name: flatten
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Flatten
     - name: host
       type:
         scalar: string
+    - name: match
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Match
+          elementRelationship: atomic
     - name: objectives
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Objectives
@@ -417,16 +440,23 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: probeRef
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ProbeRef
+    - name: services
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Service
+          elementRelationship: atomic
     - name: steering
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Steering
     - name: ttl
       type:
-        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.RecordTTL
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.SteeredTTL
     - name: whenAllDown
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.WhenAllDown
-      default: {}
+      default:
+        action: ReturnAll
     - name: zoneRef
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ZoneRef
@@ -441,6 +471,14 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
           keys:
           - type
+    - name: datacenters
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.RecordDatacenterStatus
+          elementRelationship: associative
+          keys:
+          - name
     - name: healthy
       type:
         scalar: string
@@ -453,6 +491,15 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: serving
       type:
         scalar: string
+    - name: targets
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TargetStatus
+          elementRelationship: associative
+          keys:
+          - pool
+          - address
     - name: ttl
       type:
         scalar: string
@@ -494,6 +541,54 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: source
       type:
         scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Flatten
+  map:
+    fields:
+    - name: resolvers
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.IP
+          elementRelationship: associative
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Force
+  map:
+    fields:
+    - name: datacenter
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterName
+    - name: health
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ForceHealth
+      default: Respected
+    - name: pool
+      type:
+        scalar: string
+    - name: target
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TargetAddress
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ForceHealth
+  scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Geo
+  map:
+    fields:
+    - name: asns
+      type:
+        list:
+          elementType:
+            scalar: numeric
+          elementRelationship: associative
+    - name: continents
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Continent
+          elementRelationship: associative
+    - name: countries
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: associative
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.HTTPProbe
   map:
     fields:
@@ -600,6 +695,28 @@ var schemaYAML = typed.YAMLObject(`types:
         scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.IP
   scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.LatencySteering
+  map:
+    fields:
+    - name: hysteresisPercent
+      type:
+        scalar: numeric
+      default: 20
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Match
+  map:
+    fields:
+    - name: networks
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.CIDR
+          elementRelationship: associative
+    - name: pools
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: associative
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.NamespaceSelection
   map:
     fields:
@@ -622,12 +739,42 @@ var schemaYAML = typed.YAMLObject(`types:
   scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.OverrideAction
   scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.OverrideRecords
+  map:
+    fields:
+    - name: names
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: associative
+    - name: selector
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.OverrideTarget
+  map:
+    fields:
+    - name: datacenter
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterName
+    - name: pool
+      type:
+        scalar: string
+    - name: target
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TargetAddress
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Pool
   map:
     fields:
     - name: datacenter
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterName
+    - name: geo
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Geo
+    - name: maxAnswers
+      type:
+        scalar: numeric
     - name: minHealthy
       type:
         scalar: numeric
@@ -639,6 +786,9 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.PoolPolicy
       default: RoundRobin
+    - name: probeRef
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ProbeRef
     - name: targets
       type:
         list:
@@ -647,6 +797,9 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
           keys:
           - address
+    - name: weight
+      type:
+        scalar: numeric
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.PoolPolicy
   scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ProbeRef
@@ -676,6 +829,24 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: serial
       type:
         scalar: numeric
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.RaiseTTL
+  map:
+    fields:
+    - name: ttl
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.RecordDatacenterStatus
+  map:
+    fields:
+    - name: name
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterName
+    - name: pools
+      type:
+        scalar: string
+    - name: state
+      type:
+        scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.RecordTTL
   map:
     fields:
@@ -801,6 +972,26 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: zones
       type:
         scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Service
+  map:
+    fields:
+    - name: alpn
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: atomic
+    - name: name
+      type:
+        scalar: string
+    - name: port
+      type:
+        scalar: numeric
+    - name: type
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServiceType
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServiceType
+  scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.SourceStatus
   map:
     fields:
@@ -810,9 +1001,24 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: records
       type:
         scalar: numeric
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.SteeredTTL
+  map:
+    fields:
+    - name: class
+      type:
+        scalar: string
+    - name: derived
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DerivedTTL
+    - name: value
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Steering
   map:
     fields:
+    - name: latency
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.LatencySteering
     - name: policy
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.SteeringPolicy
@@ -832,7 +1038,10 @@ var schemaYAML = typed.YAMLObject(`types:
     fields:
     - name: address
       type:
-        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.IP
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TargetAddress
+    - name: port
+      type:
+        scalar: numeric
     - name: probeAddress
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.IP
@@ -840,6 +1049,37 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: numeric
       default: 1
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TargetAddress
+  scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TargetState
+  scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TargetStatus
+  map:
+    fields:
+    - name: address
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TargetAddress
+    - name: dissenting
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterName
+          elementRelationship: associative
+    - name: lastFailure
+      type:
+        scalar: string
+    - name: pool
+      type:
+        scalar: string
+    - name: since
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: state
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TargetState
+    - name: votes
+      type:
+        scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TrafficOverride
   map:
     fields:
@@ -861,13 +1101,13 @@ var schemaYAML = typed.YAMLObject(`types:
       default:
         conditions:
         - lastTransitionTime: "1970-01-01T00:00:00Z"
-          message: This version of the operator does not act on TrafficOverrides
-          reason: NotImplemented
+          message: Waiting for the controller
+          reason: Pending
           status: Unknown
           type: Accepted
         - lastTransitionTime: "1970-01-01T00:00:00Z"
-          message: This version of the operator does not act on TrafficOverrides
-          reason: NotImplemented
+          message: Waiting for the controller
+          reason: Pending
           status: Unknown
           type: Ready
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TrafficOverrideSpec
@@ -876,19 +1116,31 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: action
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.OverrideAction
+    - name: block
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Block
     - name: drain
       type:
-        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Drain
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.OverrideTarget
     - name: expires
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: force
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Force
     - name: keepAtLeast
       type:
         scalar: numeric
       default: 1
+    - name: raiseTTL
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.RaiseTTL
     - name: reason
       type:
         scalar: string
+    - name: records
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.OverrideRecords
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TrafficOverrideStatus
   map:
     fields:
@@ -901,6 +1153,9 @@ var schemaYAML = typed.YAMLObject(`types:
           keys:
           - type
     - name: observedGeneration
+      type:
+        scalar: numeric
+    - name: records
       type:
         scalar: numeric
     - name: safeAt
@@ -918,6 +1173,12 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.AllDownAction
       default: ReturnAll
+    - name: fallback
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TargetAddress
+          elementRelationship: associative
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ZoneDatacenterStatus
   map:
     fields:

@@ -17,8 +17,8 @@ import (
 // DynamicRecord is one name whose answer is chosen for each client among healthy addresses of several pools, such as one
 // pool a datacenter.
 //
-// This version of the operator stores DynamicRecords and does not act on them: Accepted is Unknown with the reason
-// NotImplemented.
+// Servers in every datacenter probe the targets, agree on which are up, and answer from what they agree on. All of it goes
+// on without the control plane.
 type DynamicRecordApplyConfiguration struct {
 	v1.TypeMetaApplyConfiguration `json:""`
 	// metadata is the standard object metadata.

@@ -15,15 +15,23 @@ type DynamicRecordSpecApplyConfiguration struct {
 	ZoneRef *ZoneRefApplyConfiguration `json:"zoneRef,omitempty"`
 	// host is the name relative to the zone, e.g. app for app.pay.bank; "@" is the zone itself.
 	Host *string `json:"host,omitempty"`
-	// ttl is the TTL of the answers. Left out: the zone's ttl.default. A client may hold an old answer for this long
-	// after a failover.
-	TTL *RecordTTLApplyConfiguration `json:"ttl,omitempty"`
+	// ttl is the TTL of the answers: a class of the zone, a value, or derived. Left out: the zone's ttl.default. A client
+	// may hold an old answer for this long after a failover.
+	TTL *SteeredTTLApplyConfiguration `json:"ttl,omitempty"`
 	// steering says how a pool is chosen for a client.
 	Steering *SteeringApplyConfiguration `json:"steering,omitempty"`
+	// match are rules in front of the policy, for canaries and tests: clients of the networks get the pools named, among
+	// which the policy chooses. The first rule that matches counts.
+	Match []MatchApplyConfiguration `json:"match,omitempty"`
 	// pools are groups of targets, such as one a datacenter; at most 16 pools, and 64 targets in all of them together.
 	Pools []PoolApplyConfiguration `json:"pools,omitempty"`
 	// probeRef names the HealthProbe, in the same namespace, that says which targets are up. Left out: all are.
 	ProbeRef *ProbeRefApplyConfiguration `json:"probeRef,omitempty"`
+	// flatten has the servers look up targets that are names and answer the addresses, as an alias can't stand beside
+	// other data, such as at the zone itself (@). The last good addresses are kept when the lookup fails.
+	Flatten *FlattenApplyConfiguration `json:"flatten,omitempty"`
+	// services are RRsets of other types that are answered from the same pools.
+	Services []ServiceApplyConfiguration `json:"services,omitempty"`
 	// whenAllDown says what to answer when no target of any pool is up.
 	WhenAllDown *WhenAllDownApplyConfiguration `json:"whenAllDown,omitempty"`
 	// failover says who decides that the answer moves to another pool.
@@ -63,7 +71,7 @@ func (b *DynamicRecordSpecApplyConfiguration) WithHost(value string) *DynamicRec
 // WithTTL sets the TTL field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
 // If called multiple times, the TTL field is set to the value of the last call.
-func (b *DynamicRecordSpecApplyConfiguration) WithTTL(value *RecordTTLApplyConfiguration) *DynamicRecordSpecApplyConfiguration {
+func (b *DynamicRecordSpecApplyConfiguration) WithTTL(value *SteeredTTLApplyConfiguration) *DynamicRecordSpecApplyConfiguration {
 	b.TTL = value
 	return b
 }
@@ -73,6 +81,19 @@ func (b *DynamicRecordSpecApplyConfiguration) WithTTL(value *RecordTTLApplyConfi
 // If called multiple times, the Steering field is set to the value of the last call.
 func (b *DynamicRecordSpecApplyConfiguration) WithSteering(value *SteeringApplyConfiguration) *DynamicRecordSpecApplyConfiguration {
 	b.Steering = value
+	return b
+}
+
+// WithMatch adds the given value to the Match field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the Match field.
+func (b *DynamicRecordSpecApplyConfiguration) WithMatch(values ...*MatchApplyConfiguration) *DynamicRecordSpecApplyConfiguration {
+	for i := range values {
+		if values[i] == nil {
+			panic("nil value passed to WithMatch")
+		}
+		b.Match = append(b.Match, *values[i])
+	}
 	return b
 }
 
@@ -94,6 +115,27 @@ func (b *DynamicRecordSpecApplyConfiguration) WithPools(values ...*PoolApplyConf
 // If called multiple times, the ProbeRef field is set to the value of the last call.
 func (b *DynamicRecordSpecApplyConfiguration) WithProbeRef(value *ProbeRefApplyConfiguration) *DynamicRecordSpecApplyConfiguration {
 	b.ProbeRef = value
+	return b
+}
+
+// WithFlatten sets the Flatten field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Flatten field is set to the value of the last call.
+func (b *DynamicRecordSpecApplyConfiguration) WithFlatten(value *FlattenApplyConfiguration) *DynamicRecordSpecApplyConfiguration {
+	b.Flatten = value
+	return b
+}
+
+// WithServices adds the given value to the Services field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the Services field.
+func (b *DynamicRecordSpecApplyConfiguration) WithServices(values ...*ServiceApplyConfiguration) *DynamicRecordSpecApplyConfiguration {
+	for i := range values {
+		if values[i] == nil {
+			panic("nil value passed to WithServices")
+		}
+		b.Services = append(b.Services, *values[i])
+	}
 	return b
 }
 

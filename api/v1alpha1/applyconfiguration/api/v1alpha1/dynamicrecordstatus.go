@@ -11,7 +11,8 @@ import (
 //
 // DynamicRecordStatus is what is answered and why.
 type DynamicRecordStatusApplyConfiguration struct {
-	// conditions are Accepted and Ready.
+	// conditions are Accepted, Programmed, Healthy, RTOFeasible, Overridden, Degraded (such as a split of the vote, or a
+	// move that waits for a person), and Ready, which sums up Accepted and Programmed.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// observedGeneration is the metadata.generation that this status is about.
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
@@ -23,6 +24,10 @@ type DynamicRecordStatusApplyConfiguration struct {
 	TTL *string `json:"ttl,omitempty"`
 	// worstFailover is the longest time from a target's death until no client has its address, e.g. 40.2s.
 	WorstFailover *string `json:"worstFailover,omitempty"`
+	// targets are what is known of the targets, in the order of the spec.
+	Targets []TargetStatusApplyConfiguration `json:"targets,omitempty"`
+	// datacenters say what the servers of each datacenter answer.
+	Datacenters []RecordDatacenterStatusApplyConfiguration `json:"datacenters,omitempty"`
 	// override is the TrafficOverride in force, as namespace/name.
 	Override *string `json:"override,omitempty"`
 }
@@ -83,6 +88,32 @@ func (b *DynamicRecordStatusApplyConfiguration) WithTTL(value string) *DynamicRe
 // If called multiple times, the WorstFailover field is set to the value of the last call.
 func (b *DynamicRecordStatusApplyConfiguration) WithWorstFailover(value string) *DynamicRecordStatusApplyConfiguration {
 	b.WorstFailover = &value
+	return b
+}
+
+// WithTargets adds the given value to the Targets field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the Targets field.
+func (b *DynamicRecordStatusApplyConfiguration) WithTargets(values ...*TargetStatusApplyConfiguration) *DynamicRecordStatusApplyConfiguration {
+	for i := range values {
+		if values[i] == nil {
+			panic("nil value passed to WithTargets")
+		}
+		b.Targets = append(b.Targets, *values[i])
+	}
+	return b
+}
+
+// WithDatacenters adds the given value to the Datacenters field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the Datacenters field.
+func (b *DynamicRecordStatusApplyConfiguration) WithDatacenters(values ...*RecordDatacenterStatusApplyConfiguration) *DynamicRecordStatusApplyConfiguration {
+	for i := range values {
+		if values[i] == nil {
+			panic("nil value passed to WithDatacenters")
+		}
+		b.Datacenters = append(b.Datacenters, *values[i])
+	}
 	return b
 }
 

@@ -18,6 +18,17 @@ type PoolApplyConfiguration struct {
 	// policy chooses among the healthy targets of the pool: RoundRobin (all of them, rotated), Weighted (by weight),
 	// ClientHash (a client stays with its target) or Failover (the first in the order written). Default: RoundRobin.
 	Policy *apiv1alpha1.PoolPolicy `json:"policy,omitempty"`
+	// weight is the pool's share for the steering policy Weighted, relative to the others, 0 to 1000. 0: only when no
+	// other pool is usable. Default: 1.
+	Weight *int32 `json:"weight,omitempty"`
+	// geo are the clients that the pool is for, with the steering policy Geo. Left out: those that no other pool is for.
+	Geo *GeoApplyConfiguration `json:"geo,omitempty"`
+	// probeRef names a HealthProbe that gates the whole pool: while it is down no target of the pool is used. It must
+	// have an address of its own, or be Calculated of such probes. The tiers of one business system that share a gate
+	// move together.
+	ProbeRef *ProbeRefApplyConfiguration `json:"probeRef,omitempty"`
+	// maxAnswers is how many addresses an answer has at most, 1 to 64. Left out: all that are chosen.
+	MaxAnswers *int32 `json:"maxAnswers,omitempty"`
 	// minHealthy is how many healthy targets the pool needs to be used. Default: 1.
 	MinHealthy *int32 `json:"minHealthy,omitempty"`
 	// targets are the addresses to answer.
@@ -51,6 +62,38 @@ func (b *PoolApplyConfiguration) WithDatacenter(value apiv1alpha1.DatacenterName
 // If called multiple times, the Policy field is set to the value of the last call.
 func (b *PoolApplyConfiguration) WithPolicy(value apiv1alpha1.PoolPolicy) *PoolApplyConfiguration {
 	b.Policy = &value
+	return b
+}
+
+// WithWeight sets the Weight field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Weight field is set to the value of the last call.
+func (b *PoolApplyConfiguration) WithWeight(value int32) *PoolApplyConfiguration {
+	b.Weight = &value
+	return b
+}
+
+// WithGeo sets the Geo field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Geo field is set to the value of the last call.
+func (b *PoolApplyConfiguration) WithGeo(value *GeoApplyConfiguration) *PoolApplyConfiguration {
+	b.Geo = value
+	return b
+}
+
+// WithProbeRef sets the ProbeRef field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the ProbeRef field is set to the value of the last call.
+func (b *PoolApplyConfiguration) WithProbeRef(value *ProbeRefApplyConfiguration) *PoolApplyConfiguration {
+	b.ProbeRef = value
+	return b
+}
+
+// WithMaxAnswers sets the MaxAnswers field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the MaxAnswers field is set to the value of the last call.
+func (b *PoolApplyConfiguration) WithMaxAnswers(value int32) *PoolApplyConfiguration {
+	b.MaxAnswers = &value
 	return b
 }
 

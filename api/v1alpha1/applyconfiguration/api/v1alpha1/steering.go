@@ -15,6 +15,8 @@ type SteeringApplyConfiguration struct {
 	// Weighted (by share), RoundRobin (equal shares), Latency (the pool that answers soonest), Geo (by country or
 	// network operator) or ClientHash (a client stays with its pool).
 	Policy *apiv1alpha1.SteeringPolicy `json:"policy,omitempty"`
+	// latency has settings of the policy Latency.
+	Latency *LatencySteeringApplyConfiguration `json:"latency,omitempty"`
 }
 
 // SteeringApplyConfiguration constructs a declarative configuration of the Steering type for use with
@@ -28,5 +30,13 @@ func Steering() *SteeringApplyConfiguration {
 // If called multiple times, the Policy field is set to the value of the last call.
 func (b *SteeringApplyConfiguration) WithPolicy(value apiv1alpha1.SteeringPolicy) *SteeringApplyConfiguration {
 	b.Policy = &value
+	return b
+}
+
+// WithLatency sets the Latency field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Latency field is set to the value of the last call.
+func (b *SteeringApplyConfiguration) WithLatency(value *LatencySteeringApplyConfiguration) *SteeringApplyConfiguration {
+	b.Latency = value
 	return b
 }

@@ -11,8 +11,11 @@ import (
 //
 // Target is one address to answer.
 type TargetApplyConfiguration struct {
-	// address is what clients get, e.g. 10.1.9.9 or 2001:db8::9.
-	Address *apiv1alpha1.IP `json:"address,omitempty"`
+	// address is what clients get, e.g. 10.1.9.9 or 2001:db8::9; or a domain name, e.g. app.example.net, which is
+	// answered as a CNAME, or looked up with flatten.
+	Address *apiv1alpha1.TargetAddress `json:"address,omitempty"`
+	// port is where the target answers, 1 to 65535, in RRsets of services. Left out: the service's port.
+	Port *int32 `json:"port,omitempty"`
 	// weight is the target's share for the pool policy Weighted, relative to the others, 0 to 1000. 0: only when
 	// nothing else is healthy. Default: 1.
 	Weight *int32 `json:"weight,omitempty"`
@@ -29,8 +32,16 @@ func Target() *TargetApplyConfiguration {
 // WithAddress sets the Address field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
 // If called multiple times, the Address field is set to the value of the last call.
-func (b *TargetApplyConfiguration) WithAddress(value apiv1alpha1.IP) *TargetApplyConfiguration {
+func (b *TargetApplyConfiguration) WithAddress(value apiv1alpha1.TargetAddress) *TargetApplyConfiguration {
 	b.Address = &value
+	return b
+}
+
+// WithPort sets the Port field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Port field is set to the value of the last call.
+func (b *TargetApplyConfiguration) WithPort(value int32) *TargetApplyConfiguration {
+	b.Port = &value
 	return b
 }
 

@@ -16,9 +16,6 @@ import (
 //
 // TrafficOverride is an operational act on steered names, such as the drain of a datacenter for a maintenance, kept apart
 // from the declared records and ending by itself.
-//
-// This version of the operator stores TrafficOverrides and does not act on them: Accepted is Unknown with the reason
-// NotImplemented.
 type TrafficOverrideApplyConfiguration struct {
 	v1.TypeMetaApplyConfiguration `json:""`
 	// metadata is the standard object metadata.

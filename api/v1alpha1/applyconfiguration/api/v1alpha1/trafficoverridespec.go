@@ -10,18 +10,29 @@ import (
 // TrafficOverrideSpecApplyConfiguration represents a declarative configuration of the TrafficOverrideSpec type for use
 // with apply.
 //
-// TrafficOverrideSpec is an operational act.
+// TrafficOverrideSpec is an operational act. Of several that concern a record, Freeze goes before Force, Force before Drain;
+// of one action the narrower, then the older.
 type TrafficOverrideSpecApplyConfiguration struct {
-	// action is what to do: Drain. The field named like it says to what.
+	// action is Drain (move clients away), Force (move all clients to one place), Freeze (keep answers as they are),
+	// Failback (let records return that wait for a person), RaiseTTL or Block. The field named like it has its settings.
 	Action *apiv1alpha1.OverrideAction `json:"action,omitempty"`
+	// records are the DynamicRecords it acts on. Left out: all of its namespace; in the operator's own namespace, all of
+	// every namespace.
+	Records *OverrideRecordsApplyConfiguration `json:"records,omitempty"`
 	// drain says what clients are moved away from; with action: Drain.
-	Drain *DrainApplyConfiguration `json:"drain,omitempty"`
+	Drain *OverrideTargetApplyConfiguration `json:"drain,omitempty"`
+	// force says where clients are moved to; with action: Force.
+	Force *ForceApplyConfiguration `json:"force,omitempty"`
+	// raiseTTL has the TTL that answers get at least; with action: RaiseTTL.
+	RaiseTTL *RaiseTTLApplyConfiguration `json:"raiseTTL,omitempty"`
+	// block says which clients are refused; with action: Block.
+	Block *BlockApplyConfiguration `json:"block,omitempty"`
 	// expires is when the override ends by itself, in UTC, e.g. "2099-12-01T04:00:00Z". Servers end it also when the
 	// control plane is gone.
 	Expires *v1.Time `json:"expires,omitempty"`
 	// reason says why, for those who look at it later, e.g. the number of a change: CHG-1.
 	Reason *string `json:"reason,omitempty"`
-	// keepAtLeast is the number of healthy targets that must remain for each name, 0 to 64. Names that would have
+	// keepAtLeast is the number of healthy targets that a drain must leave for each name, 0 to 64. Names that would have
 	// fewer are left as they are. Default: 1.
 	KeepAtLeast *int32 `json:"keepAtLeast,omitempty"`
 }
@@ -40,11 +51,43 @@ func (b *TrafficOverrideSpecApplyConfiguration) WithAction(value apiv1alpha1.Ove
 	return b
 }
 
+// WithRecords sets the Records field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Records field is set to the value of the last call.
+func (b *TrafficOverrideSpecApplyConfiguration) WithRecords(value *OverrideRecordsApplyConfiguration) *TrafficOverrideSpecApplyConfiguration {
+	b.Records = value
+	return b
+}
+
 // WithDrain sets the Drain field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
 // If called multiple times, the Drain field is set to the value of the last call.
-func (b *TrafficOverrideSpecApplyConfiguration) WithDrain(value *DrainApplyConfiguration) *TrafficOverrideSpecApplyConfiguration {
+func (b *TrafficOverrideSpecApplyConfiguration) WithDrain(value *OverrideTargetApplyConfiguration) *TrafficOverrideSpecApplyConfiguration {
 	b.Drain = value
+	return b
+}
+
+// WithForce sets the Force field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Force field is set to the value of the last call.
+func (b *TrafficOverrideSpecApplyConfiguration) WithForce(value *ForceApplyConfiguration) *TrafficOverrideSpecApplyConfiguration {
+	b.Force = value
+	return b
+}
+
+// WithRaiseTTL sets the RaiseTTL field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the RaiseTTL field is set to the value of the last call.
+func (b *TrafficOverrideSpecApplyConfiguration) WithRaiseTTL(value *RaiseTTLApplyConfiguration) *TrafficOverrideSpecApplyConfiguration {
+	b.RaiseTTL = value
+	return b
+}
+
+// WithBlock sets the Block field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Block field is set to the value of the last call.
+func (b *TrafficOverrideSpecApplyConfiguration) WithBlock(value *BlockApplyConfiguration) *TrafficOverrideSpecApplyConfiguration {
+	b.Block = value
 	return b
 }
 

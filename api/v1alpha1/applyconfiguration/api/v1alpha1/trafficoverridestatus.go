@@ -12,13 +12,16 @@ import (
 //
 // TrafficOverrideStatus is what an override has done.
 type TrafficOverrideStatusApplyConfiguration struct {
-	// conditions are Accepted and Ready.
+	// conditions are Accepted, Programmed, SafeToProceed (every resolver that got an old answer has dropped it), and Ready,
+	// which sums up Accepted and Programmed.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// observedGeneration is the metadata.generation that this status is about.
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
 	// target is what the override acts on, in short, e.g. dc-b.
 	Target *string `json:"target,omitempty"`
-	// safeAt is when no client holds the old answer any more, in UTC.
+	// records is how many DynamicRecords it acts on.
+	Records *int32 `json:"records,omitempty"`
+	// safeAt is when every resolver that got the old answer must have dropped it, in UTC.
 	SafeAt *metav1.Time `json:"safeAt,omitempty"`
 }
 
@@ -54,6 +57,14 @@ func (b *TrafficOverrideStatusApplyConfiguration) WithObservedGeneration(value i
 // If called multiple times, the Target field is set to the value of the last call.
 func (b *TrafficOverrideStatusApplyConfiguration) WithTarget(value string) *TrafficOverrideStatusApplyConfiguration {
 	b.Target = &value
+	return b
+}
+
+// WithRecords sets the Records field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Records field is set to the value of the last call.
+func (b *TrafficOverrideStatusApplyConfiguration) WithRecords(value int32) *TrafficOverrideStatusApplyConfiguration {
+	b.Records = &value
 	return b
 }
 

@@ -15,6 +15,8 @@ type WhenAllDownApplyConfiguration struct {
 	// last while something was up), Fallback, NoData (the name exists and has no address) or ServFail. Default:
 	// ReturnAll.
 	Action *apiv1alpha1.AllDownAction `json:"action,omitempty"`
+	// fallback are the addresses, or the one name, to answer; with action: Fallback.
+	Fallback []apiv1alpha1.TargetAddress `json:"fallback,omitempty"`
 }
 
 // WhenAllDownApplyConfiguration constructs a declarative configuration of the WhenAllDown type for use with
@@ -28,5 +30,15 @@ func WhenAllDown() *WhenAllDownApplyConfiguration {
 // If called multiple times, the Action field is set to the value of the last call.
 func (b *WhenAllDownApplyConfiguration) WithAction(value apiv1alpha1.AllDownAction) *WhenAllDownApplyConfiguration {
 	b.Action = &value
+	return b
+}
+
+// WithFallback adds the given value to the Fallback field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the Fallback field.
+func (b *WhenAllDownApplyConfiguration) WithFallback(values ...apiv1alpha1.TargetAddress) *WhenAllDownApplyConfiguration {
+	for i := range values {
+		b.Fallback = append(b.Fallback, values[i])
+	}
 	return b
 }
