@@ -297,6 +297,119 @@ func (Service_Kind) EnumDescriptor() ([]byte, []int) {
 	return file_dnsserver_steering_steeringpb_steering_proto_rawDescGZIP(), []int{6, 0}
 }
 
+type RecordReport_State int32
+
+const (
+	RecordReport_PREFERRED   RecordReport_State = 0
+	RecordReport_FAILED_OVER RecordReport_State = 1
+	RecordReport_ALL_DOWN    RecordReport_State = 2
+	RecordReport_HELD        RecordReport_State = 3 // on peer loss
+	RecordReport_AWAITING    RecordReport_State = 4 // a person
+	RecordReport_OVERRIDDEN  RecordReport_State = 5
+	RecordReport_NOT_READY   RecordReport_State = 6 // not judged yet
+)
+
+// Enum value maps for RecordReport_State.
+var (
+	RecordReport_State_name = map[int32]string{
+		0: "PREFERRED",
+		1: "FAILED_OVER",
+		2: "ALL_DOWN",
+		3: "HELD",
+		4: "AWAITING",
+		5: "OVERRIDDEN",
+		6: "NOT_READY",
+	}
+	RecordReport_State_value = map[string]int32{
+		"PREFERRED":   0,
+		"FAILED_OVER": 1,
+		"ALL_DOWN":    2,
+		"HELD":        3,
+		"AWAITING":    4,
+		"OVERRIDDEN":  5,
+		"NOT_READY":   6,
+	}
+)
+
+func (x RecordReport_State) Enum() *RecordReport_State {
+	p := new(RecordReport_State)
+	*p = x
+	return p
+}
+
+func (x RecordReport_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RecordReport_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_dnsserver_steering_steeringpb_steering_proto_enumTypes[5].Descriptor()
+}
+
+func (RecordReport_State) Type() protoreflect.EnumType {
+	return &file_dnsserver_steering_steeringpb_steering_proto_enumTypes[5]
+}
+
+func (x RecordReport_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RecordReport_State.Descriptor instead.
+func (RecordReport_State) EnumDescriptor() ([]byte, []int) {
+	return file_dnsserver_steering_steeringpb_steering_proto_rawDescGZIP(), []int{30, 0}
+}
+
+type TargetReport_State int32
+
+const (
+	TargetReport_UNKNOWN  TargetReport_State = 0
+	TargetReport_UP       TargetReport_State = 1
+	TargetReport_DEGRADED TargetReport_State = 2
+	TargetReport_DOWN     TargetReport_State = 3
+)
+
+// Enum value maps for TargetReport_State.
+var (
+	TargetReport_State_name = map[int32]string{
+		0: "UNKNOWN",
+		1: "UP",
+		2: "DEGRADED",
+		3: "DOWN",
+	}
+	TargetReport_State_value = map[string]int32{
+		"UNKNOWN":  0,
+		"UP":       1,
+		"DEGRADED": 2,
+		"DOWN":     3,
+	}
+)
+
+func (x TargetReport_State) Enum() *TargetReport_State {
+	p := new(TargetReport_State)
+	*p = x
+	return p
+}
+
+func (x TargetReport_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TargetReport_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_dnsserver_steering_steeringpb_steering_proto_enumTypes[6].Descriptor()
+}
+
+func (TargetReport_State) Type() protoreflect.EnumType {
+	return &file_dnsserver_steering_steeringpb_steering_proto_enumTypes[6]
+}
+
+func (x TargetReport_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TargetReport_State.Descriptor instead.
+func (TargetReport_State) EnumDescriptor() ([]byte, []int) {
+	return file_dnsserver_steering_steeringpb_steering_proto_rawDescGZIP(), []int{31, 0}
+}
+
 // Record is one steered name.
 type Record struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -319,8 +432,12 @@ type Record struct {
 	Resolvers      []string   `protobuf:"bytes,16,rep,name=resolvers,proto3" json:"resolvers,omitempty"` // asked when flattening: ADDRESS:PORT
 	Services       []*Service `protobuf:"bytes,17,rep,name=services,proto3" json:"services,omitempty"`   // SRV and HTTPS RRsets made of the same pools
 	Rto            uint64     `protobuf:"varint,18,opt,name=rto,proto3" json:"rto,omitempty"`            // 0: none stated
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The owner of this Record answers SRV alone, about the host of the same source whose SRV service has this label. It
+	// has all other fields of the host's Record.
+	SrvLabel      string `protobuf:"bytes,19,opt,name=srv_label,json=srvLabel,proto3" json:"srv_label,omitempty"`
+	Host          string `protobuf:"bytes,20,opt,name=host,proto3" json:"host,omitempty"` // absolute, in presentation form: the owner of the addresses
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Record) Reset() {
@@ -477,6 +594,20 @@ func (x *Record) GetRto() uint64 {
 		return x.Rto
 	}
 	return 0
+}
+
+func (x *Record) GetSrvLabel() string {
+	if x != nil {
+		return x.SrvLabel
+	}
+	return ""
+}
+
+func (x *Record) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
 }
 
 // Pool is a group of targets that are chosen together.
@@ -2524,11 +2655,318 @@ func (x *Block) GetNetworks() []string {
 	return nil
 }
 
+// Report is what a server tells the hub about steered names, in the report kinds steering-00 to steering-ff: records by
+// the first octet of the SHA-256 of their source, so that one change repeats little.
+type Report struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Records       []*RecordReport        `protobuf:"bytes,1,rep,name=records,proto3" json:"records,omitempty"` // by source
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Report) Reset() {
+	*x = Report{}
+	mi := &file_dnsserver_steering_steeringpb_steering_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Report) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Report) ProtoMessage() {}
+
+func (x *Report) ProtoReflect() protoreflect.Message {
+	mi := &file_dnsserver_steering_steeringpb_steering_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Report.ProtoReflect.Descriptor instead.
+func (*Report) Descriptor() ([]byte, []int) {
+	return file_dnsserver_steering_steeringpb_steering_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Report) GetRecords() []*RecordReport {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+// Vantage is how a server sees the others, in the report kind vantage.
+type VantageReport struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Isolated      bool                   `protobuf:"varint,1,opt,name=isolated,proto3" json:"isolated,omitempty"`      // no anchor answers
+	Sick          bool                   `protobuf:"varint,2,opt,name=sick,proto3" json:"sick,omitempty"`              // abstains: its sibling sees up what it sees down
+	Unreachable   []string               `protobuf:"bytes,3,rep,name=unreachable,proto3" json:"unreachable,omitempty"` // datacenters none of whose servers it hears
+	Local         []*Override            `protobuf:"bytes,4,rep,name=local,proto3" json:"local,omitempty"`             // break-glass overrides in force
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VantageReport) Reset() {
+	*x = VantageReport{}
+	mi := &file_dnsserver_steering_steeringpb_steering_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VantageReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VantageReport) ProtoMessage() {}
+
+func (x *VantageReport) ProtoReflect() protoreflect.Message {
+	mi := &file_dnsserver_steering_steeringpb_steering_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VantageReport.ProtoReflect.Descriptor instead.
+func (*VantageReport) Descriptor() ([]byte, []int) {
+	return file_dnsserver_steering_steeringpb_steering_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *VantageReport) GetIsolated() bool {
+	if x != nil {
+		return x.Isolated
+	}
+	return false
+}
+
+func (x *VantageReport) GetSick() bool {
+	if x != nil {
+		return x.Sick
+	}
+	return false
+}
+
+func (x *VantageReport) GetUnreachable() []string {
+	if x != nil {
+		return x.Unreachable
+	}
+	return nil
+}
+
+func (x *VantageReport) GetLocal() []*Override {
+	if x != nil {
+		return x.Local
+	}
+	return nil
+}
+
+type RecordReport struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Source        string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	Targets       []*TargetReport        `protobuf:"bytes,2,rep,name=targets,proto3" json:"targets,omitempty"` // in the order of pools and targets
+	Pools         []string               `protobuf:"bytes,3,rep,name=pools,proto3" json:"pools,omitempty"`     // that clients of this datacenter are given, the most preferred first
+	State         RecordReport_State     `protobuf:"varint,4,opt,name=state,proto3,enum=fingerpost.steering.v1.RecordReport_State" json:"state,omitempty"`
+	Override      string                 `protobuf:"bytes,5,opt,name=override,proto3" json:"override,omitempty"`          // source of the one that decides; empty: none
+	Awaiting      string                 `protobuf:"bytes,6,opt,name=awaiting,proto3" json:"awaiting,omitempty"`          // the pool that a move waits for a person to go to; empty: none
+	Disagreement  bool                   `protobuf:"varint,7,opt,name=disagreement,proto3" json:"disagreement,omitempty"` // a vote is tied
+	Settled       uint64                 `protobuf:"varint,8,opt,name=settled,proto3" json:"settled,omitempty"`           // Unix milliseconds: when whoever got an answer other than the present one must have dropped it
+	Changed       uint64                 `protobuf:"varint,9,opt,name=changed,proto3" json:"changed,omitempty"`           // Unix milliseconds: since when the present answer is given
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordReport) Reset() {
+	*x = RecordReport{}
+	mi := &file_dnsserver_steering_steeringpb_steering_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordReport) ProtoMessage() {}
+
+func (x *RecordReport) ProtoReflect() protoreflect.Message {
+	mi := &file_dnsserver_steering_steeringpb_steering_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordReport.ProtoReflect.Descriptor instead.
+func (*RecordReport) Descriptor() ([]byte, []int) {
+	return file_dnsserver_steering_steeringpb_steering_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *RecordReport) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *RecordReport) GetTargets() []*TargetReport {
+	if x != nil {
+		return x.Targets
+	}
+	return nil
+}
+
+func (x *RecordReport) GetPools() []string {
+	if x != nil {
+		return x.Pools
+	}
+	return nil
+}
+
+func (x *RecordReport) GetState() RecordReport_State {
+	if x != nil {
+		return x.State
+	}
+	return RecordReport_PREFERRED
+}
+
+func (x *RecordReport) GetOverride() string {
+	if x != nil {
+		return x.Override
+	}
+	return ""
+}
+
+func (x *RecordReport) GetAwaiting() string {
+	if x != nil {
+		return x.Awaiting
+	}
+	return ""
+}
+
+func (x *RecordReport) GetDisagreement() bool {
+	if x != nil {
+		return x.Disagreement
+	}
+	return false
+}
+
+func (x *RecordReport) GetSettled() uint64 {
+	if x != nil {
+		return x.Settled
+	}
+	return 0
+}
+
+func (x *RecordReport) GetChanged() uint64 {
+	if x != nil {
+		return x.Changed
+	}
+	return 0
+}
+
+type TargetReport struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	State         TargetReport_State     `protobuf:"varint,1,opt,name=state,proto3,enum=fingerpost.steering.v1.TargetReport_State" json:"state,omitempty"`
+	Up            uint32                 `protobuf:"varint,2,opt,name=up,proto3" json:"up,omitempty"` // votes for up, of
+	Electorate    uint32                 `protobuf:"varint,3,opt,name=electorate,proto3" json:"electorate,omitempty"`
+	Dissenting    []string               `protobuf:"bytes,4,rep,name=dissenting,proto3" json:"dissenting,omitempty"` // datacenters
+	Since         uint64                 `protobuf:"varint,5,opt,name=since,proto3" json:"since,omitempty"`          // Unix milliseconds
+	Failure       string                 `protobuf:"bytes,6,opt,name=failure,proto3" json:"failure,omitempty"`       // why the last probe from here failed, in our own words
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TargetReport) Reset() {
+	*x = TargetReport{}
+	mi := &file_dnsserver_steering_steeringpb_steering_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TargetReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TargetReport) ProtoMessage() {}
+
+func (x *TargetReport) ProtoReflect() protoreflect.Message {
+	mi := &file_dnsserver_steering_steeringpb_steering_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TargetReport.ProtoReflect.Descriptor instead.
+func (*TargetReport) Descriptor() ([]byte, []int) {
+	return file_dnsserver_steering_steeringpb_steering_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *TargetReport) GetState() TargetReport_State {
+	if x != nil {
+		return x.State
+	}
+	return TargetReport_UNKNOWN
+}
+
+func (x *TargetReport) GetUp() uint32 {
+	if x != nil {
+		return x.Up
+	}
+	return 0
+}
+
+func (x *TargetReport) GetElectorate() uint32 {
+	if x != nil {
+		return x.Electorate
+	}
+	return 0
+}
+
+func (x *TargetReport) GetDissenting() []string {
+	if x != nil {
+		return x.Dissenting
+	}
+	return nil
+}
+
+func (x *TargetReport) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *TargetReport) GetFailure() string {
+	if x != nil {
+		return x.Failure
+	}
+	return ""
+}
+
 var File_dnsserver_steering_steeringpb_steering_proto protoreflect.FileDescriptor
 
 const file_dnsserver_steering_steeringpb_steering_proto_rawDesc = "" +
 	"\n" +
-	",dnsserver/steering/steeringpb/steering.proto\x12\x16fingerpost.steering.v1\"\xe9\x05\n" +
+	",dnsserver/steering/steeringpb/steering.proto\x12\x16fingerpost.steering.v1\"\x9a\x06\n" +
 	"\x06Record\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x10\n" +
 	"\x03ttl\x18\x02 \x01(\rR\x03ttl\x12\x17\n" +
@@ -2548,7 +2986,9 @@ const file_dnsserver_steering_steeringpb_steering_proto_rawDesc = "" +
 	"\aflatten\x18\x0f \x01(\bR\aflatten\x12\x1c\n" +
 	"\tresolvers\x18\x10 \x03(\tR\tresolvers\x12;\n" +
 	"\bservices\x18\x11 \x03(\v2\x1f.fingerpost.steering.v1.ServiceR\bservices\x12\x10\n" +
-	"\x03rto\x18\x12 \x01(\x04R\x03rto\"\xe7\x02\n" +
+	"\x03rto\x18\x12 \x01(\x04R\x03rto\x12\x1b\n" +
+	"\tsrv_label\x18\x13 \x01(\tR\bsrvLabel\x12\x12\n" +
+	"\x04host\x18\x14 \x01(\tR\x04host\"\xe7\x02\n" +
 	"\x04Pool\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1e\n" +
 	"\n" +
@@ -2722,7 +3162,49 @@ const file_dnsserver_steering_steeringpb_steering_proto_rawDesc = "" +
 	"\bRaiseTTL\x12\x10\n" +
 	"\x03ttl\x18\x01 \x01(\rR\x03ttl\"#\n" +
 	"\x05Block\x12\x1a\n" +
-	"\bnetworks\x18\x01 \x03(\tR\bnetworks*i\n" +
+	"\bnetworks\x18\x01 \x03(\tR\bnetworks\"H\n" +
+	"\x06Report\x12>\n" +
+	"\arecords\x18\x01 \x03(\v2$.fingerpost.steering.v1.RecordReportR\arecords\"\x99\x01\n" +
+	"\rVantageReport\x12\x1a\n" +
+	"\bisolated\x18\x01 \x01(\bR\bisolated\x12\x12\n" +
+	"\x04sick\x18\x02 \x01(\bR\x04sick\x12 \n" +
+	"\vunreachable\x18\x03 \x03(\tR\vunreachable\x126\n" +
+	"\x05local\x18\x04 \x03(\v2 .fingerpost.steering.v1.OverrideR\x05local\"\xbc\x03\n" +
+	"\fRecordReport\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12>\n" +
+	"\atargets\x18\x02 \x03(\v2$.fingerpost.steering.v1.TargetReportR\atargets\x12\x14\n" +
+	"\x05pools\x18\x03 \x03(\tR\x05pools\x12@\n" +
+	"\x05state\x18\x04 \x01(\x0e2*.fingerpost.steering.v1.RecordReport.StateR\x05state\x12\x1a\n" +
+	"\boverride\x18\x05 \x01(\tR\boverride\x12\x1a\n" +
+	"\bawaiting\x18\x06 \x01(\tR\bawaiting\x12\"\n" +
+	"\fdisagreement\x18\a \x01(\bR\fdisagreement\x12\x18\n" +
+	"\asettled\x18\b \x01(\x04R\asettled\x12\x18\n" +
+	"\achanged\x18\t \x01(\x04R\achanged\"l\n" +
+	"\x05State\x12\r\n" +
+	"\tPREFERRED\x10\x00\x12\x0f\n" +
+	"\vFAILED_OVER\x10\x01\x12\f\n" +
+	"\bALL_DOWN\x10\x02\x12\b\n" +
+	"\x04HELD\x10\x03\x12\f\n" +
+	"\bAWAITING\x10\x04\x12\x0e\n" +
+	"\n" +
+	"OVERRIDDEN\x10\x05\x12\r\n" +
+	"\tNOT_READY\x10\x06\"\x86\x02\n" +
+	"\fTargetReport\x12@\n" +
+	"\x05state\x18\x01 \x01(\x0e2*.fingerpost.steering.v1.TargetReport.StateR\x05state\x12\x0e\n" +
+	"\x02up\x18\x02 \x01(\rR\x02up\x12\x1e\n" +
+	"\n" +
+	"electorate\x18\x03 \x01(\rR\n" +
+	"electorate\x12\x1e\n" +
+	"\n" +
+	"dissenting\x18\x04 \x03(\tR\n" +
+	"dissenting\x12\x14\n" +
+	"\x05since\x18\x05 \x01(\x04R\x05since\x12\x18\n" +
+	"\afailure\x18\x06 \x01(\tR\afailure\"4\n" +
+	"\x05State\x12\v\n" +
+	"\aUNKNOWN\x10\x00\x12\x06\n" +
+	"\x02UP\x10\x01\x12\f\n" +
+	"\bDEGRADED\x10\x02\x12\b\n" +
+	"\x04DOWN\x10\x03*i\n" +
 	"\x06Policy\x12\v\n" +
 	"\aNEAREST\x10\x00\x12\f\n" +
 	"\bFAILOVER\x10\x01\x12\f\n" +
@@ -2763,78 +3245,89 @@ func file_dnsserver_steering_steeringpb_steering_proto_rawDescGZIP() []byte {
 	return file_dnsserver_steering_steeringpb_steering_proto_rawDescData
 }
 
-var file_dnsserver_steering_steeringpb_steering_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_dnsserver_steering_steeringpb_steering_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_dnsserver_steering_steeringpb_steering_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_dnsserver_steering_steeringpb_steering_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_dnsserver_steering_steeringpb_steering_proto_goTypes = []any{
-	(Policy)(0),          // 0: fingerpost.steering.v1.Policy
-	(PoolPolicy)(0),      // 1: fingerpost.steering.v1.PoolPolicy
-	(AllDown)(0),         // 2: fingerpost.steering.v1.AllDown
-	(Vantage)(0),         // 3: fingerpost.steering.v1.Vantage
-	(Service_Kind)(0),    // 4: fingerpost.steering.v1.Service.Kind
-	(*Record)(nil),       // 5: fingerpost.steering.v1.Record
-	(*Pool)(nil),         // 6: fingerpost.steering.v1.Pool
-	(*Target)(nil),       // 7: fingerpost.steering.v1.Target
-	(*Geo)(nil),          // 8: fingerpost.steering.v1.Geo
-	(*Rule)(nil),         // 9: fingerpost.steering.v1.Rule
-	(*Latency)(nil),      // 10: fingerpost.steering.v1.Latency
-	(*Service)(nil),      // 11: fingerpost.steering.v1.Service
-	(*Probe)(nil),        // 12: fingerpost.steering.v1.Probe
-	(*Tcp)(nil),          // 13: fingerpost.steering.v1.Tcp
-	(*Http)(nil),         // 14: fingerpost.steering.v1.Http
-	(*StatusRange)(nil),  // 15: fingerpost.steering.v1.StatusRange
-	(*Tls)(nil),          // 16: fingerpost.steering.v1.Tls
-	(*Grpc)(nil),         // 17: fingerpost.steering.v1.Grpc
-	(*Dns)(nil),          // 18: fingerpost.steering.v1.Dns
-	(*Icmp)(nil),         // 19: fingerpost.steering.v1.Icmp
-	(*Calculated)(nil),   // 20: fingerpost.steering.v1.Calculated
-	(*ZoneSettings)(nil), // 21: fingerpost.steering.v1.ZoneSettings
-	(*Topology)(nil),     // 22: fingerpost.steering.v1.Topology
-	(*Datacenter)(nil),   // 23: fingerpost.steering.v1.Datacenter
-	(*Server)(nil),       // 24: fingerpost.steering.v1.Server
-	(*Overrides)(nil),    // 25: fingerpost.steering.v1.Overrides
-	(*Override)(nil),     // 26: fingerpost.steering.v1.Override
-	(*Drain)(nil),        // 27: fingerpost.steering.v1.Drain
-	(*Force)(nil),        // 28: fingerpost.steering.v1.Force
-	(*Freeze)(nil),       // 29: fingerpost.steering.v1.Freeze
-	(*Failback)(nil),     // 30: fingerpost.steering.v1.Failback
-	(*RaiseTTL)(nil),     // 31: fingerpost.steering.v1.RaiseTTL
-	(*Block)(nil),        // 32: fingerpost.steering.v1.Block
+	(Policy)(0),             // 0: fingerpost.steering.v1.Policy
+	(PoolPolicy)(0),         // 1: fingerpost.steering.v1.PoolPolicy
+	(AllDown)(0),            // 2: fingerpost.steering.v1.AllDown
+	(Vantage)(0),            // 3: fingerpost.steering.v1.Vantage
+	(Service_Kind)(0),       // 4: fingerpost.steering.v1.Service.Kind
+	(RecordReport_State)(0), // 5: fingerpost.steering.v1.RecordReport.State
+	(TargetReport_State)(0), // 6: fingerpost.steering.v1.TargetReport.State
+	(*Record)(nil),          // 7: fingerpost.steering.v1.Record
+	(*Pool)(nil),            // 8: fingerpost.steering.v1.Pool
+	(*Target)(nil),          // 9: fingerpost.steering.v1.Target
+	(*Geo)(nil),             // 10: fingerpost.steering.v1.Geo
+	(*Rule)(nil),            // 11: fingerpost.steering.v1.Rule
+	(*Latency)(nil),         // 12: fingerpost.steering.v1.Latency
+	(*Service)(nil),         // 13: fingerpost.steering.v1.Service
+	(*Probe)(nil),           // 14: fingerpost.steering.v1.Probe
+	(*Tcp)(nil),             // 15: fingerpost.steering.v1.Tcp
+	(*Http)(nil),            // 16: fingerpost.steering.v1.Http
+	(*StatusRange)(nil),     // 17: fingerpost.steering.v1.StatusRange
+	(*Tls)(nil),             // 18: fingerpost.steering.v1.Tls
+	(*Grpc)(nil),            // 19: fingerpost.steering.v1.Grpc
+	(*Dns)(nil),             // 20: fingerpost.steering.v1.Dns
+	(*Icmp)(nil),            // 21: fingerpost.steering.v1.Icmp
+	(*Calculated)(nil),      // 22: fingerpost.steering.v1.Calculated
+	(*ZoneSettings)(nil),    // 23: fingerpost.steering.v1.ZoneSettings
+	(*Topology)(nil),        // 24: fingerpost.steering.v1.Topology
+	(*Datacenter)(nil),      // 25: fingerpost.steering.v1.Datacenter
+	(*Server)(nil),          // 26: fingerpost.steering.v1.Server
+	(*Overrides)(nil),       // 27: fingerpost.steering.v1.Overrides
+	(*Override)(nil),        // 28: fingerpost.steering.v1.Override
+	(*Drain)(nil),           // 29: fingerpost.steering.v1.Drain
+	(*Force)(nil),           // 30: fingerpost.steering.v1.Force
+	(*Freeze)(nil),          // 31: fingerpost.steering.v1.Freeze
+	(*Failback)(nil),        // 32: fingerpost.steering.v1.Failback
+	(*RaiseTTL)(nil),        // 33: fingerpost.steering.v1.RaiseTTL
+	(*Block)(nil),           // 34: fingerpost.steering.v1.Block
+	(*Report)(nil),          // 35: fingerpost.steering.v1.Report
+	(*VantageReport)(nil),   // 36: fingerpost.steering.v1.VantageReport
+	(*RecordReport)(nil),    // 37: fingerpost.steering.v1.RecordReport
+	(*TargetReport)(nil),    // 38: fingerpost.steering.v1.TargetReport
 }
 var file_dnsserver_steering_steeringpb_steering_proto_depIdxs = []int32{
 	0,  // 0: fingerpost.steering.v1.Record.policy:type_name -> fingerpost.steering.v1.Policy
-	6,  // 1: fingerpost.steering.v1.Record.pools:type_name -> fingerpost.steering.v1.Pool
-	9,  // 2: fingerpost.steering.v1.Record.rules:type_name -> fingerpost.steering.v1.Rule
-	12, // 3: fingerpost.steering.v1.Record.probes:type_name -> fingerpost.steering.v1.Probe
+	8,  // 1: fingerpost.steering.v1.Record.pools:type_name -> fingerpost.steering.v1.Pool
+	11, // 2: fingerpost.steering.v1.Record.rules:type_name -> fingerpost.steering.v1.Rule
+	14, // 3: fingerpost.steering.v1.Record.probes:type_name -> fingerpost.steering.v1.Probe
 	2,  // 4: fingerpost.steering.v1.Record.when_all_down:type_name -> fingerpost.steering.v1.AllDown
-	10, // 5: fingerpost.steering.v1.Record.latency:type_name -> fingerpost.steering.v1.Latency
-	11, // 6: fingerpost.steering.v1.Record.services:type_name -> fingerpost.steering.v1.Service
+	12, // 5: fingerpost.steering.v1.Record.latency:type_name -> fingerpost.steering.v1.Latency
+	13, // 6: fingerpost.steering.v1.Record.services:type_name -> fingerpost.steering.v1.Service
 	1,  // 7: fingerpost.steering.v1.Pool.policy:type_name -> fingerpost.steering.v1.PoolPolicy
-	7,  // 8: fingerpost.steering.v1.Pool.targets:type_name -> fingerpost.steering.v1.Target
-	8,  // 9: fingerpost.steering.v1.Pool.geo:type_name -> fingerpost.steering.v1.Geo
+	9,  // 8: fingerpost.steering.v1.Pool.targets:type_name -> fingerpost.steering.v1.Target
+	10, // 9: fingerpost.steering.v1.Pool.geo:type_name -> fingerpost.steering.v1.Geo
 	4,  // 10: fingerpost.steering.v1.Service.kind:type_name -> fingerpost.steering.v1.Service.Kind
 	3,  // 11: fingerpost.steering.v1.Probe.vantage:type_name -> fingerpost.steering.v1.Vantage
-	13, // 12: fingerpost.steering.v1.Probe.tcp:type_name -> fingerpost.steering.v1.Tcp
-	14, // 13: fingerpost.steering.v1.Probe.http:type_name -> fingerpost.steering.v1.Http
-	16, // 14: fingerpost.steering.v1.Probe.tls:type_name -> fingerpost.steering.v1.Tls
-	17, // 15: fingerpost.steering.v1.Probe.grpc:type_name -> fingerpost.steering.v1.Grpc
-	18, // 16: fingerpost.steering.v1.Probe.dns:type_name -> fingerpost.steering.v1.Dns
-	19, // 17: fingerpost.steering.v1.Probe.icmp:type_name -> fingerpost.steering.v1.Icmp
-	20, // 18: fingerpost.steering.v1.Probe.calculated:type_name -> fingerpost.steering.v1.Calculated
-	15, // 19: fingerpost.steering.v1.Http.expected_status:type_name -> fingerpost.steering.v1.StatusRange
-	23, // 20: fingerpost.steering.v1.Topology.datacenters:type_name -> fingerpost.steering.v1.Datacenter
-	24, // 21: fingerpost.steering.v1.Datacenter.servers:type_name -> fingerpost.steering.v1.Server
-	26, // 22: fingerpost.steering.v1.Overrides.overrides:type_name -> fingerpost.steering.v1.Override
-	27, // 23: fingerpost.steering.v1.Override.drain:type_name -> fingerpost.steering.v1.Drain
-	28, // 24: fingerpost.steering.v1.Override.force:type_name -> fingerpost.steering.v1.Force
-	29, // 25: fingerpost.steering.v1.Override.freeze:type_name -> fingerpost.steering.v1.Freeze
-	30, // 26: fingerpost.steering.v1.Override.failback:type_name -> fingerpost.steering.v1.Failback
-	31, // 27: fingerpost.steering.v1.Override.raise_ttl:type_name -> fingerpost.steering.v1.RaiseTTL
-	32, // 28: fingerpost.steering.v1.Override.block:type_name -> fingerpost.steering.v1.Block
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	15, // 12: fingerpost.steering.v1.Probe.tcp:type_name -> fingerpost.steering.v1.Tcp
+	16, // 13: fingerpost.steering.v1.Probe.http:type_name -> fingerpost.steering.v1.Http
+	18, // 14: fingerpost.steering.v1.Probe.tls:type_name -> fingerpost.steering.v1.Tls
+	19, // 15: fingerpost.steering.v1.Probe.grpc:type_name -> fingerpost.steering.v1.Grpc
+	20, // 16: fingerpost.steering.v1.Probe.dns:type_name -> fingerpost.steering.v1.Dns
+	21, // 17: fingerpost.steering.v1.Probe.icmp:type_name -> fingerpost.steering.v1.Icmp
+	22, // 18: fingerpost.steering.v1.Probe.calculated:type_name -> fingerpost.steering.v1.Calculated
+	17, // 19: fingerpost.steering.v1.Http.expected_status:type_name -> fingerpost.steering.v1.StatusRange
+	25, // 20: fingerpost.steering.v1.Topology.datacenters:type_name -> fingerpost.steering.v1.Datacenter
+	26, // 21: fingerpost.steering.v1.Datacenter.servers:type_name -> fingerpost.steering.v1.Server
+	28, // 22: fingerpost.steering.v1.Overrides.overrides:type_name -> fingerpost.steering.v1.Override
+	29, // 23: fingerpost.steering.v1.Override.drain:type_name -> fingerpost.steering.v1.Drain
+	30, // 24: fingerpost.steering.v1.Override.force:type_name -> fingerpost.steering.v1.Force
+	31, // 25: fingerpost.steering.v1.Override.freeze:type_name -> fingerpost.steering.v1.Freeze
+	32, // 26: fingerpost.steering.v1.Override.failback:type_name -> fingerpost.steering.v1.Failback
+	33, // 27: fingerpost.steering.v1.Override.raise_ttl:type_name -> fingerpost.steering.v1.RaiseTTL
+	34, // 28: fingerpost.steering.v1.Override.block:type_name -> fingerpost.steering.v1.Block
+	37, // 29: fingerpost.steering.v1.Report.records:type_name -> fingerpost.steering.v1.RecordReport
+	28, // 30: fingerpost.steering.v1.VantageReport.local:type_name -> fingerpost.steering.v1.Override
+	38, // 31: fingerpost.steering.v1.RecordReport.targets:type_name -> fingerpost.steering.v1.TargetReport
+	5,  // 32: fingerpost.steering.v1.RecordReport.state:type_name -> fingerpost.steering.v1.RecordReport.State
+	6,  // 33: fingerpost.steering.v1.TargetReport.state:type_name -> fingerpost.steering.v1.TargetReport.State
+	34, // [34:34] is the sub-list for method output_type
+	34, // [34:34] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_dnsserver_steering_steeringpb_steering_proto_init() }
@@ -2864,8 +3357,8 @@ func file_dnsserver_steering_steeringpb_steering_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dnsserver_steering_steeringpb_steering_proto_rawDesc), len(file_dnsserver_steering_steeringpb_steering_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   28,
+			NumEnums:      7,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
