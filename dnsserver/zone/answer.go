@@ -37,7 +37,7 @@ func (s *Scratch) Rcode() uint16 { return s.rcode }
 // message is no query.
 //
 // dst lends its memory from its start to its capacity; its length does not matter. MaxUDP
-// octets, over TCP MaxMessage, hold every reply; less truncates replies earlier, and may not
+// octets, over TCP and TLS MaxMessage, hold every reply; less truncates replies earlier, and may not
 // be less than MaxUDP. Message and dst may be the same memory if both start at the same
 // octet. The reply is valid until dst is used again.
 //
@@ -70,9 +70,10 @@ func (v *View) Answer(s *Scratch, dst, message []byte, _ netip.Addr, over Transp
 		}
 	}
 	m.keepAlive = 0
-	if q.keepAlive && over == TCP { // over UDP it means nothing, RFC 7828 §3.3.1
+	if q.keepAlive && over != UDP { // over UDP it means nothing, RFC 7828 §3.3.1
 		m.keepAlive = s.KeepAlive
 	}
+	m.padded = q.padding && over == TLS // in clear text it must not be, RFC 7830 §6
 	m.begin(dst, min(limit, cap(dst)), q, message)
 	s.rcode, s.ede = RcodeSuccess, edeNone
 	authoritative := false

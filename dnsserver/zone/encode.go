@@ -14,6 +14,7 @@ type message struct {
 	counts    [3]uint16
 	truncated bool
 	keepAlive uint16 // stated in OPT, RFC 7828, in units of 100 ms; 0 for nothing
+	padded    bool   // to blocks of paddedBlock octets, RFC 7830
 
 	question int  // octets of the question's name, 0 without question
 	seeded   bool // names has the question's name too
@@ -31,9 +32,12 @@ const (
 
 const (
 	optSize     = 11
-	optionSize  = 6  // option header and a number
+	optionHead  = 4  // code and length
+	optionSize  = 6  // of an option that is a number
 	tsigSize    = 26 // without the names: type, class, TTL, length; times, MAC size, ID, error, other
 	pointerSize = 2
+
+	paddedBlock = 468 // RFC 8467 §4.1
 )
 
 // begin starts the reply to message at dst, which must hold headerSize and the question,
@@ -336,6 +340,9 @@ func (m *message) opt(q *query, rcode uint16, ede int) {
 	if m.keepAlive > 0 {
 		m.option(optionKeepAlive, m.keepAlive)
 	}
+	if m.padded {
+		m.pad(q)
+	}
 	binary.BigEndian.PutUint16(o[9:], uint16(m.n-options))
 	m.counts[sectionAdditional]++
 }
@@ -344,9 +351,27 @@ func (m *message) opt(q *query, rcode uint16, ede int) {
 func (m *message) option(code, value uint16) {
 	b := m.b[m.n : m.n+optionSize]
 	binary.BigEndian.PutUint16(b, code)
-	binary.BigEndian.PutUint16(b[2:], optionSize-4)
+	binary.BigEndian.PutUint16(b[2:], optionSize-optionHead)
 	binary.BigEndian.PutUint16(b[4:], value)
 	m.n += optionSize
+}
+
+// pad appends the Padding option that makes the whole reply, with the TSIG record that may follow, a
+// multiple of paddedBlock, or as long as there is room. Where there is none, nothing is lost.
+func (m *message) pad(q *query) {
+	end := m.n + optionHead
+	if q.tsig.present {
+		end += tsigSize + q.tsig.key + q.tsig.algorithm
+	}
+	if end > len(m.b) {
+		return
+	}
+	size := min((paddedBlock-end%paddedBlock)%paddedBlock, len(m.b)-end)
+	b := m.b[m.n : m.n+optionHead+size]
+	clear(b)
+	binary.BigEndian.PutUint16(b, optionPadding)
+	binary.BigEndian.PutUint16(b[2:], uint16(size))
+	m.n += len(b)
 }
 
 // tsig answers a signed query of which no key is known: unsigned, with error BADKEY

@@ -5,10 +5,11 @@ import "encoding/binary"
 // Transport is what a query came over; it bounds the size of the reply.
 type Transport uint8
 
-// Transports; TCP is also for streams under TLS.
+// Transports. TLS is every encrypted one, DNS over HTTPS too: it differs from TCP in padding.
 const (
 	UDP Transport = iota
 	TCP
+	TLS
 )
 
 // Sizes of messages, in octets; replies over TCP have up to MaxMessage.
@@ -47,6 +48,7 @@ const (
 	edeNotAuthoritative = 20 // RFC 8914 §4.21
 	optionEDE           = 15
 	optionKeepAlive     = 11 // RFC 7828
+	optionPadding       = 12 // RFC 7830
 
 	flagDO = 1 << 15 // of the OPT record's flags, RFC 3225
 )
@@ -134,6 +136,7 @@ type query struct {
 	size    int // of UDP messages that the client takes, in octets
 
 	keepAlive bool // the client asks how long an idle connection stays, RFC 7828
+	padding   bool // the client pads, RFC 7830
 
 	tsig tsig
 }
@@ -161,7 +164,7 @@ const (
 // parse reads message strictly, by RFC 1035 §4.1, RFC 6891 §6.1 and RFC 8945 §5.1. It keeps
 // no reference to the message. Records that have no meaning in a query are skipped.
 func (q *query) parse(message []byte) verdict {
-	q.hasQuestion, q.edns, q.do, q.keepAlive, q.tsig.present = false, false, false, false, false
+	q.hasQuestion, q.edns, q.do, q.keepAlive, q.padding, q.tsig.present = false, false, false, false, false, false
 	if len(message) < headerSize || message[2]&0x80 != 0 {
 		return silence
 	}
@@ -244,8 +247,11 @@ func (q *query) options(b []byte) bool {
 		if end > len(b) {
 			return false
 		}
-		if binary.BigEndian.Uint16(b) == optionKeepAlive {
+		switch binary.BigEndian.Uint16(b) {
+		case optionKeepAlive:
 			q.keepAlive = true
+		case optionPadding:
+			q.padding = true
 		}
 		b = b[end:]
 	}
