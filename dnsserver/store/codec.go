@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -10,23 +11,28 @@ import (
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
 )
 
-// The file has three buckets:
+// The file has these buckets:
 //
-//	zones   of each zone a bucket, by apex in wire form, with one key "n" + Name.SortKey for
-//	        each owner (value: zone.AppendNode) and the key "m" (value: header)
-//	index   the apex of each zone once more, so that a zone can be missed
-//	state   the key "fence"
+//	zones      of each zone a bucket, by apex in wire form, with one key "n" + Name.SortKey for
+//	           each owner (value: zone.AppendNode) and the key "m" (value: header)
+//	index      the apex of each zone once more, so that a zone can be missed
+//	state      the key "fence", and "document/" + kind for each document, so that it can be missed
+//	documents  documents by kind; made with the first of them
 var (
-	bucketZones = []byte("zones")
-	bucketIndex = []byte("index")
-	bucketState = []byte("state")
-	keyHeader   = []byte("m")
-	keyFence    = []byte("fence")
+	bucketZones     = []byte("zones")
+	bucketIndex     = []byte("index")
+	bucketState     = []byte("state")
+	bucketDocuments = []byte("documents")
+	keyHeader       = []byte("m")
+	keyFence        = []byte("fence")
 )
 
-const keyNode = "n"
+const (
+	keyNode     = "n"
+	keyDocument = "document/"
+)
 
-// format is the first octet of headers and fences.
+// format is the first octet of headers, fences and documents.
 const format = 1
 
 // header is what is kept of a zone besides its nodes.
@@ -86,8 +92,36 @@ func decodeFence(b []byte) (Fence, error) {
 	return Fence{binary.BigEndian.Uint64(b[1:]), cluster}, nil
 }
 
-// maxText is the longest text that appendText takes.
-const maxText = 1<<16 - 1
+// encodeDocument is format, a digest of kind and body, and the body.
+func encodeDocument(d Document) []byte {
+	sum := documentSum(d)
+	return append(append([]byte{format}, sum[:]...), d.Body...)
+}
+
+func decodeDocument(kind string, b []byte) (Document, error) {
+	const fixed = 1 + sha256.Size
+	if len(b) < fixed || b[0] != format {
+		return Document{}, errors.New("it is damaged")
+	}
+	d := Document{Kind: kind, Body: b[fixed:]}
+	if documentSum(d) != [sha256.Size]byte(b[1:fixed]) {
+		return Document{}, errors.New("it is damaged")
+	}
+	return d, nil
+}
+
+func documentSum(d Document) [sha256.Size]byte {
+	h := sha256.New()
+	h.Write(appendText(nil, d.Kind))
+	h.Write(d.Body)
+	return [sha256.Size]byte(h.Sum(nil))
+}
+
+// maxText is the longest text that appendText takes; maxKind the longest kind of a document.
+const (
+	maxText = 1<<16 - 1
+	maxKind = 255
+)
 
 // appendText appends a text with its length.
 func appendText(dst []byte, s string) []byte {

@@ -1,4 +1,4 @@
-// Package store keeps the installed zones of one server on disk: crash-safe, checksummed,
+// Package store keeps the installed zones and documents of one server on disk: crash-safe, checksummed,
 // in one file that bbolt writes.
 //
 // bbolt has no checksums on its pages, and a damaged file can make it panic, beyond recover too,

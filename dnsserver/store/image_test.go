@@ -384,6 +384,7 @@ func FuzzDecode(f *testing.F) {
 	z := version(f, apexes[1], 1, 3)
 	f.Add(encodeHeader(apexes[1], header{z.Version, z.Source, z.Cluster, 7}))
 	f.Add(encodeFence(Fence{7, "a"}))
+	f.Add(encodeDocument(Document{"settings", []byte("body")}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, b := range [][]byte{b, appendSum(bytes.Clone(b), string(apexes[1])), appendSum(bytes.Clone(b), string(keyFence))} {
 			if h, err := decodeHeader(b, apexes[1]); err == nil && !bytes.Equal(encodeHeader(apexes[1], h), b) {
@@ -391,6 +392,9 @@ func FuzzDecode(f *testing.F) {
 			}
 			if fence, err := decodeFence(b); err == nil && !bytes.Equal(encodeFence(fence), b) {
 				t.Errorf("fence %x reads as %v", b, fence)
+			}
+			if d, err := decodeDocument("settings", b); err == nil && !bytes.Equal(encodeDocument(d), b) {
+				t.Errorf("document %x reads as %v", b, d)
 			}
 		}
 	})

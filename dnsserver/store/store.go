@@ -38,6 +38,12 @@ type Fence struct {
 	Cluster string // at most 65,535 octets
 }
 
+// Document is octets of a kind, the meaning of which is not known here. They may be secret.
+type Document struct {
+	Kind string // 1 to 255 octets
+	Body []byte
+}
+
 // Change puts Zone in the place of what the store has of zone Apex; nil removes it.
 type Change struct {
 	Apex zone.Name
@@ -49,6 +55,9 @@ type Found struct {
 	Zones []Zone // in canonical order of their apexes, each verified by its digest
 	Fence Fence
 	Lost  []zone.Name // zones that were there and are damaged, in canonical order
+
+	Documents     []Document // by kind, each verified
+	LostDocuments []string   // kinds of those that were there and are damaged, in order
 }
 
 const (
@@ -59,7 +68,7 @@ const (
 	maxAside = 3                   // of the copies with the highest numbers so many are kept
 )
 
-// Store is one directory with installed zones. Its methods may be called concurrently; they
+// Store is one directory with installed zones and documents, which only its owner may read. Its methods may be called concurrently; they
 // take turns.
 type Store struct {
 	dir    string
@@ -67,10 +76,11 @@ type Store struct {
 	lock   *os.File
 
 	mu     sync.Mutex
-	zones  map[zone.Name]Zone // what is on disk
-	fence  Fence              // the same
-	db     *bolt.DB           // nil: there is no file that can be written to
-	aside  bool               // the present file is damaged: it is kept when it is replaced
+	zones  map[zone.Name]Zone  // what is on disk
+	docs   map[string]Document // the same
+	fence  Fence               // the same
+	db     *bolt.DB            // nil: there is no file that can be written to
+	aside  bool                // the present file is damaged: it is kept when it is replaced
 	closed bool
 	// After a write that failed the file may have it or not. Zones in unsure are written
 	// whole the next time, and the fence too.
@@ -85,7 +95,7 @@ type Store struct {
 // and later, and leaves the other zones alone: the file is kept beside under another name and
 // a new one is written. If no file can be written now, each Commit tries it again.
 func Open(dir string, report func(error)) (*Store, Found, error) {
-	s := &Store{dir: dir, report: report, zones: map[zone.Name]Zone{}, unsure: map[zone.Name]bool{}}
+	s := &Store{dir: dir, report: report, zones: map[zone.Name]Zone{}, docs: map[string]Document{}, unsure: map[zone.Name]bool{}}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, Found{}, fmt.Errorf("opening the store: %w", err)
 	}
@@ -137,12 +147,15 @@ func (s *Store) load() (Found, error) {
 	for _, z := range found.Zones {
 		s.zones[z.Content.Apex()] = z
 	}
+	for _, d := range found.Documents {
+		s.docs[d.Kind] = d
+	}
 	for _, d := range damage {
 		s.report(fmt.Errorf("store %s: %w", s.path(fileName), d))
 	}
 	s.aside = len(damage) > 0
 	if fresh || s.aside {
-		err = s.rewrite(s.fence, s.zones)
+		err = s.rewrite(s.fence, s.zones, s.docs)
 	} else {
 		s.db, err = openBolt(s.path(fileName), false)
 	}
@@ -240,9 +253,13 @@ func readImage(im *image) (found Found, damage []error) {
 	} else {
 		damage = append(damage, errors.New("the list of zones is missing"))
 	}
+	missing := map[string]error{} // documents that are expected and not read yet
 	if b, ok := buckets[string(bucketState)]; ok {
 		known := false
 		fail("state", im.walk(b, func(key, value []byte, _ bool) {
+			if kind, ok := strings.CutPrefix(string(key), keyDocument); ok {
+				missing[kind] = errors.New("it is missing")
+			}
 			if bytes.Equal(key, keyFence) {
 				var err error
 				found.Fence, err = decodeFence(value)
@@ -254,6 +271,21 @@ func readImage(im *image) (found Found, damage []error) {
 		}
 	} else {
 		damage = append(damage, errors.New("the state is missing"))
+	}
+	if b, ok := buckets[string(bucketDocuments)]; ok {
+		fail("documents", im.walk(b, func(key, value []byte, _ bool) {
+			d, err := decodeDocument(string(key), value)
+			if err != nil {
+				missing[string(key)] = err
+				return
+			}
+			delete(missing, d.Kind)
+			found.Documents = append(found.Documents, d)
+		}))
+	}
+	found.LostDocuments = slices.Sorted(maps.Keys(missing))
+	for _, kind := range found.LostDocuments {
+		fail(fmt.Sprintf("document %q is lost", kind), missing[kind])
 	}
 	fail("structure", im.checkFree())
 
@@ -304,11 +336,6 @@ func verify(all []*rawZone) (zones []Zone, headers []header, errs []error) {
 // are on disk. Of several changes of one zone the last counts. After an error the store
 // is as good as before, and IsFull tells whether the disk was full.
 func (s *Store) Commit(f Fence, changes ...Change) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return errors.New("the store is closed")
-	}
 	zones := map[zone.Name]*Zone{}
 	for _, ch := range changes {
 		switch z := ch.Zone; {
@@ -320,10 +347,30 @@ func (s *Store) Commit(f Fence, changes ...Change) error {
 		}
 		zones[ch.Apex] = ch.Zone
 	}
+	return s.commit(f, zones, nil)
+}
+
+// CommitDocuments puts documents in the place of those of their kinds, as Commit does with zones. Bodies are not to be
+// changed afterwards.
+func (s *Store) CommitDocuments(f Fence, documents ...Document) error {
+	for _, d := range documents {
+		if len(d.Kind) == 0 || len(d.Kind) > maxKind || len(f.Cluster) > maxText {
+			return fmt.Errorf("storing a document: a kind of %d octets, or a cluster of %d, can't be stored", len(d.Kind), len(f.Cluster))
+		}
+	}
+	return s.commit(f, nil, documents)
+}
+
+func (s *Store) commit(f Fence, zones map[zone.Name]*Zone, docs []Document) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return errors.New("the store is closed")
+	}
 	if s.db != nil {
-		err := s.update(f, zones)
+		err := s.update(f, zones, docs)
 		if err == nil {
-			s.record(f, zones)
+			s.record(f, zones, docs)
 			return nil
 		}
 		s.unsureFence = true
@@ -337,22 +384,28 @@ func (s *Store) Commit(f Fence, changes ...Change) error {
 		s.abandon(err)
 	}
 	// There is no file to change: the whole store is written to a new one.
-	next := maps.Clone(s.zones)
+	next, nextDocs := maps.Clone(s.zones), maps.Clone(s.docs)
 	apply(next, zones)
-	if err := s.rewrite(f, next); err != nil {
+	for _, d := range docs {
+		nextDocs[d.Kind] = d
+	}
+	if err := s.rewrite(f, next, nextDocs); err != nil {
 		if IsFull(err) {
 			return fmt.Errorf("the disk is full: %w", err)
 		}
 		return err
 	}
-	s.record(f, zones)
+	s.record(f, zones, docs)
 	return nil
 }
 
 // record notes what is on disk now.
-func (s *Store) record(f Fence, changes map[zone.Name]*Zone) {
+func (s *Store) record(f Fence, changes map[zone.Name]*Zone, docs []Document) {
 	s.fence, s.unsureFence = f, false
 	apply(s.zones, changes)
+	for _, d := range docs {
+		s.docs[d.Kind] = d
+	}
 	for apex := range changes {
 		delete(s.unsure, apex)
 	}
@@ -381,7 +434,7 @@ func IsFull(err error) bool {
 }
 
 // update writes the changes to the present file.
-func (s *Store) update(f Fence, changes map[zone.Name]*Zone) (err error) {
+func (s *Store) update(f Fence, changes map[zone.Name]*Zone, docs []Document) (err error) {
 	defer recoverFault(&err)()
 	return s.db.Update(func(tx *bolt.Tx) error {
 		w, err := newWriter(tx)
@@ -408,7 +461,7 @@ func (s *Store) update(f Fence, changes map[zone.Name]*Zone) (err error) {
 				return fmt.Errorf("storing zone %s: %w", apex, err)
 			}
 		}
-		return nil
+		return w.putDocuments(tx, docs)
 	})
 }
 
@@ -440,7 +493,7 @@ const batchOwners = 50_000
 
 // rewrite writes a new file and puts it in the place of the present one, of which a copy is
 // kept if it is damaged. After an error the present file is as it was.
-func (s *Store) rewrite(f Fence, zones map[zone.Name]Zone) (err error) {
+func (s *Store) rewrite(f Fence, zones map[zone.Name]Zone, docs map[string]Document) (err error) {
 	path := s.path(newName)
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -450,7 +503,7 @@ func (s *Store) rewrite(f Fence, zones map[zone.Name]Zone) (err error) {
 		_ = os.Remove(path)
 		return err
 	}
-	if err := s.fill(db, f, zones); err != nil {
+	if err := s.fill(db, f, zones, docs); err != nil {
 		if _, fault := errors.AsType[*faultError](err); !fault {
 			_ = db.Close()
 		}
@@ -461,8 +514,8 @@ func (s *Store) rewrite(f Fence, zones map[zone.Name]Zone) (err error) {
 	return nil
 }
 
-// fill writes all zones to the new file and puts it in place.
-func (s *Store) fill(db *bolt.DB, f Fence, zones map[zone.Name]Zone) (err error) {
+// fill writes all zones and documents to the new file and puts it in place.
+func (s *Store) fill(db *bolt.DB, f Fence, zones map[zone.Name]Zone, docs map[string]Document) (err error) {
 	defer recoverFault(&err)()
 	rest := slices.SortedFunc(maps.Keys(zones), zone.Name.Compare)
 	for first := true; first || len(rest) > 0; first = false {
@@ -473,6 +526,11 @@ func (s *Store) fill(db *bolt.DB, f Fence, zones map[zone.Name]Zone) (err error)
 			}
 			if err := w.fence(f); err != nil {
 				return err
+			}
+			if first {
+				if err := w.putDocuments(tx, slices.Collect(maps.Values(docs))); err != nil {
+					return err
+				}
 			}
 			for owners := 0; owners < batchOwners && len(rest) > 0; rest = rest[1:] {
 				z := zones[rest[0]]
@@ -581,6 +639,25 @@ func newWriter(tx *bolt.Tx) (w writer, err error) {
 }
 
 func (w writer) fence(f Fence) error { return w.state.Put(keyFence, encodeFence(f)) }
+
+func (w writer) putDocuments(tx *bolt.Tx, docs []Document) error {
+	if len(docs) == 0 {
+		return nil
+	}
+	b, err := tx.CreateBucketIfNotExists(bucketDocuments)
+	if err != nil {
+		return err
+	}
+	for _, d := range docs {
+		if err := w.state.Put([]byte(keyDocument+d.Kind), nil); err != nil {
+			return err
+		}
+		if err := b.Put([]byte(d.Kind), encodeDocument(d)); err != nil {
+			return fmt.Errorf("storing document %q: %w", d.Kind, err)
+		}
+	}
+	return nil
+}
 
 func (w writer) remove(apex zone.Name) error {
 	if err := w.zones.DeleteBucket([]byte(apex)); err != nil && !errors.Is(err, bolterrors.ErrBucketNotFound) {
