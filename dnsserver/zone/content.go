@@ -319,9 +319,18 @@ func (ch Change) Removed() int {
 	}
 	count := 0
 	for _, s := range ch.Old.RRsets {
-		count += s.Without(ch.New.RRset(s.Type)).Len()
+		count += ch.lost(s).Len()
 	}
 	return count
+}
+
+// lost returns the records of a set of the old node that the new one lacks. What servers are told about a name is
+// replaced, not lost, as long as they are told something.
+func (ch Change) lost(s RRset) RRset {
+	if IsPrivate(s.Type) && ch.New.Has(s.Type) {
+		return RRset{Type: s.Type}
+	}
+	return s.Without(ch.New.RRset(s.Type))
 }
 
 // Diff yields the owners whose nodes differ, in canonical order. It costs time for what

@@ -48,7 +48,7 @@ func Removals(before, after *Content, under func(Name) int) Removal {
 		}
 		gone := make([]RRset, 0, len(ch.Old.RRsets))
 		for _, s := range ch.Old.RRsets {
-			lost := s.Without(ch.New.RRset(s.Type))
+			lost := ch.lost(s)
 			lost.TTL = 0
 			gone = append(gone, lost)
 			if s.Type == TypeNS && !ch.New.Has(TypeNS) && under != nil {
