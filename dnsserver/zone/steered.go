@@ -27,9 +27,6 @@ func isSteered(qtype uint16) bool {
 	return false
 }
 
-// Steered is what a steered name answers by now. It is immutable.
-type Steered struct{}
-
 // steeredSlot holds the answers of one steered name. All versions of a zone share it, as long
 // as the name stays steered.
 type steeredSlot struct {

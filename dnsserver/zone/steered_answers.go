@@ -1,0 +1,573 @@
+package zone
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/bits"
+	"net/netip"
+	"sync/atomic"
+)
+
+// Answers is what a steered name answers to whom, as a Steered is made of it.
+//
+// A client's location in each of By gives a cell, a cell a choice, a choice one of its outcomes,
+// and the outcome has the RRsets.
+type Answers struct {
+	// Seed keys what is picked by hash. It depends on the name and on a key that servers share,
+	// and on nothing that changes: then all of them pick the same, for all types.
+	Seed uint64
+	// TTL is the record's in seconds, at least 1: for so long a client's weighted pick and turn
+	// stay, and the SOA of NODATA has no more (RFC 2308 §5).
+	TTL uint32
+	// Types are those that the name answers from here, also with NODATA; all others come from
+	// the RRsets beside it. With CNAME it answers all types from here.
+	Types []uint16
+	// By is what the answer depends on of the client's address; empty for a name whose answer
+	// is the same everywhere. Prefixed tells that it depends on the prefix of PickHash too. ECS
+	// scopes come from these two: health never changes them.
+	By       []Dimension
+	Prefixed bool
+	// Cells has an index into Choices for each combination of classes, those of the last
+	// dimension next to each other. Without dimensions there is one.
+	Cells    []int
+	Choices  []Choice
+	Outcomes []Outcome
+}
+
+// Dimension divides clients into classes by where they are.
+type Dimension struct {
+	Where *Locator
+	// Classes has the class of each location; nil: each location is a class.
+	Classes []uint16
+	Count   int // of classes
+}
+
+// Pick is how one of several is picked.
+type Pick uint8
+
+const (
+	// PickFirst is the first. Of the records of an RRset, those from the first on.
+	PickFirst Pick = iota
+	// PickTurn gives each client all of them in turn, one for a time slot of one TTL.
+	PickTurn
+	// PickWeighted gives each client one by weight, drawn anew for each time slot of one TTL.
+	PickWeighted
+	// PickHash gives each client prefix, /24 or /56, always the same: rendezvous hashing. If one
+	// is missing, those move whose pick it was, and no others.
+	PickHash
+	// PickRotate begins with another record for each query. It is for RRsets.
+	PickRotate
+)
+
+// Choice is one of some outcomes.
+type Choice struct {
+	Pick Pick
+	Of   []Alternative // at least one
+}
+
+// Alternative is an outcome that may be picked.
+type Alternative struct {
+	Outcome int    // index into Answers.Outcomes
+	Weight  uint32 // for PickWeighted; not all 0
+	ID      uint64 // for PickHash: of what it stands for
+}
+
+// Outcome is what is answered for all types that the name answers.
+type Outcome struct {
+	Rcode uint16 // RcodeSuccess, RcodeServFail, or RcodeRefused: that is for the types beside too
+	EDE   uint16 // INFO-CODE of RFC 8914; 0: none
+	Sets  []Set  // one for each type; NODATA for others. CNAME alone
+}
+
+// Set is an RRset of which some records are answered.
+type Set struct {
+	Type uint16
+	TTL  uint32
+	// RData has the records in the order to answer, in uncompressed wire form.
+	RData [][]byte
+	// Pick is what the answer begins with. The others follow in order, the first after the last.
+	Pick    Pick
+	Max     int      // records in an answer; 0: all. Of CNAME one
+	Weights []uint32 // of each record, for PickWeighted; not all 0
+	IDs     []uint64 // of each record, for PickHash
+}
+
+// Steered is what a steered name answers by now. It is immutable, but for noting when what was
+// answered last.
+//
+// All that is decided for a query is in one string: first the place of each cell's choice, then
+// choices, outcomes and RRsets, these in wire form with the owner as a pointer to the question.
+type Steered struct {
+	seed  uint64
+	ttl   uint32
+	types typeSet
+	by    [maxDimensions]dimension
+	data  string
+	// handed has for each outcome when it was answered last, in Unix seconds; the last element
+	// is for all outcomes that have none of their own.
+	handed   [8]atomic.Uint32
+	prefixed bool
+}
+
+const maxDimensions = 3
+
+type dimension struct {
+	where   *Locator // nil behind the last
+	classes []uint16
+	count   int
+}
+
+// typeSet is the types that a steered name may answer.
+type typeSet uint8
+
+const (
+	ownAll typeSet = 1 << iota
+	ownAddresses
+	ownHTTPS
+	ownSRV
+)
+
+func (t typeSet) has(qtype uint16) bool {
+	switch qtype {
+	case TypeA, TypeAAAA:
+		return t&(ownAddresses|ownAll) != 0
+	case TypeHTTPS:
+		return t&(ownHTTPS|ownAll) != 0
+	case TypeSRV:
+		return t&(ownSRV|ownAll) != 0
+	}
+	return t&ownAll != 0
+}
+
+func typesOf(types []uint16) (t typeSet, err error) {
+	for _, typ := range types {
+		switch typ {
+		case TypeA, TypeAAAA:
+			t |= ownAddresses
+		case TypeHTTPS:
+			t |= ownHTTPS
+		case TypeSRV:
+			t |= ownSRV
+		case TypeCNAME:
+			t |= ownAll
+		default:
+			return 0, fmt.Errorf("a name is not steered for type %s", TypeString(typ))
+		}
+	}
+	if t == 0 {
+		return 0, errors.New("a steered name answers at least one type")
+	}
+	return t, nil
+}
+
+// Layout of Steered.data; numbers are little-endian.
+//
+//	cells     4 octets each: place of the choice
+//	choice    pick 1, count 1, then alternatives: outcome 4, weight summed up 4, ID 8
+//	outcome   RCODE 2, INFO-CODE 2, index into handed 1, count 1, then sets: type 2, place 4
+//	set       pick 1, 0, count 2, most 2, TTL 4, then ends of records 2 each and one before, from
+//	          the first record on; then, for PickWeighted, weights summed up 4 each, for PickHash
+//	          IDs 8 each; then the records
+const (
+	choiceHead      = 2
+	alternativeSize = 16
+	outcomeHead     = 6
+	setRefSize      = 6
+	setHead         = 10
+	recordHead      = 12 // owner, type, class, TTL, length
+)
+
+// NewSteered makes ready answers. What does not fit together is an error.
+func NewSteered(a *Answers) (*Steered, error) {
+	types, err := typesOf(a.Types)
+	if err != nil {
+		return nil, err
+	}
+	if a.TTL == 0 || a.TTL > MaxTTL {
+		return nil, fmt.Errorf("TTL %d is not between 1 and %d", a.TTL, MaxTTL)
+	}
+	st := &Steered{seed: a.Seed, ttl: a.TTL, types: types, prefixed: a.Prefixed}
+	cells, err := st.dimensions(a.By)
+	if err != nil {
+		return nil, err
+	}
+	if len(a.Cells) != cells {
+		return nil, fmt.Errorf("%d cells for %d combinations of locations", len(a.Cells), cells)
+	}
+	e := &encoder{b: make([]byte, 4*cells, 4*cells+64*(len(a.Choices)+len(a.Outcomes)))}
+	outcomes := make([]uint32, len(a.Outcomes))
+	for i := range a.Outcomes {
+		if outcomes[i], err = e.outcome(&a.Outcomes[i], min(i, len(st.handed)-1)); err != nil {
+			return nil, err
+		}
+	}
+	choices := make([]uint32, len(a.Choices))
+	for i := range a.Choices {
+		if choices[i], err = e.choice(&a.Choices[i], outcomes); err != nil {
+			return nil, err
+		}
+	}
+	for i, c := range a.Cells {
+		if c < 0 || c >= len(choices) {
+			return nil, fmt.Errorf("cell %d has choice %d of %d", i, c, len(choices))
+		}
+		binary.LittleEndian.PutUint32(e.b[4*i:], choices[c])
+	}
+	st.data = string(e.b)
+	return st, nil
+}
+
+func (st *Steered) dimensions(by []Dimension) (cells int, err error) {
+	if len(by) > maxDimensions {
+		return 0, fmt.Errorf("%d dimensions, at most %d", len(by), maxDimensions)
+	}
+	cells = 1
+	for i, d := range by {
+		if d.Where == nil || d.Count < 1 || d.Classes == nil && d.Count != d.Where.Locations() ||
+			d.Classes != nil && len(d.Classes) != d.Where.Locations() {
+			return 0, fmt.Errorf("dimension %d does not fit its locations", i)
+		}
+		for _, c := range d.Classes {
+			if int(c) >= d.Count {
+				return 0, fmt.Errorf("dimension %d has class %d of %d", i, c, d.Count)
+			}
+		}
+		st.by[i] = dimension{d.Where, d.Classes, d.Count}
+		if cells *= d.Count; cells > maxCells {
+			return 0, fmt.Errorf("more than %d combinations of locations", maxCells)
+		}
+	}
+	return cells, nil
+}
+
+// maxCells bounds the memory of one name.
+const maxCells = 1 << 20
+
+type encoder struct{ b []byte }
+
+func (e *encoder) place() uint32 { return uint32(len(e.b)) }
+
+func (e *encoder) choice(c *Choice, outcomes []uint32) (place uint32, err error) {
+	if len(c.Of) == 0 || len(c.Of) > 255 || c.Pick > PickHash {
+		return 0, fmt.Errorf("pick %d of %d outcomes", c.Pick, len(c.Of))
+	}
+	place = e.place()
+	e.b = append(e.b, byte(c.Pick), byte(len(c.Of)))
+	sum := uint64(0)
+	for _, a := range c.Of {
+		if a.Outcome < 0 || a.Outcome >= len(outcomes) {
+			return 0, fmt.Errorf("outcome %d of %d", a.Outcome, len(outcomes))
+		}
+		sum += uint64(a.Weight)
+		e.b = binary.LittleEndian.AppendUint32(e.b, outcomes[a.Outcome])
+		e.b = binary.LittleEndian.AppendUint32(e.b, uint32(sum))
+		e.b = binary.LittleEndian.AppendUint64(e.b, a.ID)
+	}
+	return place, checkWeights(c.Pick, sum)
+}
+
+func checkWeights(p Pick, sum uint64) error {
+	if p == PickWeighted && (sum == 0 || sum>>32 != 0) {
+		return fmt.Errorf("weights have the sum %d", sum)
+	}
+	return nil
+}
+
+func (e *encoder) outcome(o *Outcome, handed int) (place uint32, err error) {
+	sets := make([]uint32, len(o.Sets))
+	for i := range o.Sets {
+		if sets[i], err = e.set(&o.Sets[i]); err != nil {
+			return 0, err
+		}
+		if o.Sets[i].Type == TypeCNAME && len(o.Sets) > 1 {
+			return 0, errors.New("CNAME stands beside other data (RFC 1034 §3.6.2)")
+		}
+	}
+	if len(sets) > 255 {
+		return 0, fmt.Errorf("%d RRsets", len(sets))
+	}
+	place = e.place()
+	e.b = binary.LittleEndian.AppendUint16(e.b, o.Rcode)
+	e.b = binary.LittleEndian.AppendUint16(e.b, o.EDE)
+	e.b = append(e.b, byte(handed), byte(len(sets)))
+	for i, at := range sets {
+		e.b = binary.LittleEndian.AppendUint16(e.b, o.Sets[i].Type)
+		e.b = binary.LittleEndian.AppendUint32(e.b, at)
+	}
+	return place, nil
+}
+
+func (e *encoder) set(s *Set) (place uint32, err error) {
+	count := len(s.RData)
+	most := s.Max
+	switch {
+	case s.Type == TypeCNAME:
+		most = 1
+	case most <= 0 || most > count:
+		most = count
+	}
+	if count == 0 || count > 1<<12 || s.TTL > MaxTTL ||
+		s.Pick == PickWeighted && len(s.Weights) != count || s.Pick == PickHash && len(s.IDs) != count || s.Pick > PickRotate {
+		return 0, fmt.Errorf("RRset of type %s: %d records, pick %d of %d weights, %d identities",
+			TypeString(s.Type), count, s.Pick, len(s.Weights), len(s.IDs))
+	}
+	place = e.place()
+	e.b = append(e.b, byte(s.Pick), 0)
+	e.b = binary.LittleEndian.AppendUint16(e.b, uint16(count))
+	e.b = binary.LittleEndian.AppendUint16(e.b, uint16(most))
+	e.b = binary.LittleEndian.AppendUint32(e.b, s.TTL)
+	end := 0
+	e.b = binary.LittleEndian.AppendUint16(e.b, 0)
+	for _, r := range s.RData {
+		if end += recordHead + len(r); end > MaxMessage {
+			return 0, fmt.Errorf("RRset of type %s is longer than a message", TypeString(s.Type))
+		}
+		e.b = binary.LittleEndian.AppendUint16(e.b, uint16(end))
+	}
+	switch s.Pick {
+	case PickWeighted:
+		sum := uint64(0)
+		for _, w := range s.Weights {
+			sum += uint64(w)
+			e.b = binary.LittleEndian.AppendUint32(e.b, uint32(sum))
+		}
+		if err := checkWeights(s.Pick, sum); err != nil {
+			return 0, err
+		}
+	case PickHash:
+		for _, id := range s.IDs {
+			e.b = binary.LittleEndian.AppendUint64(e.b, id)
+		}
+	}
+	for _, r := range s.RData {
+		e.b = binary.BigEndian.AppendUint16(e.b, 0xc000|headerSize)
+		e.b = binary.BigEndian.AppendUint16(e.b, s.Type)
+		e.b = binary.BigEndian.AppendUint16(e.b, classIN)
+		e.b = binary.BigEndian.AppendUint32(e.b, s.TTL)
+		e.b = binary.BigEndian.AppendUint16(e.b, uint16(len(r)))
+		e.b = append(e.b, r...)
+	}
+	return place, nil
+}
+
+// Numbers in data.
+
+func le16(s string, at uint32) uint16 { return uint16(s[at]) | uint16(s[at+1])<<8 }
+
+func le32(s string, at uint32) uint32 {
+	return uint32(s[at]) | uint32(s[at+1])<<8 | uint32(s[at+2])<<16 | uint32(s[at+3])<<24
+}
+
+func le64(s string, at uint32) uint64 { return uint64(le32(s, at)) | uint64(le32(s, at+4))<<32 }
+
+// asker is who an answer is picked for.
+type asker struct {
+	client netip.Addr
+	now    int64 // Unix seconds
+	// hash is of the name and the client's prefix, turn the present time slot.
+	hash, turn uint64
+	ready      bool // hash and turn are valid
+}
+
+// Prefixes of clients that pick alike.
+const (
+	hashedBits4 = 24
+	hashedBits6 = 56
+)
+
+// prepare makes the hash, once.
+func (k *asker) prepare(st *Steered) {
+	if k.ready {
+		return
+	}
+	k.ready = true
+	prefix := uint64(0)
+	if a := k.client; a.Is4() || a.Is4In6() {
+		prefix = 1<<32 | uint64(fourOf(a)>>(32-hashedBits4))
+	} else {
+		prefix = 1<<63 | sixOf(a).hi>>(64-hashedBits6)
+	}
+	k.hash = mix(st.seed, prefix)
+	// Names end their slots at different times.
+	k.turn = (uint64(k.now) + st.seed%uint64(st.ttl)) / uint64(st.ttl)
+}
+
+// mix is a hash of two numbers that every server computes alike.
+func mix(a, b uint64) uint64 {
+	hi, lo := bits.Mul64(a^0x9e3779b97f4a7c15, b^0xd1b54a32d192ed03)
+	x := hi ^ lo
+	x ^= x >> 32
+	x *= 0xff51afd7ed558ccd
+	return x ^ x>>29
+}
+
+// choice returns the place of the choice for a client.
+func (st *Steered) choice(client netip.Addr) uint32 {
+	cell := uint32(0)
+	for i := range st.by {
+		d := &st.by[i]
+		if d.where == nil {
+			break
+		}
+		class := d.where.Locate(client)
+		if d.classes != nil {
+			class = d.classes[class]
+		}
+		cell = cell*uint32(d.count) + uint32(class)
+	}
+	return le32(st.data, 4*cell)
+}
+
+// outcome returns the place of the outcome that a choice gives a client.
+func (st *Steered) outcome(choice uint32, k *asker) uint32 {
+	d := st.data
+	pick, count := Pick(d[choice]), uint32(d[choice+1])
+	at := choice + choiceHead
+	if pick == PickFirst || count == 1 {
+		return le32(d, at)
+	}
+	k.prepare(st)
+	chosen := uint32(0)
+	switch pick {
+	case PickTurn:
+		chosen = uint32((k.hash + k.turn) % uint64(count))
+	case PickWeighted:
+		chosen = weighted(d, at+4, alternativeSize, count, mix(k.hash, k.turn))
+	case PickHash:
+		chosen = rendezvous(d, at+8, alternativeSize, count, k.hash)
+	}
+	return le32(d, at+chosen*alternativeSize)
+}
+
+// weighted picks by hash from weights summed up, which stand at a distance.
+func weighted(d string, at, distance, count uint32, hash uint64) uint32 {
+	total := le32(d, at+(count-1)*distance)
+	drawn, _ := bits.Mul64(hash, uint64(total))
+	for i := range count {
+		if uint32(drawn) < le32(d, at+i*distance) {
+			return i
+		}
+	}
+	return count - 1
+}
+
+// rendezvous picks the one of the IDs, which stand at a distance, that goes best with the hash.
+func rendezvous(d string, at, distance, count uint32, hash uint64) uint32 {
+	best, highest := uint32(0), uint64(0)
+	for i := range count {
+		if score := mix(hash, le64(d, at+i*distance)); score >= highest {
+			best, highest = i, score
+		}
+	}
+	return best
+}
+
+// readySet is one RRset out of data.
+type readySet struct {
+	typ   uint16
+	ttl   uint32
+	count uint32 // of records
+	first uint32 // to be answered, and
+	most  uint32 // so many
+	ends  uint32 // place of the ends of records
+	wire  string // from the first record on
+}
+
+// set returns the RRset for a type out of an outcome. A CNAME is for every type.
+func (st *Steered) set(outcome uint32, qtype uint16) (set readySet, ok bool) {
+	d := st.data
+	count := uint32(d[outcome+5])
+	for at := outcome + outcomeHead; count > 0; count-- {
+		if typ := le16(d, at); typ == qtype || typ == TypeCNAME || qtype == TypeANY {
+			place := le32(d, at+2)
+			set = readySet{
+				typ: typ, count: uint32(le16(d, place+2)), most: uint32(le16(d, place+4)), ttl: le32(d, place+6),
+				ends: place + setHead,
+			}
+			wire := set.ends + 2*(set.count+1)
+			switch Pick(d[place]) {
+			case PickWeighted:
+				wire += 4 * set.count
+			case PickHash:
+				wire += 8 * set.count
+			}
+			set.wire = d[wire:]
+			return set, true
+		}
+		at += setRefSize
+	}
+	return readySet{}, false
+}
+
+// begin picks the record that the answer begins with. rotation counts queries.
+func (st *Steered) begin(set *readySet, k *asker, rotation *uint32) {
+	if set.count == 1 {
+		return
+	}
+	d := st.data
+	behind := set.ends + 2*(set.count+1)
+	switch Pick(d[set.ends-setHead]) {
+	case PickRotate:
+		*rotation++
+		set.first = *rotation % set.count
+	case PickTurn:
+		k.prepare(st)
+		set.first = uint32((k.hash>>32 + k.turn) % uint64(set.count))
+	case PickWeighted:
+		k.prepare(st)
+		set.first = weighted(d, behind, 4, set.count, mix(k.hash, ^k.turn))
+	case PickHash:
+		k.prepare(st)
+		set.first = rendezvous(d, behind, 8, set.count, k.hash)
+	}
+}
+
+// end returns where the first so many records of a set end in its wire form.
+func (st *Steered) end(set *readySet, records uint32) uint32 { return uint32(le16(st.data, set.ends+2*records)) }
+
+// note remembers that an outcome is answered.
+func (st *Steered) note(outcome uint32, now int64) {
+	h := &st.handed[st.data[outcome+4]]
+	if seconds := uint32(now); h.Load() < seconds { // a store for each query would keep CPUs waiting for each other
+		h.Store(seconds)
+	}
+}
+
+// Handed returns when an outcome, by its index in Answers.Outcomes, was answered last, in Unix
+// seconds; 0 if never. Of many outcomes the last ones are taken for one.
+func (st *Steered) Handed(outcome int) int64 {
+	return int64(st.handed[min(outcome, len(st.handed)-1)].Load())
+}
+
+// Asked returns when the name was asked last for a type that it answers itself, in Unix seconds;
+// 0 if never.
+func (st *Steered) Asked() int64 {
+	last := uint32(0)
+	for i := range st.handed {
+		last = max(last, st.handed[i].Load())
+	}
+	return int64(last)
+}
+
+// Scope returns the length of the prefix around a client for which all answer the same, as far as
+// it depends on where clients are: what ECS has as SCOPE PREFIX-LENGTH (RFC 7871 §7.2.1). It is 0
+// only for a name whose answer never depends on that.
+func (st *Steered) Scope(client netip.Addr) int {
+	if st.by[0].where == nil && !st.prefixed {
+		return 0
+	}
+	scope := 1
+	for i := range st.by {
+		if d := &st.by[i]; d.where != nil {
+			scope = max(scope, d.where.Block(client))
+		}
+	}
+	if !st.prefixed {
+		return scope
+	}
+	if client.Is4() || client.Is4In6() {
+		return max(scope, hashedBits4)
+	}
+	return max(scope, hashedBits6)
+}
