@@ -188,6 +188,9 @@ const (
 	FindingReferralTooLarge = "ReferralTooLarge"
 	// FindingTooManyNameServers: the zone is in more than 13 datacenters; the rest get no NS.
 	FindingTooManyNameServers = "TooManyNameServers"
+	// FindingLongNetwork: a network is longer than /24 or /56 in a zone whose resolvers tell of their clients' networks: each
+	// of them has to keep many answers for one name.
+	FindingLongNetwork = "LongNetwork"
 	// FindingNameConflict: a DynamicRecord or another source has the name already.
 	FindingNameConflict = "NameConflict"
 )

@@ -136,6 +136,12 @@ type DNSZoneSpec struct {
 	// +kubebuilder:default={{namespaces: {from: "Same"}, hosts: {"*"}}}
 	AllowedRecords []AllowedRecords `json:"allowedRecords,omitzero"`
 
+	// ecs lets steered names answer by the client's own network, which resolvers tell (EDNS Client Subnet, RFC 7871).
+	// Left out: clients are taken to be where their resolver is, and the option is ignored.
+	//
+	// +optional
+	ECS *ZoneECS `json:"ecs,omitempty"`
+
 	// guard holds back updates that would remove many records at once, until somebody approves them.
 	//
 	// +optional
@@ -367,6 +373,19 @@ type AllowedChildren struct {
 	// +kubebuilder:validation:items:MaxLength=191
 	// +kubebuilder:validation:items:XValidation:rule="self.matches('^([*]|([*][.])?[a-z0-9_/-]{1,63}([.][a-z0-9_/-]{1,63})*)$')",message="must be the absolute name of a child zone in lower case without a dot at the end, such as pay.bank, or *.pay.bank for every zone below it, or * for every zone below this one"
 	Names []string `json:"names,omitempty"`
+}
+
+// ZoneECS says which resolvers are believed about their clients.
+type ZoneECS struct {
+	// trustedResolvers are the resolvers' addresses, as networks, e.g. [10.1.0.53/32, "2001:db8::/64"]. What others tell
+	// is ignored. Resolvers then keep an answer for each network of clients: networks longer than /24 or /56 in
+	// Datacenters and DynamicRecords cost them memory and are a finding.
+	//
+	// +required
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	TrustedResolvers []CIDR `json:"trustedResolvers,omitempty"`
 }
 
 // AllowedRecords grants names of a zone to DynamicRecords of some namespaces.

@@ -158,8 +158,16 @@ type DynamicRecordSpec struct {
 	Objectives Objectives `json:"objectives,omitzero"`
 }
 
-// ZoneRef names a DNSZone in the namespace of the object.
+// ZoneRef names a DNSZone.
 type ZoneRef struct {
+	// namespace is the namespace of the DNSZone. Left out: the namespace of the object. The zone must grant the name to
+	// the object's namespace in allowedRecords.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace,omitempty"`
+
 	// name is the name of the DNSZone object, e.g. pay (not the domain name).
 	//
 	// +required

@@ -2,6 +2,7 @@ package render_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"maps"
@@ -13,6 +14,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -20,6 +23,7 @@ import (
 
 	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
 	"github.com/fingerpost-dns/fingerpost/controllers/render"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/steering/steeringpb"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
 )
 
@@ -59,12 +63,14 @@ func TestGolden(t *testing.T) {
 // world is an estate with the ConfigMaps that its zones import.
 type world struct {
 	render.Estate
+	dynamic    []*v1alpha1.DynamicRecord
+	probes     map[types.NamespacedName]*v1alpha1.HealthProbe
 	configMaps map[types.NamespacedName]*corev1.ConfigMap
 }
 
 func parseEstate(t testing.TB, data []byte) *world {
 	t.Helper()
-	w := &world{configMaps: map[types.NamespacedName]*corev1.ConfigMap{}}
+	w := &world{configMaps: map[types.NamespacedName]*corev1.ConfigMap{}, probes: map[types.NamespacedName]*v1alpha1.HealthProbe{}}
 	w.Incumbents = map[zone.Name]types.NamespacedName{}
 	w.NamespaceLabels = map[string]map[string]string{}
 	label := func(namespace string) {
@@ -103,6 +109,15 @@ func parseEstate(t testing.TB, data []byte) *world {
 			z.UID, z.Generation = types.UID(z.Namespace+"/"+z.Name), 1
 			w.Zones = append(w.Zones, z)
 			label(z.Namespace)
+		case "DynamicRecord":
+			r := &v1alpha1.DynamicRecord{}
+			read(r)
+			w.dynamic = append(w.dynamic, r)
+			label(r.Namespace)
+		case "HealthProbe":
+			p := &v1alpha1.HealthProbe{}
+			read(p)
+			w.probes[types.NamespacedName{Namespace: p.Namespace, Name: p.Name}] = p
 		case "ConfigMap":
 			cm := &corev1.ConfigMap{}
 			read(cm)
@@ -165,9 +180,21 @@ func describe(t testing.TB, w *world) string {
 			continue
 		}
 		fmt.Fprintf(&out, "# %s (%s): served at %s\n", p.Apex, render.Key(z), p.Locations)
-		result := render.Zone(render.Inputs{Zone: z, Placement: p, Sources: w.sources(z), Hides: hidden[p.Apex]}, nil)
+		steered := w.steered(z, p)
+		result := render.Zone(render.Inputs{Zone: z, Placement: p, Sources: w.sources(z), Hides: hidden[p.Apex], Steered: steered}, nil)
 		maps.Copy(hidden, result.Hidden)
 		out.WriteString(records(result.Content))
+		for _, r := range w.dynamic {
+			key := types.NamespacedName{Namespace: r.Namespace, Name: r.Name}
+			d := steered.Decisions[key]
+			switch {
+			case d == nil:
+			case d.Refused != nil:
+				fmt.Fprintf(&out, "- DynamicRecord %s: %s: %s\n", key, d.Refused.Reason(), d.Refused)
+			case result.RefusedRecords()[key.String()] != nil:
+				fmt.Fprintf(&out, "- DynamicRecord %s: %s\n", key, result.RefusedRecords()[key.String()].Reason())
+			}
+		}
 		for _, f := range result.Findings {
 			fmt.Fprintf(&out, "! %s:%d: %s: %s: %s\n", f.Source, f.Line, f.Record, f.Reason, f.Message)
 		}
@@ -176,12 +203,49 @@ func describe(t testing.TB, w *world) string {
 	return out.String()
 }
 
+// steered does what the controller does: it finds the DynamicRecords of a zone.
+func (w *world) steered(z *v1alpha1.DNSZone, p *render.Placement) *render.Steered {
+	in := render.SteeredInputs{Zone: z, Placement: p, Probes: w.probes, NamespaceLabels: w.NamespaceLabels, Datacenters: map[string]*v1alpha1.Datacenter{}}
+	for _, dc := range w.Datacenters {
+		in.Datacenters[dc.Name] = dc
+	}
+	for _, r := range w.dynamic {
+		if render.ZoneOf(r) == render.Key(z) {
+			in.Records = append(in.Records, r)
+		}
+	}
+	return render.SteerZone(in)
+}
+
+// inJSON writes what servers are told, on one line.
+func inJSON(rdata string, m proto.Message) string {
+	if err := proto.Unmarshal([]byte(rdata), m); err != nil {
+		return err.Error()
+	}
+	text, err := protojson.Marshal(m)
+	if err != nil {
+		return err.Error()
+	}
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, text); err != nil { // protojson varies its spaces
+		return err.Error()
+	}
+	return compact.String()
+}
+
 func records(c *zone.Content) string {
 	var out strings.Builder
 	for n := range c.All() {
 		for _, s := range n.RRsets {
 			for rdata := range s.All() {
-				fmt.Fprintf(&out, "%s %d %s %s\n", n.Owner, s.TTL, zone.TypeString(s.Type), zone.RDataString(s.Type, rdata))
+				text := zone.RDataString(s.Type, rdata)
+				switch s.Type {
+				case zone.TypeSteered:
+					text = inJSON(rdata, &steeringpb.Record{})
+				case zone.TypeZoneSettings:
+					text = inJSON(rdata, &steeringpb.ZoneSettings{})
+				}
+				fmt.Fprintf(&out, "%s %d %s %s\n", n.Owner, s.TTL, zone.TypeString(s.Type), text)
 			}
 		}
 	}

@@ -171,7 +171,7 @@ func keep(ch zone.Change) zone.Node {
 		switch {
 		case lost.Empty(), alias && old.Type != zone.TypeCNAME:
 		case apex && (old.Type == zone.TypeSOA || old.Type == zone.TypeNS):
-		case stays && (old.Type == zone.TypeCNAME || old.Type == zone.TypeDNAME):
+		case stays && (old.Type == zone.TypeCNAME || old.Type == zone.TypeDNAME || zone.IsPrivate(old.Type)):
 		case stays:
 			sets[old.Type] = current.Union(lost)
 		case old.Type == zone.TypeCNAME && len(sets) > 0:

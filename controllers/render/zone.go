@@ -20,8 +20,11 @@ type Inputs struct {
 	Zone      *v1alpha1.DNSZone // spec, uid and generation count
 	Placement *Placement
 	Sources   []Source // one for each entry of spec.recordsFrom, in its order
+	// Steered are the zone's steered names; nil: none.
+	Steered *Steered
 	// Published is the content that servers hold or are to hold; nil where there is none or it
-	// is unknown. Only delegations to children whose spec is wrong are taken from it.
+	// is unknown. Only delegations to children whose spec is wrong are taken from it, and which of a steered name and
+	// the records beside it was there first.
 	Published *zone.Content
 	// Hides are names of the parent that this zone's cut hides; see Result.Hidden.
 	Hides Hidden
@@ -55,11 +58,13 @@ type Result struct {
 	// is published must not be diminished on their account.
 	Unknown []string
 
-	settings settings
-	sources  []*source // spec.records first, then Inputs.Sources
-	operator map[zone.Name][]zone.Record
-	byOwner  map[zone.Name][]v1alpha1.Finding // what merging an owner found; only owners with findings
-	byCut    map[zone.Name]hiddenBy           // zone cuts and DNAMEs that hide names
+	settings  settings
+	sources   []*source // spec.records first, then Inputs.Sources, then the DynamicRecords
+	steered   map[zone.Name]steeredOwner
+	published *zone.Content
+	operator  map[zone.Name][]zone.Record
+	byOwner   map[zone.Name][]v1alpha1.Finding // what merging an owner found; only owners with findings
+	byCut     map[zone.Name]hiddenBy           // zone cuts and DNAMEs that hide names
 	// referrals are the zone's own NS and those of its children, as asked for.
 	referrals map[zone.Name]referral
 }
@@ -91,7 +96,11 @@ func Zone(in Inputs, prev *Result) *Result {
 	} else {
 		r.byOwner, r.byCut = maps.Clone(prev.byOwner), maps.Clone(prev.byCut)
 	}
-	r.sources = r.parse(in, prev)
+	r.sources = append(r.parse(in, prev), in.Steered.source())
+	if in.Steered != nil {
+		r.steered = in.Steered.owners
+	}
+	r.published = in.Published
 	r.operator = operatorRecords(in, r.settings)
 
 	changed := map[zone.Name]bool{}
@@ -176,7 +185,20 @@ func (r *Result) node(owner zone.Name) (zone.Node, []v1alpha1.Finding) {
 	reserved, delegated := r.reserved(owner)
 	for _, s := range r.sources {
 		for _, rec := range s.owners[owner] {
+			steered := rec.Type == zone.TypeSteered
 			switch {
+			case steered && (reserved != "" || delegated):
+				why, what := v1alpha1.FindingOperatorOwned, reserved
+				if delegated {
+					why, what = v1alpha1.FindingOccluded, "the name is delegated to a child zone, write the record there"
+				}
+				findings = append(findings, v1alpha1.Finding{Source: steeredSource(r.steered[owner].source), Record: owner.String(), Reason: why, Message: "left out: " + what})
+				continue
+			case steered:
+				var more []v1alpha1.Finding
+				records, origin, more = r.mergeSteered(rec, records, origin)
+				findings = append(findings, more...)
+				continue
 			case reserved != "":
 				findings = append(findings, finding(s.name, rec, v1alpha1.FindingOperatorOwned, "left out: "+reserved))
 				continue
@@ -355,6 +377,13 @@ func (r *Result) report(in Inputs) {
 			Message: fmt.Sprintf("%s hides %s below it: %s", what, count(hidden.Count, "record"), examples(hidden.Hidden)),
 		})
 	}
+	if len(r.byCut) > 0 {
+		for owner, o := range r.steered {
+			if f, hidden := r.hiddenRecord(owner, o); hidden {
+				r.Findings = append(r.Findings, f)
+			}
+		}
+	}
 	if in.Hides.Count > 0 {
 		r.Findings = append(r.Findings, v1alpha1.Finding{
 			Record: r.settings.apex.String(), Reason: v1alpha1.FindingOccluded,
@@ -485,6 +514,9 @@ func operatorRecords(in Inputs, s settings) map[zone.Name][]zone.Record {
 	}
 	add(s.apex, zone.TypeSOA, s.infra, soa.Pack())
 	point(s.apex, in.Placement.NameServers)
+	if ecs := in.Zone.Spec.ECS; ecs != nil {
+		add(s.apex, zone.TypeZoneSettings, 0, zoneSettings(ecs))
+	}
 	for _, child := range in.Placement.Children {
 		if !child.Frozen {
 			point(child.Child, child.NameServers)

@@ -132,6 +132,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.WhenAllDownApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ZoneDatacenterStatus"):
 		return &apiv1alpha1.ZoneDatacenterStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ZoneECS"):
+		return &apiv1alpha1.ZoneECSApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ZoneGuard"):
 		return &apiv1alpha1.ZoneGuardApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ZoneRecord"):

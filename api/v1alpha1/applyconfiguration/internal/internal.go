@@ -130,6 +130,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: datacenters
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterSelection
+    - name: ecs
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ZoneECS
     - name: guard
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ZoneGuard
@@ -1191,6 +1194,15 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: servers
       type:
         scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ZoneECS
+  map:
+    fields:
+    - name: trustedResolvers
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.CIDR
+          elementRelationship: associative
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ZoneGuard
   map:
     fields:
@@ -1226,6 +1238,9 @@ var schemaYAML = typed.YAMLObject(`types:
   map:
     fields:
     - name: name
+      type:
+        scalar: string
+    - name: namespace
       type:
         scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ZoneSOA

@@ -36,6 +36,9 @@ type DNSZoneSpecApplyConfiguration struct {
 	// allowedRecords grants names of this zone to DynamicRecords. Default: every name but the zone itself, to the
 	// zone's own namespace. An empty list grants nothing.
 	AllowedRecords []AllowedRecordsApplyConfiguration `json:"allowedRecords,omitempty"`
+	// ecs lets steered names answer by the client's own network, which resolvers tell (EDNS Client Subnet, RFC 7871).
+	// Left out: clients are taken to be where their resolver is, and the option is ignored.
+	ECS *ZoneECSApplyConfiguration `json:"ecs,omitempty"`
 	// guard holds back updates that would remove many records at once, until somebody approves them.
 	Guard *ZoneGuardApplyConfiguration `json:"guard,omitempty"`
 }
@@ -135,6 +138,14 @@ func (b *DNSZoneSpecApplyConfiguration) WithAllowedRecords(values ...*AllowedRec
 		}
 		b.AllowedRecords = append(b.AllowedRecords, *values[i])
 	}
+	return b
+}
+
+// WithECS sets the ECS field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the ECS field is set to the value of the last call.
+func (b *DNSZoneSpecApplyConfiguration) WithECS(value *ZoneECSApplyConfiguration) *DNSZoneSpecApplyConfiguration {
+	b.ECS = value
 	return b
 }
 

@@ -5,8 +5,11 @@ package v1alpha1
 // ZoneRefApplyConfiguration represents a declarative configuration of the ZoneRef type for use
 // with apply.
 //
-// ZoneRef names a DNSZone in the namespace of the object.
+// ZoneRef names a DNSZone.
 type ZoneRefApplyConfiguration struct {
+	// namespace is the namespace of the DNSZone. Left out: the namespace of the object. The zone must grant the name to
+	// the object's namespace in allowedRecords.
+	Namespace *string `json:"namespace,omitempty"`
 	// name is the name of the DNSZone object, e.g. pay (not the domain name).
 	Name *string `json:"name,omitempty"`
 }
@@ -15,6 +18,14 @@ type ZoneRefApplyConfiguration struct {
 // apply.
 func ZoneRef() *ZoneRefApplyConfiguration {
 	return &ZoneRefApplyConfiguration{}
+}
+
+// WithNamespace sets the Namespace field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Namespace field is set to the value of the last call.
+func (b *ZoneRefApplyConfiguration) WithNamespace(value string) *ZoneRefApplyConfiguration {
+	b.Namespace = &value
+	return b
 }
 
 // WithName sets the Name field in the declarative configuration to the given value
