@@ -17,10 +17,28 @@ type Scratch struct {
 	// clients that ask (RFC 7828). The caller sets it; 0 states nothing.
 	KeepAlive uint16
 
+	// Config is how to answer; nil stands for the zero Config. The caller may set another one
+	// between queries.
+	Config *Config
+
+	// Now is the time in Unix seconds. The caller sets it, once for a number of queries.
+	Now int64
+
+	none    Config
 	query   query
+	asked   options
+	tsig    tsig
+	client  netip.Addr
+	cookie  Cookie
 	message message
 	rcode   uint16
-	ede     int // INFO-CODE of RFC 8914, or edeNone
+	ede     int    // INFO-CODE of RFC 8914, or edeNone
+	edeText string // adds to it, or ""
+
+	subnetTrusted bool // the question is about the client in asked.subnet
+
+	class Class
+	about uint64 // hash of what the reply is about, see Subject
 
 	wild   [2 + MaxName]byte       // name of a wildcard
 	dnames [maxLinks]*Node         // whose DNAME the answer has, of each link of the chain; nil for a CNAME
@@ -28,10 +46,6 @@ type Scratch struct {
 	alias  [MaxName]byte           // the next name of the chain, in wire form
 	server dissected               // a name server whose addresses are looked up
 }
-
-// Rcode returns the response code, extended ones included (RFC 6891 §6.1.3), of the last
-// reply made in s.
-func (s *Scratch) Rcode() uint16 { return s.rcode }
 
 // Answer replies to message and returns the reply, or nil where nothing is owed because the
 // message is no query.
@@ -41,7 +55,7 @@ func (s *Scratch) Rcode() uint16 { return s.rcode }
 // be less than MaxUDP. Message and dst may be the same memory if both start at the same
 // octet. The reply is valid until dst is used again.
 //
-// The address is the client's; static zones do not look at it.
+// The address is the client's, an IPv4 one never in IPv6 form; static zones do not look at it.
 //
 // What is answered is what NSD, Knot DNS and BIND answer. Where they differ:
 //   - A chain of CNAME and DNAME does not leave the zone of the question, as with Knot and
@@ -56,56 +70,80 @@ func (s *Scratch) Rcode() uint16 { return s.rcode }
 //   - The DS at the apex of a zone served here that the zone above does not delegate: NODATA,
 //     as with NSD. An NXDOMAIN would deny the whole child (RFC 8020).
 //   - CD is copied (RFC 4035 §3.1.6) as with BIND.
-func (v *View) Answer(s *Scratch, dst, message []byte, _ netip.Addr, over Transport) []byte {
-	q, m := &s.query, &s.message
+func (v *View) Answer(s *Scratch, dst, message []byte, client netip.Addr, over Transport) []byte {
+	q := &s.query
 	found := q.parse(message)
 	if found == silence {
 		return nil
 	}
-	limit := MaxMessage
-	if over == UDP {
-		limit = classicUDP
-		if q.edns {
-			limit = min(max(q.size, classicUDP), MaxUDP)
-		}
-	}
-	m.keepAlive = 0
-	if q.keepAlive && over != UDP { // over UDP it means nothing, RFC 7828 §3.3.1
-		m.keepAlive = s.KeepAlive
-	}
-	m.padded = q.padding && over == TLS // in clear text it must not be, RFC 7830 §6
-	m.begin(dst, min(limit, cap(dst)), q, message)
-	s.rcode, s.ede = RcodeSuccess, edeNone
+	sound := s.begin(dst, message, client, over)
 	authoritative := false
 	switch {
 	case found == notImplemented:
 		s.rcode = RcodeNotImp
 	case found == malformed:
 		s.rcode = RcodeFormErr
-	case q.tsig.present:
+	case q.tsig > 0:
 		s.rcode = RcodeNotAuth
 	case q.edns && q.version > 0:
 		s.rcode = RcodeBadVers
+	case !sound:
+		s.rcode = RcodeFormErr
 	case q.qclass != classIN && q.qclass != classANY, q.qtype == TypeAXFR, q.qtype == TypeIXFR:
 		s.rcode = RcodeRefused
 	default:
 		zones := v.zones.Load()
 		if zones == nil {
-			s.rcode, s.ede = RcodeServFail, edeNotReady
+			s.rcode, s.ede = RcodeServFail, EDENotReady
 			break
 		}
 		z, child := zones.authority(&q.name, q.qtype)
 		if z == nil {
-			s.rcode, s.ede = RcodeRefused, edeNotAuthoritative
+			s.rcode, s.ede = RcodeRefused, EDENotAuthoritative
 			break
 		}
+		if q.edns && s.asked.subnet.present && z.trusted.Contains(client) {
+			s.trustSubnet()
+		}
+		s.class, s.about = ClassAnswer, q.hash+uint64(q.qtype)
 		authoritative = s.resolve(z)
 		if child && s.rcode == RcodeNXDomain {
 			s.rcode = RcodeSuccess // it exists here, whether or not the parent delegates it
 		}
 		authoritative = authoritative && q.qclass == classIN
 	}
-	return m.finish(q, s.rcode, authoritative, s.ede)
+	return s.finish(authoritative)
+}
+
+// begin begins the reply to the message that was parsed. It reports whether the options of an OPT
+// record are sound; if they are not even framed there is no OPT record any more.
+func (s *Scratch) begin(dst, message []byte, client netip.Addr, over Transport) (sound bool) {
+	q, m := &s.query, &s.message
+	c := s.Config
+	if c == nil {
+		c = &s.none
+	}
+	s.client, s.cookie, s.subnetTrusted = client, NoCookie, false
+	s.rcode, s.ede, s.edeText = RcodeSuccess, edeNone, ""
+	s.class, s.about = ClassError, 0
+	m.keepAlive, m.nsid, m.cookie, m.subnet, m.scope, m.padded = 0, "", false, false, 0, false
+	s.asked.subnet.present = false
+	sound = true
+	if q.edns && q.options[0] < q.options[1] && q.version == 0 {
+		sound = s.readOptions(c, message[q.options[0]:q.options[1]], over)
+	}
+	if q.tsig > 0 {
+		s.tsig.read(message, q.tsig)
+	}
+	limit := MaxMessage
+	if over == UDP {
+		limit = classicUDP
+		if q.edns {
+			limit = min(max(q.size, classicUDP), c.maxUDP())
+		}
+	}
+	m.begin(dst, min(limit, cap(dst)), q, &s.tsig, message)
+	return sound
 }
 
 // resolve answers the question from z into the message, RFC 1034 §4.3.2, and follows
@@ -122,11 +160,15 @@ func (s *Scratch) resolve(z *Served) (authoritative bool) {
 			return links > 0 // AA is about the first owner of the answer, RFC 1035 §4.1.1
 		case missing:
 			s.rcode = RcodeNXDomain // of the last name of the chain, RFC 6604 §2.1
+			s.class, s.about = ClassNXDomain, hashName(name.suffix(z.labels))
 			s.negative(z)
 			return true
 		case belowAlias:
 			dname := f.node.RRset(TypeDNAME)
 			s.dnames[links] = f.node
+			if links == 0 {
+				s.about = hashName(name.suffix(f.depth)) // the names below it are without number
+			}
 			if !slices.Contains(s.dnames[:links], f.node) && !m.need(m.put(name.suffix(f.depth), dname, dname.TTL)) {
 				return true
 			}
@@ -139,6 +181,9 @@ func (s *Scratch) resolve(z *Served) (authoritative bool) {
 			}
 		case exists:
 			set := z.choose(f.node, q.qtype)
+			if links == 0 && f.node.Owner[0] == 1 && f.node.Owner[1] == '*' {
+				s.about = hashName([]byte(f.node.Owner)) // as above
+			}
 			if f.node.Has(TypeSteered) && (set.Empty() || isSteered(q.qtype)) {
 				s.dnames[links] = nil
 				if size = s.steered(z, name, z.steeredSlots[f.node.Owner]); size == 0 {
@@ -201,6 +246,12 @@ func substitute(dst *[MaxName]byte, name *dissected, depth int, dname RRset) int
 // negative appends the SOA of NXDOMAIN and NODATA (RFC 2308 §2).
 func (s *Scratch) negative(z *Served) {
 	m := &s.message
+	if q := &s.query; s.class == ClassAnswer && m.counts[sectionAnswer] == 0 {
+		s.class = ClassNoData
+		if s.about == q.hash+uint64(q.qtype) {
+			s.about = q.hash
+		}
+	}
 	m.section = sectionAuthority
 	m.need(m.put(s.query.name.suffix(z.labels), z.soa, z.negative))
 }
@@ -209,6 +260,7 @@ func (s *Scratch) negative(z *Served) {
 // 3b): its NS, its DS if the client knows DNSSEC, and the name servers' addresses.
 func (s *Scratch) referral(z *Served, cut []byte, f found) {
 	m := &s.message
+	s.class, s.about = ClassReferral, hashName(cut)
 	m.section = sectionAuthority
 	ns, ds := f.node.RRset(TypeNS), f.node.RRset(TypeDS)
 	if !m.need(m.put(cut, ns, ns.TTL)) {

@@ -13,8 +13,15 @@ type message struct {
 	section   int // index into counts of where RRsets go
 	counts    [3]uint16
 	truncated bool
-	keepAlive uint16 // stated in OPT, RFC 7828, in units of 100 ms; 0 for nothing
+
+	// What the OPT record has, beside an extended error.
+	keepAlive uint16 // RFC 7828, in units of 100 ms; 0 for nothing
+	nsid      string // RFC 5001; "" for nothing
+	cookie    bool   // RFC 7873
+	subnet    bool   // RFC 7871
+	scope     uint8  // of subnet
 	padded    bool   // to blocks of paddedBlock octets, RFC 7830
+	options   [2]int // where the OPT record starts and ends; 0 for none
 
 	question int  // octets of the question's name, 0 without question
 	seeded   bool // names has the question's name too
@@ -42,7 +49,7 @@ const (
 
 // begin starts the reply to message at dst, which must hold headerSize and the question,
 // and limits it to so many octets.
-func (m *message) begin(dst []byte, limit int, q *query, asked []byte) {
+func (m *message) begin(dst []byte, limit int, q *query, sig *tsig, asked []byte) {
 	m.b = dst[:limit]
 	m.n = headerSize
 	m.section, m.counts, m.truncated = sectionAnswer, [3]uint16{}, false
@@ -55,15 +62,33 @@ func (m *message) begin(dst []byte, limit int, q *query, asked []byte) {
 	}
 	m.kept = 0
 	if q.edns {
-		m.kept += optSize // an EDE comes with no records, and there is room
-		if m.keepAlive > 0 {
-			m.kept += optionSize
-		}
+		m.kept += optSize + m.optionsSize()
 	}
-	if q.tsig.present {
-		m.kept += tsigSize + q.tsig.key + q.tsig.algorithm
+	if q.tsig > 0 {
+		m.kept += sig.size()
 	}
 	m.limit = max(limit-m.kept, m.n)
+}
+
+// optionsSize is how many octets of options go out in any case. For an extended error and padding
+// no room is kept.
+func (m *message) optionsSize() (n int) {
+	if m.keepAlive > 0 {
+		n += optionSize
+	}
+	if m.nsid != "" {
+		n += optionHead + len(m.nsid)
+	}
+	if m.cookie {
+		n += optionHead + clientCookieSize + serverCookieSize
+	}
+	return n
+}
+
+// keep keeps so many more octets for OPT. No record has been put yet.
+func (m *message) keep(octets int) {
+	m.kept += octets
+	m.limit = max(m.limit-octets, m.n)
 }
 
 // put appends the records of set with the given TTL, all or none. The owner is an
@@ -284,28 +309,29 @@ func (m *message) pointer(offset int) {
 	m.n += pointerSize
 }
 
-// finish appends OPT and TSIG, writes the header and returns the reply. ede is an
-// INFO-CODE of RFC 8914 or edeNone.
-func (m *message) finish(q *query, rcode uint16, authoritative bool, ede int) []byte {
+// finish appends OPT and TSIG, writes the header and returns the reply.
+func (s *Scratch) finish(authoritative bool) []byte {
+	q, m := &s.query, &s.message
+	m.options = [2]int{}
 	if q.edns {
-		m.opt(q, rcode, ede)
+		s.opt()
 	}
-	if q.tsig.present {
-		m.tsig(q)
+	if q.tsig > 0 {
+		s.tsig.answer(m)
 	}
 	h := m.b[:headerSize]
 	binary.BigEndian.PutUint16(h, q.id)
 	h[2] = 0x80 | q.opcode<<3
 	if authoritative {
-		h[2] |= 0x04
+		h[2] |= flagAA
 	}
 	if m.truncated {
-		h[2] |= 0x02
+		h[2] |= flagTC
 	}
 	if q.rd {
 		h[2] |= 0x01
 	}
-	h[3] = byte(rcode & 0xf)
+	h[3] = byte(s.rcode & 0xf)
 	if q.cd {
 		h[3] |= 0x10
 	}
@@ -320,64 +346,99 @@ func (m *message) finish(q *query, rcode uint16, authoritative bool, ede int) []
 	return m.b[:m.n]
 }
 
-func (m *message) opt(q *query, rcode uint16, ede int) {
-	o := m.b[m.n : m.n+optSize]
-	o[0] = 0
-	binary.BigEndian.PutUint16(o[1:], TypeOPT)
-	binary.BigEndian.PutUint16(o[3:], MaxUDP)
-	o[5] = byte(rcode >> 4)
-	o[6] = 0 // the version spoken here
+// Flags in the third octet of a message.
+const (
+	flagAA = 0x04
+	flagTC = 0x02
+)
+
+// opt appends the OPT record (RFC 6891 §6.1.2).
+func (s *Scratch) opt() {
+	q, m, o := &s.query, &s.message, &s.asked
+	m.options[0] = m.n
+	b := m.b[m.n : m.n+optSize]
+	b[0] = 0
+	binary.BigEndian.PutUint16(b[1:], TypeOPT)
+	binary.BigEndian.PutUint16(b[3:], MaxUDP)
+	b[5] = byte(s.rcode >> 4)
+	b[6] = 0 // the version spoken here
 	flags := uint16(0)
 	if q.do {
 		flags = flagDO
 	}
-	binary.BigEndian.PutUint16(o[7:], flags)
+	binary.BigEndian.PutUint16(b[7:], flags)
 	m.n += optSize
-	options := m.n
-	if ede != edeNone {
-		m.option(optionEDE, uint16(ede))
+	start := m.n
+	if s.ede != edeNone {
+		m.extendedError(s.ede, s.edeText)
 	}
 	if m.keepAlive > 0 {
-		m.option(optionKeepAlive, m.keepAlive)
+		binary.BigEndian.PutUint16(m.option(optionKeepAlive, 2), m.keepAlive)
+	}
+	if m.nsid != "" {
+		copy(m.option(optionNSID, len(m.nsid)), m.nsid)
+	}
+	if m.cookie {
+		copy(m.option(optionCookie, clientCookieSize+serverCookieSize), o.cookie[:])
+	}
+	if m.subnet {
+		b := m.option(optionSubnet, o.subnet.size()-optionHead)
+		binary.BigEndian.PutUint16(b, o.subnet.family)
+		b[2], b[3] = o.subnet.source, m.scope
+		copy(b[4:], o.subnet.address[:])
 	}
 	if m.padded {
-		m.pad(q)
+		sig := 0
+		if q.tsig > 0 {
+			sig = s.tsig.size()
+		}
+		m.pad(sig)
 	}
-	binary.BigEndian.PutUint16(o[9:], uint16(m.n-options))
+	binary.BigEndian.PutUint16(b[9:], uint16(m.n-start))
 	m.counts[sectionAdditional]++
+	m.options[1] = m.n
 }
 
-// option appends an EDNS option of one number.
-func (m *message) option(code, value uint16) {
-	b := m.b[m.n : m.n+optionSize]
+// option appends the head of an EDNS option and returns where its octets go.
+func (m *message) option(code uint16, size int) []byte {
+	b := m.b[m.n : m.n+optionHead+size]
 	binary.BigEndian.PutUint16(b, code)
-	binary.BigEndian.PutUint16(b[2:], optionSize-optionHead)
-	binary.BigEndian.PutUint16(b[4:], value)
-	m.n += optionSize
+	binary.BigEndian.PutUint16(b[2:], uint16(size))
+	m.n += len(b)
+	return b[optionHead:]
 }
 
-// pad appends the Padding option that makes the whole reply, with the TSIG record that may follow, a
-// multiple of paddedBlock, or as long as there is room. Where there is none, nothing is lost.
-func (m *message) pad(q *query) {
-	end := m.n + optionHead
-	if q.tsig.present {
-		end += tsigSize + q.tsig.key + q.tsig.algorithm
+// extendedError appends an Extended DNS Error, without its text if that has no room, or nothing if
+// there is none at all: nobody needs it.
+func (m *message) extendedError(code int, text string) {
+	room := len(m.b) - m.n - (m.kept - optSize)
+	if room < optionSize+len(text) {
+		text = ""
 	}
+	if room < optionSize {
+		return
+	}
+	b := m.option(optionEDE, 2+len(text))
+	binary.BigEndian.PutUint16(b, uint16(code))
+	copy(b[2:], text)
+}
+
+// pad appends the Padding option that makes the whole reply, with so many octets behind it, a
+// multiple of paddedBlock, or as long as there is room. Where there is none, nothing is lost.
+func (m *message) pad(behind int) {
+	end := m.n + optionHead + behind
 	if end > len(m.b) {
 		return
 	}
-	size := min((paddedBlock-end%paddedBlock)%paddedBlock, len(m.b)-end)
-	b := m.b[m.n : m.n+optionHead+size]
-	clear(b)
-	binary.BigEndian.PutUint16(b, optionPadding)
-	binary.BigEndian.PutUint16(b[2:], uint16(size))
-	m.n += len(b)
+	clear(m.option(optionPadding, min((paddedBlock-end%paddedBlock)%paddedBlock, len(m.b)-end)))
 }
 
-// tsig answers a signed query of which no key is known: unsigned, with error BADKEY
-// (RFC 8945 §5.3.2).
-func (m *message) tsig(q *query) {
-	t := &q.tsig
+// size is that of the record that answers a signed query.
+func (t *tsig) size() int { return tsigSize + t.key + t.algorithm }
+
+// answer appends to m what answers a signed query of which no key is known: unsigned, with error
+// BADKEY (RFC 8945 §5.3.2).
+func (t *tsig) answer(m *message) {
 	b := append(m.b[:m.n:cap(m.b)], t.names[:t.key]...)
 	b = binary.BigEndian.AppendUint16(b, typeTSIG)
 	b = binary.BigEndian.AppendUint16(b, classANY)

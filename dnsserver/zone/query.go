@@ -15,24 +15,28 @@ const (
 // Sizes of messages, in octets; replies over TCP have up to MaxMessage.
 const (
 	headerSize = 12
-	// MaxUDP bounds replies over UDP, whatever the client offers: what passes every
-	// network in one fragment.
+	// MaxUDP bounds replies over UDP, whatever the client offers, unless a Config says
+	// otherwise: what passes every network in one fragment. It is also what clients are told
+	// that the server takes.
 	MaxUDP = 1232
+	// MostUDP is the most that a Config may say.
+	MostUDP = 4096
 	// classicUDP is what a client without EDNS takes (RFC 1035 §4.2.1).
 	classicUDP = 512
 )
 
 // Response codes (IANA registry "DNS RCODEs"); those from 16 on need an OPT record.
 const (
-	RcodeSuccess  uint16 = 0
-	RcodeFormErr  uint16 = 1
-	RcodeServFail uint16 = 2
-	RcodeNXDomain uint16 = 3
-	RcodeNotImp   uint16 = 4
-	RcodeRefused  uint16 = 5
-	RcodeYXDomain uint16 = 6
-	RcodeNotAuth  uint16 = 9
-	RcodeBadVers  uint16 = 16
+	RcodeSuccess   uint16 = 0
+	RcodeFormErr   uint16 = 1
+	RcodeServFail  uint16 = 2
+	RcodeNXDomain  uint16 = 3
+	RcodeNotImp    uint16 = 4
+	RcodeRefused   uint16 = 5
+	RcodeYXDomain  uint16 = 6
+	RcodeNotAuth   uint16 = 9
+	RcodeBadVers   uint16 = 16
+	RcodeBadCookie uint16 = 23
 )
 
 const (
@@ -42,13 +46,6 @@ const (
 	typeTSIG = 250
 
 	tsigBadKey = 17 // RFC 8945 §3
-
-	edeNone             = -1
-	edeNotReady         = 14 // RFC 8914 §4.15
-	edeNotAuthoritative = 20 // RFC 8914 §4.21
-	optionEDE           = 15
-	optionKeepAlive     = 11 // RFC 7828
-	optionPadding       = 12 // RFC 7830
 
 	flagDO = 1 << 15 // of the OPT record's flags, RFC 3225
 )
@@ -118,32 +115,30 @@ func (n *dissected) within(apex Name, labels int) bool {
 	return n.labels >= labels && string(n.suffix(labels)) == string(apex)
 }
 
-// query is what the parser found in one message.
+// query is what the parser found in one message. It keeps no reference to the message.
 type query struct {
 	id     uint16
 	opcode uint8
 	rd, cd bool
 
-	hasQuestion bool // name, qtype, qclass and end are valid
+	hasQuestion bool // name, hash, qtype, qclass and end are valid
 	name        dissected
+	hash        uint64 // of name
 	qtype       uint16
 	qclass      uint16
 	end         int // of the question section, from the start of the message
 
+	edns    bool // one OPT record; the fields below are valid
 	do      bool // the client knows DNSSEC, RFC 3225
-	edns    bool // one valid OPT record; the two fields below are valid
 	version uint8
-	size    int // of UDP messages that the client takes, in octets
+	size    int    // of UDP messages that the client takes, in octets
+	options [2]int // where the options in the message start and end
 
-	keepAlive bool // the client asks how long an idle connection stays, RFC 7828
-	padding   bool // the client pads, RFC 7830
-
-	tsig tsig
+	tsig int // where the TSIG record in the message starts, 0 for none
 }
 
 // tsig is what an error answer needs to repeat of a TSIG record (RFC 8945 §5.2.1).
 type tsig struct {
-	present    bool
 	names      [2 * MaxName]byte // key name, algorithm name: wire form, uncompressed
 	key        int               // size of the key name
 	algorithm  int               // size of the algorithm name
@@ -161,10 +156,17 @@ const (
 	wellFormed
 )
 
-// parse reads message strictly, by RFC 1035 §4.1, RFC 6891 §6.1 and RFC 8945 §5.1. It keeps
-// no reference to the message. Records that have no meaning in a query are skipped.
+// counts of a message's four sections in one number.
+const (
+	oneQuestion = 1 << 48
+	oneRecord   = 1 // in the additional section
+)
+
+// parse reads message strictly, by RFC 1035 §4.1, RFC 6891 §6.1.1 and RFC 8945 §5.1, but for
+// what is in the OPT record, for which there is options.read. Records that have no meaning in a
+// query are skipped.
 func (q *query) parse(message []byte) verdict {
-	q.hasQuestion, q.edns, q.do, q.keepAlive, q.padding, q.tsig.present = false, false, false, false, false, false
+	q.hasQuestion, q.edns, q.do, q.tsig = false, false, false, 0
 	if len(message) < headerSize || message[2]&0x80 != 0 {
 		return silence
 	}
@@ -175,7 +177,8 @@ func (q *query) parse(message []byte) verdict {
 	if q.opcode != 0 {
 		return notImplemented
 	}
-	if binary.BigEndian.Uint16(message[4:]) != 1 || !q.name.read(message[headerSize:]) {
+	counts := binary.BigEndian.Uint64(message[4:])
+	if counts>>48 != 1 || !q.name.read(message[headerSize:]) {
 		return malformed
 	}
 	q.end = headerSize + q.name.size + 4
@@ -184,87 +187,76 @@ func (q *query) parse(message []byte) verdict {
 	}
 	q.qtype = binary.BigEndian.Uint16(message[q.end-4:])
 	q.qclass = binary.BigEndian.Uint16(message[q.end-2:])
+	q.hash = hashName(q.name.name())
 	q.hasQuestion = true
 
-	answers := int(binary.BigEndian.Uint16(message[6:])) + int(binary.BigEndian.Uint16(message[8:]))
-	additional := int(binary.BigEndian.Uint16(message[10:]))
-	at := q.end
-	for i := range answers + additional {
-		next, ok := q.record(message, at, i >= answers, i == answers+additional-1)
-		if !ok {
-			q.edns = false
-			return malformed
-		}
-		at = next
+	// Nearly all queries end here, or behind one OPT record.
+	rest := message[q.end:]
+	if counts == oneQuestion && len(rest) == 0 {
+		return wellFormed
 	}
-	if at != len(message) {
-		q.edns = false
+	if counts == oneQuestion+oneRecord && len(rest) >= optSize && binary.BigEndian.Uint32(rest)>>8 == uint32(TypeOPT) &&
+		optSize+int(binary.BigEndian.Uint16(rest[9:])) == len(rest) {
+		q.opt(message, q.end+1, len(message))
+		return wellFormed
+	}
+	if !q.records(message, counts) {
+		q.edns, q.tsig = false, 0
 		return malformed
 	}
 	return wellFormed
 }
 
-// record reads the record at message[at:] and returns where the next starts. OPT and TSIG
-// belong into the additional section, OPT once and TSIG as the last record.
-func (q *query) record(message []byte, at int, additional, last bool) (next int, ok bool) {
-	owner := at
-	if at, ok = skipName(message, at); !ok || at+10 > len(message) {
-		return 0, false
-	}
-	typ := binary.BigEndian.Uint16(message[at:])
-	class := binary.BigEndian.Uint16(message[at+2:])
-	ttl := message[at+4 : at+8]
-	rdata := at + 10
-	next = rdata + int(binary.BigEndian.Uint16(message[at+8:]))
-	if next > len(message) {
-		return 0, false
-	}
-	switch typ {
-	case TypeOPT:
-		if !additional || q.edns || message[owner] != 0 || !q.options(message[rdata:next]) {
-			return 0, false
-		}
-		q.edns = true
-		q.size = int(class)
-		q.version = ttl[1]
-		q.do = binary.BigEndian.Uint16(ttl[2:])&flagDO != 0
-	case typeTSIG:
-		if !additional || !last || class != classANY || !q.tsig.read(message, owner, rdata, next) {
-			return 0, false
-		}
-	}
-	return next, true
-}
-
-// options reads EDNS options (RFC 6891 §6.1.2); false if their lengths do not fit. What is in
-// them is not looked at: none changes an answer.
-func (q *query) options(b []byte) bool {
-	for len(b) > 0 {
-		if len(b) < 4 {
+// records reads what follows the question, to the end of the message. OPT and TSIG belong into
+// the additional section, OPT once and TSIG as the last record.
+func (q *query) records(message []byte, counts uint64) (ok bool) {
+	answers := int(counts>>32&0xffff) + int(counts>>16&0xffff)
+	all := answers + int(counts&0xffff)
+	at := q.end
+	for i := range all {
+		owner := at
+		if at, ok = skipName(message, at); !ok || at+10 > len(message) {
 			return false
 		}
-		end := 4 + int(binary.BigEndian.Uint16(b[2:]))
-		if end > len(b) {
+		next := at + 10 + int(binary.BigEndian.Uint16(message[at+8:]))
+		if next > len(message) {
 			return false
 		}
-		switch binary.BigEndian.Uint16(b) {
-		case optionKeepAlive:
-			q.keepAlive = true
-		case optionPadding:
-			q.padding = true
+		switch binary.BigEndian.Uint16(message[at:]) {
+		case TypeOPT:
+			if i < answers || q.edns || message[owner] != 0 {
+				return false
+			}
+			q.opt(message, at, next)
+		case typeTSIG:
+			if i < answers || i != all-1 || !new(tsig).read(message, owner) {
+				return false
+			}
+			q.tsig = owner
 		}
-		b = b[end:]
+		at = next
 	}
-	return true
+	return at == len(message)
 }
 
-func (t *tsig) read(message []byte, owner, rdata, end int) bool {
-	key, _, ok := expandName(t.names[:0:MaxName], message, owner)
-	if !ok {
+// opt reads the OPT record whose owner ends at message[at:] and which ends at end.
+func (q *query) opt(message []byte, at, end int) {
+	q.edns = true
+	q.size = int(binary.BigEndian.Uint16(message[at+2:]))
+	q.version = message[at+5]
+	q.do = binary.BigEndian.Uint16(message[at+6:])&flagDO != 0
+	q.options = [2]int{at + 10, end}
+}
+
+// read reads the TSIG record at message[at:], which fits the message.
+func (t *tsig) read(message []byte, at int) bool {
+	key, at, ok := expandName(t.names[:0:MaxName], message, at)
+	if !ok || binary.BigEndian.Uint16(message[at+2:]) != classANY {
 		return false
 	}
 	t.key = len(key)
-	names, at, ok := expandName(t.names[:t.key:t.key+MaxName], message, rdata)
+	end := at + 10 + int(binary.BigEndian.Uint16(message[at+8:]))
+	names, at, ok := expandName(t.names[:t.key:t.key+MaxName], message, at+10)
 	if !ok || at+10 > end {
 		return false
 	}
@@ -276,8 +268,7 @@ func (t *tsig) read(message []byte, owner, rdata, end int) bool {
 	}
 	t.originalID = binary.BigEndian.Uint16(message[at:])
 	at += 6 + int(binary.BigEndian.Uint16(message[at+4:]))
-	t.present = at == end
-	return t.present
+	return at == end
 }
 
 // skipName returns where the possibly compressed name at message[at:] ends.

@@ -53,7 +53,7 @@ func (v *View) SetSteered(apex, owner Name, answers *Steered) bool {
 func (s *Scratch) steered(z *Served, name *dissected, slot *steeredSlot) (alias int) {
 	if slot.answers.Load() == nil {
 		s.message.discard()
-		s.rcode, s.ede = RcodeServFail, edeNotReady
+		s.rcode, s.ede = RcodeServFail, EDENotReady
 		return 0
 	}
 	s.negative(z)

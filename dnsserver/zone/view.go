@@ -21,6 +21,8 @@ type Served struct {
 	// Of content; only what is in a View has them.
 	index        *index
 	steeredSlots map[Name]*steeredSlot
+
+	trusted *Networks // resolvers whose Client Subnet option is believed (RFC 7871)
 }
 
 // indexed returns z ready to answer. What is served now, nil if nothing, saves work.
@@ -35,6 +37,9 @@ func (z *Served) indexed(now *Served) *Served {
 		ready.index = newIndex(z.content)
 	}
 	ready.carrySteered(now, derived)
+	if now != nil {
+		ready.trusted = now.trusted
+	}
 	return &ready
 }
 
@@ -140,6 +145,22 @@ func (v *View) Update(install []*Served, remove []Name) {
 		next.depth = max(next.depth, apex.Labels())
 	}
 	v.zones.Store(next)
+}
+
+// TrustSubnets has a zone believe what the resolvers in these networks say of their clients
+// (RFC 7871), in every version that follows too. Until then, and for other resolvers, the option
+// means nothing. It reports whether the zone is served.
+func (v *View) TrustSubnets(apex Name, resolvers *Networks) bool {
+	v.writer.Lock()
+	defer v.writer.Unlock()
+	now := v.Zone(apex)
+	if now == nil {
+		return false
+	}
+	trusting := *now
+	trusting.trusted = resolvers
+	v.zones.Load().slots[apex].served.Store(&trusting)
+	return true
 }
 
 // Ready reports whether there was an Update.
