@@ -116,6 +116,27 @@ func NewContent(apex Name, nodes []Node) (*Content, error) {
 	return &Content{apex: apex, root: build(entries)}, nil
 }
 
+// newSortedContent builds the content of zone apex of nodes in canonical order, each owner
+// once, in parts that follow one another. It works on up to so many parts at once. Nodes
+// without RRsets are left out.
+func newSortedContent(apex Name, parts [][]Node, threads int) *Content {
+	trees := make([]*tree, len(parts))
+	inParallel(threads, len(parts), func(i int) {
+		entries := make([]*entry, 0, len(parts[i]))
+		for _, n := range parts[i] {
+			if len(n.RRsets) > 0 {
+				entries = append(entries, newEntry(n))
+			}
+		}
+		trees[i] = build(entries)
+	})
+	c := &Content{apex: apex}
+	for _, t := range trees {
+		c.root = join(c.root, t)
+	}
+	return c
+}
+
 // build makes the treap of entries sorted by key, in linear time: the stack holds the right
 // spine of the tree so far.
 func build(entries []*entry) *tree {
