@@ -49,6 +49,9 @@ func IsSigning(typ uint16) bool {
 // CNAME yields to other data (RFC 1034 §3.6.2), and of types that have one record the first
 // in canonical order stays. Neither n nor its RRsets change.
 func CheckNode(apex Name, n Node) (kept Node, dropped []Dropped) {
+	if isPlain(n) {
+		return n, nil
+	}
 	sets := slices.Clone(n.RRsets)
 	drop := func(i int, lost RRset, reason, defect string) {
 		dropped = append(dropped, Dropped{RRset: lost, Err: &RuleError{n.Owner, lost.Type, reason, defect}})
@@ -91,6 +94,20 @@ func CheckNode(apex Name, n Node) (kept Node, dropped []Dropped) {
 	return NewNode(n.Owner, sets...), dropped
 }
 
+// isPlain reports whether n is one of the many nodes that no rule of CheckNode is about.
+func isPlain(n Node) bool {
+	size := 0
+	for _, s := range n.RRsets {
+		size += len(s.rdata)
+		switch s.Type {
+		case TypeA, TypeAAAA, TypeTXT, TypeMX, TypeSRV, TypePTR, TypeNS:
+		default:
+			return false
+		}
+	}
+	return size < MaxMessage/8 // a record takes at least 2 of these octets and 12 more in a message
+}
+
 // single reports whether an RRset of the type has one record (RFC 2181 §10.1, RFC 6672 §2.4).
 func single(typ uint16) bool { return typ == TypeCNAME || typ == TypeDNAME || typ == TypeSOA }
 
@@ -119,10 +136,13 @@ func messageSize(owner Name, s RRset) int {
 // Covered yields the nodes of c of which a DNAME above them (RFC 6672 §2.4) or a delegation
 // above them hides something, in canonical order, each with the topmost node that does so.
 // Addresses below delegations may be glue: a node that has nothing else is left out.
-func Covered(c *Content) iter.Seq2[*Node, *Node] {
+func Covered(c *Content) iter.Seq2[*Node, *Node] { return covered(c.Apex(), c.All()) }
+
+// covered is Covered of the nodes of zone apex, in canonical order. What it has yielded may be changed.
+func covered(apex Name, nodes iter.Seq[*Node]) iter.Seq2[*Node, *Node] {
 	return func(yield func(n, by *Node) bool) {
 		var cover *Node
-		for n := range c.All() {
+		for n := range nodes {
 			if cover != nil && n.Owner.Below(cover.Owner) {
 				glue := !cover.Has(TypeDNAME) && !slices.ContainsFunc(n.RRsets, func(s RRset) bool { return !isAddress(s.Type) })
 				if !glue && !yield(n, cover) {
@@ -131,7 +151,7 @@ func Covered(c *Content) iter.Seq2[*Node, *Node] {
 				continue
 			}
 			cover = nil
-			if n.Has(TypeDNAME) || n.Owner != c.Apex() && n.Has(TypeNS) {
+			if n.Has(TypeDNAME) || n.Owner != apex && n.Has(TypeNS) {
 				cover = n
 			}
 		}

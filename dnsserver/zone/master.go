@@ -73,45 +73,84 @@ func (e *EntryError) Reason() string { return e.reason }
 // is all there is.
 func ParseMaster(text string, origin Name) iter.Seq2[Record, *Fault] {
 	return func(yield func(Record, *Fault) bool) {
-		m := masterReader{lexer: lexer{src: text, position: position{line: 1}}, origin: origin}
-		m.at = len(text) - len(strings.TrimPrefix(text, "\ufeff"))
-		for m.at < len(text) {
-			blank, fault := m.entry()
+		m := newMasterReader(text, origin)
+		var block []byte // holds the rdata of many records
+		m.read(len(text), func(r *Record, fault *Fault) bool {
 			if fault != nil {
-				m.afterLexFault(blank)
-				if !yield(Record{}, m.newFault(fault.position, fault.err)) {
-					return
-				}
-				continue
+				return yield(Record{}, fault)
 			}
-			if len(m.tokens) == 0 {
-				return
+			if cap(block)-len(block) < len(r.RData) {
+				block = make([]byte, 0, max(len(r.RData), min(1<<16, len(text)-m.at+256)))
 			}
-			r, is, err := m.read(blank)
-			if err != nil {
-				is, r = true, Record{}
-			}
-			if is && !yield(r, m.faultOf(err)) {
-				return
-			}
-		}
+			start := len(block)
+			block = append(block, r.RData...)
+			kept := *r
+			kept.RData = block[start:len(block):len(block)]
+			return yield(kept, nil)
+		})
 	}
 }
 
-// masterReader is a master file with what one entry hands on to the next.
-type masterReader struct {
-	lexer
+// carried is what one entry of a master file hands on to the next.
+type carried struct {
 	origin     Name
 	originLost bool // the last $ORIGIN is at fault
 	owner      Name // of the last record, "" before the first
-	ownerText  string
 	ownerLost  bool // the last record's owner is at fault
 	ttl        uint32
 	hasTTL     bool // ttl is what records without one get
 	directive  bool // ttl is that of a $TTL
-	next       int  // the first word of the entry not yet read; after an error, one behind that at fault
-	scratch    []byte
-	arena      []byte
+	// ttlUnknown tells that reading began in the middle of a file, and no TTL was stated since.
+	ttlUnknown bool
+}
+
+// masterReader is a master file that is being read.
+type masterReader struct {
+	lexer
+	carried
+	ownerText string // what owner was made of; "" if the same text may be another name now
+	guessed   bool   // a record's TTL depends on one that is not known, see ttlUnknown
+	next      int    // the first word of the entry not yet read; after an error, one behind that at fault
+	scratch   []byte
+	names     arena
+}
+
+func newMasterReader(text string, origin Name) *masterReader {
+	m := &masterReader{lexer: lexer{src: text, position: position{line: 1}}, carried: carried{origin: origin}}
+	m.at = len(text) - len(strings.TrimPrefix(text, "\ufeff"))
+	return m
+}
+
+// read reads the entries that begin before end, and calls found with each record, or with the
+// fault of an entry, until there are no more or found returns false. The record and its rdata
+// are found's only until it returns.
+func (m *masterReader) read(end int, found func(*Record, *Fault) bool) {
+	var r Record
+	m.stop = end
+	for m.at < end {
+		blank, fault := m.entry()
+		if fault != nil {
+			m.afterLexFault(blank)
+			if !found(nil, m.newFault(fault.position, fault.err)) {
+				return
+			}
+			continue
+		}
+		if len(m.tokens) == 0 {
+			return
+		}
+		is, err := m.readEntry(&r, blank)
+		switch {
+		case err != nil:
+			if !found(nil, m.faultOf(err)) {
+				return
+			}
+		case is:
+			if !found(&r, nil) {
+				return
+			}
+		}
+	}
 }
 
 // newFault reports err at the place.
@@ -180,16 +219,16 @@ func (m *masterReader) isDirective() bool {
 	return !m.tokens[0].quoted && m.src[m.tokens[0].start] == '$'
 }
 
-// read reads the entry in m.tokens; is tells whether it is a record.
-func (m *masterReader) read(blank bool) (r Record, is bool, err error) {
+// readEntry reads the entry in m.tokens; is tells whether it is a record.
+func (m *masterReader) readEntry(r *Record, blank bool) (is bool, err error) {
 	m.next = 0
 	if !blank && m.isDirective() {
-		return Record{}, false, m.readDirective()
+		return false, m.readDirective()
 	}
-	if err := m.readRecord(&r, blank); err != nil {
-		return Record{}, false, err
+	if err := m.readRecord(r, blank); err != nil {
+		return false, err
 	}
-	return r, true, nil
+	return true, nil
 }
 
 // readDirective reads $ORIGIN and $TTL, and refuses the others.
@@ -215,7 +254,7 @@ func (m *masterReader) readDirective() error {
 		if !ok {
 			return badTTL(text)
 		}
-		m.ttl, m.hasTTL, m.directive = ttl, true, true
+		m.ttl, m.hasTTL, m.directive, m.ttlUnknown = ttl, true, true, false
 		return nil
 	case "$INCLUDE":
 		return &EntryError{"UnsupportedDirective", "$INCLUDE is refused: a zone is read from one text only"}
@@ -260,6 +299,7 @@ func (m *masterReader) readOwner() error {
 	t, text := m.tokens[m.next], m.word()
 	m.next++
 	if text == m.ownerText && !t.quoted {
+		m.ownerLost = false
 		return nil
 	}
 	m.ownerText, m.ownerLost = "", true
@@ -269,17 +309,18 @@ func (m *masterReader) readOwner() error {
 	case m.originLost && !isAbsolute(text):
 		return errLostOrigin(text)
 	}
-	owner, err := ParseName(text, m.origin)
+	var buf [MaxName + 1]byte
+	owner, err := appendName(buf[:0], text, m.origin)
 	if err != nil {
 		return err
 	}
-	m.owner, m.ownerText, m.ownerLost = owner, text, false
+	m.owner, m.ownerText, m.ownerLost = Name(m.names.text(owner)), text, false
 	return nil
 }
 
 // readRecord reads [owner] [TTL] [class] type rdata, TTL and class in either order.
 func (m *masterReader) readRecord(r *Record, blank bool) error {
-	r.Line, r.Column = m.tokens[0].line, m.tokens[0].at-m.tokens[0].bol+1
+	*r = Record{Line: m.tokens[0].line, Column: m.tokens[0].at - m.tokens[0].bol + 1}
 	switch {
 	case !blank:
 		if err := m.readOwner(); err != nil {
@@ -301,14 +342,16 @@ func (m *masterReader) readRecord(r *Record, blank bool) error {
 	if err != nil {
 		return err
 	}
-	r.RData = m.keep(m.scratch)
+	r.RData = m.scratch
 	switch {
 	case stated:
 		if !m.directive {
-			m.ttl, m.hasTTL = r.TTL, true
+			m.ttl, m.hasTTL, m.ttlUnknown = r.TTL, true, false
 		}
 	case m.hasTTL:
 		r.TTL, r.HasTTL = m.ttl, true
+	case m.ttlUnknown:
+		m.guessed = true
 	case r.Type == TypeSOA:
 		if soa, err := ParseSOA(string(r.RData)); err == nil {
 			r.TTL, r.HasTTL = soa.Minimum, true
@@ -396,14 +439,4 @@ func parseTTL(s string) (seconds uint32, ok bool) {
 
 func badTTL(text string) error {
 	return &EntryError{"BadTTL", fmt.Sprintf("TTL %s is not a time such as 3600 or 1h30m, up to %d seconds (RFC 2181 §8)", shown(text), MaxTTL)}
-}
-
-// keep copies rdata to memory that is taken in pieces for many records.
-func (m *masterReader) keep(rdata []byte) []byte {
-	if cap(m.arena)-len(m.arena) < len(rdata) {
-		m.arena = make([]byte, 0, max(len(rdata), min(1<<16, len(m.src)-m.at+256)))
-	}
-	start := len(m.arena)
-	m.arena = append(m.arena, rdata...)
-	return m.arena[start:len(m.arena):len(m.arena)]
 }

@@ -28,6 +28,7 @@ type lexer struct {
 	position
 	tokens []token // the entry's words; the next call of entry overwrites them
 	value  bool    // src is the value of one record: no comments, and line breaks are blanks
+	stop   int     // where a line starts from which on no entry is wanted, unless one has started before
 }
 
 // lexFault is what the lexer finds wrong itself; err is an EntryError.
@@ -53,7 +54,7 @@ var endsWord = func() (ends [256]bool) {
 	return ends
 }()
 
-// entry reads the words of the next entry into l.tokens; none are left when the text ends.
+// entry reads the words of the next entry into l.tokens; there are none at stop or when the text ends.
 // blank tells that the entry starts with blanks, so that it has no owner of its own. After
 // a fault the words are those before it, and the next entry starts where the text makes
 // sense again.
@@ -70,6 +71,8 @@ func (l *lexer) entry() (blank bool, fault *lexFault) {
 			case l.value, open.line > 0:
 			case fault != nil || len(l.tokens) > 0:
 				return blank, fault
+			case l.at == l.stop:
+				return false, nil
 			default:
 				blank, first = false, true
 			}

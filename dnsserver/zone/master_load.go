@@ -1,9 +1,10 @@
 package zone
 
 import (
-	"bytes"
 	"cmp"
+	"encoding/binary"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -19,134 +20,335 @@ const maxFaults = 1000
 // (line 0) first; beyond 1,000 a last one counts the rest. A zone with a fault that is no
 // Warning should not be served: some of its names would be missing or wrong.
 func Load(apex Name, text string) (*Content, Version, []*Fault) {
-	l := loader{apex: apex, index: map[Name]int{}, unsigned: map[uint16]int{}}
-	for r, fault := range ParseMaster(text, apex) {
-		switch {
-		case fault != nil:
-			l.add(fault)
-		default:
-			l.record(r)
+	return LoadParallel(apex, text, 1)
+}
+
+// LoadParallel is Load on up to so many threads; its result does not depend on their number.
+// The text is shorter than 4 GiB.
+func LoadParallel(apex Name, text string, threads int) (*Content, Version, []*Fault) {
+	return load(apex, text, sharingFor(threads))
+}
+
+func load(apex Name, text string, s sharing) (*Content, Version, []*Fault) {
+	l := loader{apex: apex, sharing: s, skip: len(apex.key()), unsigned: map[uint16]int{}}
+	l.gathered = readChunks(text, apex, s, func(lines int) *gathered {
+		return &gathered{apex: apex, unsigned: map[uint16]int{}, records: make([]loaded, 0, lines), runs: make([]run, 0, lines*3/4)}
+	})
+	for _, g := range l.gathered {
+		l.faults.merge(&g.faults)
+		for typ, n := range g.unsigned {
+			l.unsigned[typ] += n
 		}
 	}
 	c := l.content()
 	if c == nil {
-		return nil, Version{}, l.report(text)
+		return nil, Version{}, l.faults.report(apex, text)
 	}
-	return c, Version{l.serial, c.Digest()}, l.report(text)
+	return c, Version{l.serial, c.Digest()}, l.faults.report(apex, text)
 }
 
-// loader gathers the records of a zone by owner.
-type loader struct {
-	apex     Name
-	index    map[Name]int // in owners
-	owners   [][]Record   // the records of one owner each, in the order of the file
-	soa      []byte       // of the apex, with its serial; nil if there is none
-	serial   uint32
-	unsigned map[uint16]int // records left out by type, see IsSigning
-	faults   []*Fault
-	beyond   int // faults that are only counted, and
-	fatal    int // how many of these are no warnings
+// faultList gathers the first faults of a text and counts the others.
+type faultList struct {
+	list   []*Fault
+	beyond int // faults that are only counted, and
+	fatal  int // how many of these are no warnings
 }
 
-func (l *loader) add(f *Fault) {
-	switch {
-	case len(l.faults) < maxFaults:
-		l.faults = append(l.faults, f)
-	case f.Warning:
-		l.beyond++
-	default:
-		l.beyond++
-		l.fatal++
+func (f *faultList) add(fault *Fault) {
+	f.list = append(f.list, fault)
+	if len(f.list) >= 2*maxFaults {
+		f.trim()
 	}
 }
 
 // fail reports a fault of a record; its text is filled in by report.
-func (l *loader) fail(r Record, warning bool, reason, defect string) {
-	l.add(&Fault{Line: r.Line, Column: r.Column, Err: &RuleError{r.Owner, r.Type, reason, defect}, Warning: warning})
+func (f *faultList) fail(owner Name, r *loaded, warning bool, reason, defect string) {
+	f.add(&Fault{Line: int(r.line), Column: int(r.column), Err: &RuleError{owner, r.typ, reason, defect}, Warning: warning})
 }
 
-// record takes in one record.
-func (l *loader) record(r Record) {
-	switch {
-	case !r.Owner.Within(l.apex):
-		l.fail(r, true, "OutOfZone", "it is outside zone "+l.apex.String())
+// trim puts the faults in order and keeps the first.
+func (f *faultList) trim() {
+	slices.SortStableFunc(f.list, func(a, b *Fault) int { return cmp.Or(a.Line-b.Line, a.Column-b.Column) })
+	if len(f.list) <= maxFaults {
 		return
-	case IsSigning(r.Type):
-		l.unsigned[r.Type]++
-		return
-	case !r.HasTTL:
-		l.fail(r, false, "BadTTL", "it has no TTL, and no $TTL and no record before it states one")
-		return
-	case r.Type == TypeSOA && r.Owner == l.apex:
-		soa, err := ParseSOA(string(r.RData))
-		switch {
-		case err != nil: // cannot be: rdata is checked
-			return
-		case l.soa != nil && !bytes.Equal(l.soa, r.RData):
-			l.fail(r, false, "MultipleSOA", "the zone has two (RFC 1035 §5.2)")
-			return
-		case l.soa != nil:
-			return
+	}
+	for _, fault := range f.list[maxFaults:] {
+		f.beyond++
+		if !fault.Warning {
+			f.fatal++
 		}
-		l.soa, l.serial = r.RData, soa.Serial
-		soa.Serial = 0
-		r.RData = soa.Pack()
 	}
-	i, ok := l.index[r.Owner]
-	if !ok {
-		i = len(l.owners)
-		l.index[r.Owner] = i
-		l.owners = append(l.owners, nil)
+	clear(f.list[maxFaults:])
+	f.list = f.list[:maxFaults]
+}
+
+// merge adds the faults of another list.
+func (f *faultList) merge(other *faultList) {
+	for _, fault := range other.list {
+		f.add(fault)
 	}
-	l.owners[i] = append(l.owners[i], r)
+	f.beyond += other.beyond
+	f.fatal += other.fatal
+}
+
+// report returns the faults in order, each with its line of the text.
+func (f *faultList) report(apex Name, text string) []*Fault {
+	f.trim()
+	line := 0
+	current := ""
+	for _, fault := range f.list {
+		for line < fault.Line {
+			current, text, _ = strings.Cut(text, "\n")
+			line++
+		}
+		if fault.Line > 0 && fault.Text == "" {
+			fault.Text = printable(current)
+		}
+	}
+	if f.beyond > 0 {
+		f.list = append(f.list, &Fault{
+			Err: &RuleError{apex, 0, "MoreFaults", fmt.Sprintf("%d more faults, %d of them no warnings", f.beyond, f.fatal)}, Warning: f.fatal == 0,
+		})
+	}
+	return f.list
+}
+
+// loaded is a record that was taken in.
+type loaded struct {
+	rdata        string // with its length before it in two octets, as in an RRset
+	ttl          uint32
+	line, column uint32
+	typ          uint16
+}
+
+// run is records of one owner that follow one another in the text.
+type run struct {
+	owner        Name
+	key          string // of the owner
+	first, count uint32 // in gathered.records
+}
+
+// gathered is what one part of the text gave.
+type gathered struct {
+	apex     Name
+	records  []loaded
+	runs     []run
+	owner    Name // of the last record, also if that was left out
+	within   bool // it is in the zone
+	open     bool // the last run is its own
+	unsigned map[uint16]int
+	faults   faultList
+	rdata    arena
+	keys     arena
+}
+
+// found takes in one record or fault.
+func (g *gathered) found(r *Record, fault *Fault) bool {
+	if fault != nil {
+		g.faults.add(fault)
+		return true
+	}
+	if r.Owner != g.owner {
+		g.owner, g.within, g.open = r.Owner, r.Owner.Within(g.apex), false
+	}
+	l := loaded{ttl: r.TTL, line: uint32(r.Line), column: uint32(r.Column), typ: r.Type}
+	switch {
+	case !g.within:
+		g.faults.fail(r.Owner, &l, true, "OutOfZone", "it is outside zone "+g.apex.String())
+	case IsSigning(r.Type):
+		g.unsigned[r.Type]++
+	case !r.HasTTL:
+		g.faults.fail(r.Owner, &l, false, "BadTTL", "it has no TTL, and no $TTL and no record before it states one")
+	default:
+		if !g.open {
+			g.open = true
+			var key [2*MaxName + 1]byte
+			g.runs = append(g.runs, run{owner: r.Owner, key: g.keys.text(r.Owner.appendKey(key[:0])), first: uint32(len(g.records))})
+		}
+		g.runs[len(g.runs)-1].count++
+		l.rdata = g.rdata.record(r.RData)
+		g.records = append(g.records, l)
+	}
+	return true
+}
+
+// of returns the records of a run.
+func (g *gathered) of(r *run) []loaded { return g.records[r.first:][:r.count:r.count] }
+
+// loader makes a zone of what its parts gave.
+type loader struct {
+	apex     Name
+	sharing  sharing
+	skip     int // octets at the start of all keys
+	gathered []*gathered
+	parts    []*partOfZone
+	soa      string // rdata of the apex's, with its serial; "" if there is none
+	serial   uint32
+	unsigned map[uint16]int // records left out by type, see IsSigning
+	faults   faultList
+}
+
+// place is where a run is, with the start of its key to sort by.
+type place struct {
+	start    uint64 // of the key behind what all keys have in common
+	gathered uint32
+	run      uint32
+}
+
+func (l *loader) run(p place) *run { return &l.gathered[p.gathered].runs[p.run] }
+
+// compare orders runs by owner, and runs of one owner as in the text.
+func (l *loader) compare(a, b place) int {
+	if a.start != b.start {
+		return cmp.Compare(a.start, b.start)
+	}
+	return cmp.Or(strings.Compare(l.run(a).key[l.skip:], l.run(b).key[l.skip:]), cmp.Compare(a.gathered, b.gathered), cmp.Compare(a.run, b.run))
+}
+
+// keyStart is the start of a key as a number of the same order.
+func keyStart(key string) uint64 {
+	var start [8]byte
+	copy(start[:], key)
+	return binary.BigEndian.Uint64(start[:])
+}
+
+// places divides all runs among parts of the zone in canonical order; what is in a part is
+// not in order. All runs of one owner are in one part.
+func (l *loader) places() [][]place {
+	runs := 0
+	for _, g := range l.gathered {
+		runs += len(g.runs)
+	}
+	count := l.sharing.count(runs, l.sharing.runs)
+	// The owners with which parts start are those of a sample.
+	var sample []place
+	if count > 1 {
+		const each = 64 // of a part
+		step := max(runs/(count*each), 1)
+		for i, g := range l.gathered {
+			for j := 0; j < len(g.runs); j += step {
+				sample = append(sample, place{keyStart(g.runs[j].key[l.skip:]), uint32(i), uint32(j)})
+			}
+		}
+		slices.SortFunc(sample, l.compare)
+	}
+	var firsts []*run
+	for i := 1; i < count; i++ {
+		firsts = append(firsts, l.run(sample[len(sample)*i/count]))
+	}
+	divided := make([][][]place, len(l.gathered)) // by gathered, then by part
+	inParallel(l.sharing.threads, len(l.gathered), func(i int) {
+		g := l.gathered[i]
+		mine := make([][]place, count)
+		for p := range mine {
+			mine[p] = make([]place, 0, len(g.runs)/count+len(g.runs)/(8*count)+8)
+		}
+		for j := range g.runs {
+			r := &g.runs[j]
+			part, exact := slices.BinarySearchFunc(firsts, r.key, func(first *run, key string) int { return strings.Compare(first.key, key) })
+			if exact {
+				for part < len(firsts) && firsts[part].key == r.key {
+					part++
+				}
+			}
+			mine[part] = append(mine[part], place{keyStart(r.key[l.skip:]), uint32(i), uint32(j)})
+		}
+		divided[i] = mine
+	})
+	parts := make([][]place, count)
+	for p := range parts {
+		for i := range divided {
+			if len(divided) == 1 {
+				parts[p] = divided[i][p]
+			} else {
+				parts[p] = append(parts[p], divided[i][p]...)
+			}
+		}
+	}
+	return parts
+}
+
+// partOfZone is nodes of the zone that follow one another.
+type partOfZone struct {
+	*loader
+	places []place
+	nodes  []Node   // some without RRsets
+	ends   []uint32 // where in places those of each node end
+	faults faultList
+
+	sets   []RRset // holds those of many nodes
+	rdata  arena
+	joined []loaded // of one node, from several runs
+	sorted []loaded // of one node, by type
+	values []string // of one RRset
 }
 
 // content builds the zone of what was taken in.
 func (l *loader) content() *Content {
-	nodes := make([]Node, 0, len(l.owners))
-	for _, records := range l.owners {
-		node, dropped := CheckNode(l.apex, l.node(records))
-		for _, d := range dropped {
-			lost := slices.Collect(d.RRset.All())
-			first := records[slices.IndexFunc(records, func(r Record) bool {
-				return r.Type == d.RRset.Type && slices.Contains(lost, string(r.RData))
-			})]
-			l.add(&Fault{Line: first.Line, Column: first.Column, Err: d.Err, Warning: d.Harmless})
+	places := l.places()
+	l.parts = make([]*partOfZone, len(places))
+	inParallel(l.sharing.threads, len(places), func(i int) {
+		p := &partOfZone{loader: l, places: places[i]}
+		slices.SortFunc(p.places, l.compare)
+		p.build()
+		l.parts[i] = p
+	})
+	var apex *Node
+	for _, p := range l.parts {
+		l.faults.merge(&p.faults)
+		if apex == nil && len(p.nodes) > 0 && p.nodes[0].Owner == l.apex { // it is the first of all
+			apex = &p.nodes[0]
 		}
-		nodes = append(nodes, node)
 	}
-	c, err := NewContent(l.apex, nodes)
-	if err != nil || l.soa == nil { // an err cannot be: owners are in the zone, each once
+	if l.soa == "" {
 		l.whole(false, TypeSOA, "NoSOA", "the zone has none at its apex (RFC 1035 §5.2)")
 		return nil
 	}
-	if !c.Node(l.apex).Has(TypeNS) {
+	if !apex.Has(TypeNS) {
 		l.whole(false, TypeNS, "NoNS", "the zone has none at its apex (RFC 1035 §5.2)")
 	}
 	if len(l.unsigned) > 0 {
 		l.whole(true, 0, "Unsigned", fmt.Sprintf("the zone is served unsigned, without %s", counts(l.unsigned)))
 	}
-	var visible []Node
-	for n, by := range Covered(c) {
-		records := l.owners[l.index[n.Owner]]
+	var records func() []loaded // of the node that all has yielded last
+	all := func(yield func(*Node) bool) {
+		for _, p := range l.parts {
+			for i := range p.nodes {
+				records = func() []loaded { return p.recordsOf(i) }
+				if len(p.nodes[i].RRsets) > 0 && !yield(&p.nodes[i]) {
+					return
+				}
+			}
+		}
+	}
+	l.uncover(all, func() []loaded { return records() })
+	nodes := make([][]Node, len(l.parts))
+	for i, p := range l.parts {
+		nodes[i] = p.nodes
+	}
+	l.parts, l.gathered = nil, nil
+	return newSortedContent(l.apex, nodes, l.sharing.threads)
+}
+
+// uncover takes out what cannot be seen behind delegations and DNAMEs; records returns those
+// of the node that nodes has yielded last.
+func (l *loader) uncover(nodes iter.Seq[*Node], records func() []loaded) {
+	for n, by := range covered(l.apex, nodes) {
+		all := records()
 		if by.Has(TypeDNAME) {
-			l.fail(records[0], false, "BelowDNAME", fmt.Sprintf("it is below the DNAME of %s (RFC 6672 §2.4)", by.Owner))
-			visible = append(visible, Node{Owner: n.Owner})
+			l.faults.fail(n.Owner, &all[0], false, "BelowDNAME", fmt.Sprintf("it is below the DNAME of %s (RFC 6672 §2.4)", by.Owner))
+			n.RRsets = nil
 			continue
 		}
-		first := records[slices.IndexFunc(records, func(r Record) bool { return !isAddress(r.Type) })]
-		l.fail(first, true, "Occluded", fmt.Sprintf("it is hidden by the delegation of %s", by.Owner))
-		visible = append(visible, NewNode(n.Owner, n.RRset(TypeA), n.RRset(TypeAAAA))) // they may be glue
+		first := &all[slices.IndexFunc(all, func(r loaded) bool { return !isAddress(r.typ) })]
+		l.faults.fail(n.Owner, first, true, "Occluded", fmt.Sprintf("it is hidden by the delegation of %s", by.Owner))
+		*n = NewNode(n.Owner, n.RRset(TypeA), n.RRset(TypeAAAA)) // they may be glue
 	}
-	if c, err = c.With(visible...); err != nil { // cannot be: the owners are those of c
-		return nil
-	}
-	return c
 }
 
 // whole reports a fault of the zone as a whole.
 func (l *loader) whole(warning bool, typ uint16, reason, defect string) {
-	l.fail(Record{Owner: l.apex, Type: typ}, warning, reason, defect)
+	l.faults.fail(l.apex, &loaded{typ: typ}, warning, reason, defect)
 }
 
 // counts is "2 DNSKEY, 10 RRSIG".
@@ -158,52 +360,132 @@ func counts(types map[uint16]int) string {
 	return strings.Join(parts, ", ")
 }
 
-// node makes the RRsets of one owner; of different TTLs the lowest counts (RFC 2181 §5.2).
-func (l *loader) node(records []Record) Node {
-	byType := slices.Clone(records)
-	slices.SortStableFunc(byType, func(a, b Record) int { return int(a.Type) - int(b.Type) })
-	var sets []RRset
-	for len(byType) > 0 {
-		first := byType[0]
-		ttl, differs := first.TTL, -1
-		var rdata [][]byte
-		size := 0
-		for size < len(byType) && byType[size].Type == first.Type {
-			r := byType[size]
-			if r.TTL != first.TTL && differs < 0 {
-				differs = size
-			}
-			ttl = min(ttl, r.TTL)
-			rdata = append(rdata, r.RData)
-			size++
+// build makes the nodes of the places, which are in order.
+func (p *partOfZone) build() {
+	p.nodes = make([]Node, 0, len(p.places))
+	p.ends = make([]uint32, 0, len(p.places))
+	for start, end := 0, 0; start < len(p.places); start = end {
+		first := p.run(p.places[start])
+		for end = start + 1; end < len(p.places) && p.run(p.places[end]).owner == first.owner; {
+			end++
 		}
-		if differs >= 0 {
-			l.fail(byType[differs], true, "TTLMismatch", fmt.Sprintf("its TTL is not that of line %d; all get the lowest, %d", first.Line, ttl))
+		records := p.recordsAt(p.places[start:end])
+		made := p.node(first.owner, records)
+		node, dropped := CheckNode(p.apex, made)
+		for _, d := range dropped {
+			lost := slices.Collect(d.RRset.All())
+			r := records[slices.IndexFunc(records, func(r loaded) bool {
+				return r.typ == d.RRset.Type && slices.Contains(lost, p.value(first.owner, &r))
+			})]
+			p.faults.add(&Fault{Line: int(r.line), Column: int(r.column), Err: d.Err, Warning: d.Harmless})
 		}
-		sets = append(sets, NewRRset(first.Type, ttl, rdata...))
-		byType = byType[size:]
+		p.nodes, p.ends = append(p.nodes, node), append(p.ends, uint32(end))
 	}
-	return NewNode(records[0].Owner, sets...)
 }
 
-// report returns the faults in order, each with its line of the text.
-func (l *loader) report(text string) []*Fault {
-	slices.SortStableFunc(l.faults, func(a, b *Fault) int { return cmp.Or(a.Line-b.Line, a.Column-b.Column) })
-	line := 0
-	current := ""
-	for _, f := range l.faults {
-		for line < f.Line {
-			current, text, _ = strings.Cut(text, "\n")
-			line++
-		}
-		if f.Line > 0 && f.Text == "" {
-			f.Text = printable(current)
-		}
+// recordsOf returns the records of a node in the order of the text, until the next call.
+func (p *partOfZone) recordsOf(i int) []loaded {
+	start := uint32(0)
+	if i > 0 {
+		start = p.ends[i-1]
 	}
-	if l.beyond > 0 {
-		l.faults = append(l.faults, &Fault{
-			Err: &RuleError{l.apex, 0, "MoreFaults", fmt.Sprintf("%d more faults, %d of them no warnings", l.beyond, l.fatal)}, Warning: l.fatal == 0,
-		})
+	return p.recordsAt(p.places[start:p.ends[i]])
+}
+
+func (p *partOfZone) recordsAt(places []place) []loaded {
+	if len(places) == 1 {
+		return p.gathered[places[0].gathered].of(p.run(places[0]))
 	}
-	return l.faults
+	p.joined = p.joined[:0]
+	for _, at := range places {
+		p.joined = append(p.joined, p.gathered[at.gathered].of(p.run(at))...)
+	}
+	return p.joined
+}
+
+// value is the rdata of a record as the zone keeps it.
+func (p *partOfZone) value(owner Name, r *loaded) string {
+	if r.typ == TypeSOA && owner == p.apex {
+		soa, _ := ParseSOA(r.rdata[2:]) // it was checked
+		soa.Serial = 0
+		return string(soa.Pack())
+	}
+	return r.rdata[2:]
+}
+
+// node makes the RRsets of one owner; of different TTLs the lowest counts (RFC 2181 §5.2).
+func (p *partOfZone) node(owner Name, records []loaded) Node {
+	p.sorted = p.sorted[:0]
+	inOrder := true
+	for i := range records {
+		r := &records[i]
+		if r.typ == TypeSOA && owner == p.apex && !p.takeSOA(owner, r) {
+			continue
+		}
+		inOrder = inOrder && (len(p.sorted) == 0 || p.sorted[len(p.sorted)-1].typ <= r.typ)
+		p.sorted = append(p.sorted, *r)
+	}
+	rest := p.sorted
+	if !inOrder {
+		slices.SortStableFunc(rest, func(a, b loaded) int { return int(a.typ) - int(b.typ) })
+	}
+	if cap(p.sets)-len(p.sets) < len(rest) {
+		p.sets = make([]RRset, 0, max(len(rest), min(2*cap(p.sets), 1024), 4))
+	}
+	start := len(p.sets)
+	for len(rest) > 0 {
+		size := 1
+		for size < len(rest) && rest[size].typ == rest[0].typ {
+			size++
+		}
+		p.sets = append(p.sets, p.set(owner, rest[:size]))
+		rest = rest[size:]
+	}
+	return Node{Owner: owner, RRsets: p.sets[start:len(p.sets):len(p.sets)]}
+}
+
+// takeSOA notes the SOA of the zone. It returns false for another one, which has no place.
+func (p *partOfZone) takeSOA(owner Name, r *loaded) bool {
+	soa, err := ParseSOA(r.rdata[2:])
+	switch {
+	case err != nil: // cannot be: rdata is checked
+		return false
+	case p.soa == "":
+		p.soa, p.serial = r.rdata, soa.Serial
+		return true
+	case p.soa != r.rdata:
+		p.faults.fail(owner, r, false, "MultipleSOA", "the zone has two (RFC 1035 §5.2)")
+	}
+	return false
+}
+
+// set makes the RRset of records of one type.
+func (p *partOfZone) set(owner Name, records []loaded) RRset {
+	first := &records[0]
+	s := RRset{Type: first.typ, TTL: first.ttl, rdata: first.rdata}
+	if len(records) == 1 {
+		if s.Type == TypeSOA && owner == p.apex {
+			s.rdata = p.rdata.record([]byte(p.value(owner, first)))
+		}
+		return s
+	}
+	differs := -1
+	p.values = p.values[:0]
+	for i := range records {
+		r := &records[i]
+		if r.ttl != first.ttl && differs < 0 {
+			differs = i
+		}
+		s.TTL = min(s.TTL, r.ttl)
+		p.values = append(p.values, r.rdata)
+	}
+	if differs >= 0 {
+		p.faults.fail(owner, &records[differs], true, "TTLMismatch", fmt.Sprintf("its TTL is not that of line %d; all get the lowest, %d", first.line, s.TTL))
+	}
+	slices.SortFunc(p.values, func(a, b string) int { return strings.Compare(a[2:], b[2:]) })
+	p.values = slices.Compact(p.values)
+	if len(p.values) > 1 {
+		s.rdata = p.rdata.join(p.values)
+	}
+	return s
 }

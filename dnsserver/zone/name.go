@@ -266,14 +266,17 @@ func (n Name) SortKey() string { return n.key() }
 // keys of all names below n start with n's own: labels from the root down, each closed by
 // 0x00, with 0x00 and 0x01 inside a label escaped as 0x01 0x01 and 0x01 0x02.
 func (n Name) key() string {
+	var buf [2*MaxName + 1]byte
+	return string(n.appendKey(buf[:0]))
+}
+
+func (n Name) appendKey(k []byte) []byte {
 	var starts [128]uint8
 	count := 0
 	for i := 0; i < len(n) && n[i] != 0; i += int(n[i]) + 1 {
 		starts[count] = uint8(i)
 		count++
 	}
-	var buf [2*MaxName + 1]byte
-	k := buf[:0]
 	for ; count > 0; count-- {
 		at := int(starts[count-1])
 		for _, c := range []byte(n[at+1 : at+1+int(n[at])]) {
@@ -285,5 +288,5 @@ func (n Name) key() string {
 		}
 		k = append(k, 0)
 	}
-	return string(k)
+	return k
 }
