@@ -59,10 +59,10 @@ func (w *crowd) touch(c *stream) {
 	w.levels[client.streams.Len()-1].MoveToBack(client.place)
 }
 
-// remove takes c out. One that is not in the crowd stays out.
-func (w *crowd) remove(c *stream) {
+// remove takes c out and reports true. One that is not in the crowd stays out.
+func (w *crowd) remove(c *stream) bool {
 	if c.place == nil {
-		return
+		return false
 	}
 	client := w.clients[c.client]
 	w.leave(client)
@@ -77,6 +77,7 @@ func (w *crowd) remove(c *stream) {
 	for len(w.levels) > 0 && w.levels[len(w.levels)-1].Len() == 0 {
 		w.levels = w.levels[:len(w.levels)-1]
 	}
+	return true
 }
 
 // evict takes out the stream that is the fairest to close, nil if there is none.

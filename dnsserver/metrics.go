@@ -24,9 +24,10 @@ var (
 	metricIgnored     = metric("ignored_messages_total", "Messages that are owed no reply: responses, and less than a header.", "transport")
 	metricFailures    = metric("socket_failures_total", "Failed system calls on sockets.", "transport")
 	metricPanics      = metric("panics_total", "Queries that were answered SERVFAIL because answering panicked. The first is in the log.")
-	metricConnections = metric("tcp_connections", "Open TCP connections.")
-	metricRefused     = metric("tcp_connections_refused_total", "TCP connections closed at once because there were too many of that client.")
-	metricEvicted     = metric("tcp_connections_evicted_total", "TCP connections closed to make room for others: idle ones of clients with most connections.")
+	metricConnections = metric("connections", "Open connections. Those to an address of DNS over HTTPS count there, whatever they bring.", "transport")
+	metricRefused     = metric("connections_refused_total", "Connections closed at once because there were too many of that client.")
+	metricEvicted     = metric("connections_evicted_total", "Connections closed to make room for others: idle ones of clients with most connections.")
+	metricHandshakes  = metric("tls_handshakes_failed_total", "Connections that ended before TLS was agreed on.", "transport")
 	metricZones       = metric("zones", "Zones served.")
 	metricSerial      = metric("zone_serial", "SOA serial of a zone served. Left out by servers of more than 1,000 zones.", "zone")
 	metricRecords     = metric("zone_records", "Records of a zone served. Left out by servers of more than 1,000 zones.", "zone")
@@ -35,7 +36,7 @@ var (
 // Describe implements prometheus.Collector.
 func (s *Server) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		metricResponses, metricIgnored, metricFailures, metricPanics, metricConnections, metricRefused, metricEvicted, metricZones, metricSerial, metricRecords,
+		metricResponses, metricIgnored, metricFailures, metricPanics, metricConnections, metricRefused, metricEvicted, metricHandshakes, metricZones, metricSerial, metricRecords,
 	} {
 		ch <- d
 	}
@@ -49,11 +50,16 @@ func (s *Server) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	var tcp []*counters
-	for _, l := range s.tcp {
-		tcp = append(tcp, l.counts)
+	ways := map[string][]*counters{"udp": s.udpCounts}
+	for over, n := range s.streams.counts() {
+		way := transport(over)
+		ways[way.String()] = []*counters{s.listeners.exchanges[over].counts}
+		gauge(metricConnections, float64(n), way.String())
+		if way.protocols() != nil {
+			count(metricHandshakes, s.listeners.handshakes[over].Load(), way.String())
+		}
 	}
-	for transport, workers := range map[string][]*counters{"udp": s.udpCounts, "tcp": tcp} {
+	for transport, workers := range ways {
 		for rcode := range maxRcode + 1 {
 			n := sum(workers, func(c *counters) *atomic.Uint64 { return &c.messages[rcode] })
 			if n > 0 || rcode <= int(zone.RcodeRefused) {
@@ -66,7 +72,6 @@ func (s *Server) Collect(ch chan<- prometheus.Metric) {
 	count(metricPanics, s.panics.count.Load())
 	count(metricRefused, s.streams.refused.Load())
 	count(metricEvicted, s.streams.evicted.Load())
-	gauge(metricConnections, float64(s.streams.count()))
 
 	zones := s.opts.View.Len()
 	gauge(metricZones, float64(zones))

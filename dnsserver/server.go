@@ -2,6 +2,7 @@ package dnsserver
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -22,8 +23,14 @@ type Options struct {
 	// Addresses to answer on, each over UDP and TCP; at least one. Port 0 takes a free one,
 	// the same for both.
 	Addresses []netip.AddrPort
-	View      *zone.View
-	Log       logr.Logger
+	// Transports are the ways to ask besides UDP at the start, see Server.Configure. An unspecified
+	// address in them stands for all of its family in Addresses.
+	Transports Transports
+	// Certificate is what clients are shown over TLS, called for every connection, concurrently;
+	// nil if there is none: then there is neither DNS over TLS nor over HTTPS.
+	Certificate func() (*tls.Certificate, error)
+	View        *zone.View
+	Log         logr.Logger
 
 	// Workers is the number of threads that answer over UDP, each on one socket of every address,
 	// among which the kernel divides clients; default: as many as there are CPUs to use. With
@@ -31,17 +38,22 @@ type Options struct {
 	// address has one worker.
 	Workers int
 
-	// MaxConnections bounds open TCP connections in all, default 10,000: for one more, that of
-	// the clients with most which was idle for longest is closed. MaxClientConnections bounds
-	// those from one address, default 1,000: more are closed at once.
+	// MaxConnections bounds open connections in all, over every transport, default 10,000: for one
+	// more, that of the clients with most which was idle for longest is closed.
+	// MaxClientConnections bounds those from one address, default 1,000: more are closed at once.
 	MaxConnections       int
 	MaxClientConnections int
 
-	// IdleTimeout is how long a TCP connection may take to bring the next whole query,
-	// default DefaultIdleTimeout; a tenth of that while three quarters of MaxConnections are open.
+	// IdleTimeout is how long a connection may take to bring the next whole query, default
+	// DefaultIdleTimeout; over TCP and TLS a tenth of that while three quarters of MaxConnections
+	// are open.
 	IdleTimeout time.Duration
 
-	// WriteTimeout is how long a client may take to accept replies over TCP, default 5 s.
+	// HandshakeTimeout is how long a client may take to agree on TLS, default 5 s; as with
+	// IdleTimeout less while many connections are open.
+	HandshakeTimeout time.Duration
+
+	// WriteTimeout is how long a client may take to accept replies over connections, default 5 s.
 	WriteTimeout time.Duration
 
 	// Drain is for how long queries are still answered after the end of Serve's context: what
@@ -68,6 +80,9 @@ func (o Options) orDefaults() Options {
 	if o.IdleTimeout <= 0 {
 		o.IdleTimeout = DefaultIdleTimeout
 	}
+	if o.HandshakeTimeout <= 0 {
+		o.HandshakeTimeout = 5 * time.Second
+	}
 	if o.WriteTimeout <= 0 {
 		o.WriteTimeout = 5 * time.Second
 	}
@@ -80,14 +95,14 @@ func (o Options) orDefaults() Options {
 	return o
 }
 
-// Server answers DNS over UDP and TCP.
+// Server answers DNS over UDP and, as Transports say, over connections.
 type Server struct {
 	opts      Options
 	addresses []netip.AddrPort
 	udp       udpPath
 	udpCounts []*counters // of each worker
 	udpWork   []udpWorker
-	tcp       []*tcpListener
+	listeners listeners
 	streams   streams
 	panics    *panics
 	draining  atomic.Bool
@@ -101,13 +116,28 @@ func Listen(opts Options) (*Server, error) {
 	}
 	s := &Server{
 		opts: opts, panics: &panics{log: opts.Log}, udp: opts.udp(opts.Workers, len(opts.Addresses)),
-		streams: streams{opts: opts},
+		streams: streams{opts: opts, turns: turns{max: max(1, runtime.GOMAXPROCS(0)/4)}},
+	}
+	s.listeners = listeners{
+		streams: &s.streams, panics: s.panics, drain: opts.Drain, certificate: opts.Certificate,
+		open: map[place]*listener{}, failed: make(chan error, 1),
+	}
+	for over := range s.listeners.exchanges {
+		way := zone.TCP
+		if transport(over).protocols() != nil {
+			way = zone.TLS
+		}
+		s.listeners.exchanges[over] = newExchanges(s, way)
 	}
 	for _, address := range opts.Addresses {
 		if err := s.bind(address); err != nil {
 			s.close()
 			return nil, fmt.Errorf("listening on %s: %w", address, cause(err))
 		}
+	}
+	if err := s.listeners.set(opts.Transports); err != nil {
+		s.close()
+		return nil, err
 	}
 	s.udpWork = s.udp.workers(func() *responder {
 		counts := &counters{}
@@ -129,20 +159,15 @@ func cause(err error) error {
 }
 
 func (s *Server) bind(address netip.AddrPort) error {
-	// TCP first: its sockets are not shared, so that another server's address is never taken
-	// for one to share.
-	l, err := listenTCP(address)
+	// TCP first, even if it is not wanted: its sockets are not shared, so that another server's
+	// address is never taken for one to share.
+	l, err := s.listeners.listen(place{overTCP, address})
 	if err != nil {
 		return err
 	}
-	streamCounts := &counters{}
-	s.tcp = append(s.tcp, &tcpListener{
-		TCPListener: l, streams: &s.streams, draining: &s.draining, counts: streamCounts,
-		exchanges: sync.Pool{New: func() any {
-			return &exchange{responder: newResponder(s.opts.View, zone.TCP, streamCounts, s.panics)}
-		}},
-	})
 	bound := netip.AddrPortFrom(address.Addr(), l.Addr().(*net.TCPAddr).AddrPort().Port())
+	s.listeners.dns = append(s.listeners.dns, bound)
+	s.listeners.open[place{overTCP, bound}] = l
 	if err := s.udp.bind(bound); err != nil {
 		return err
 	}
@@ -159,18 +184,21 @@ func (s *Server) Serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var workers sync.WaitGroup
-	failed := make(chan error, len(s.udpWork)+len(s.tcp))
+	failed := make(chan error, len(s.udpWork)+1)
 	for _, w := range s.udpWork {
 		workers.Go(func() { failed <- w.serve(); cancel() })
 	}
-	for _, l := range s.tcp {
-		workers.Go(func() { failed <- l.serve(); cancel() })
+	s.listeners.startAll()
+	select {
+	case <-ctx.Done():
+	case err := <-s.listeners.failed:
+		failed <- err
 	}
-	<-ctx.Done()
 	s.drain()
 	workers.Wait()
+	s.listeners.running.Wait()
 	s.streams.running.Wait()
-	s.close()
+	s.udp.close()
 	close(failed)
 	var errs []error
 	for err := range failed {
@@ -183,19 +211,15 @@ func (s *Server) Serve(ctx context.Context) error {
 func (s *Server) drain() {
 	until := time.Now().Add(s.opts.Drain)
 	s.draining.Store(true)
-	for _, l := range s.tcp {
-		_ = l.Close() // nobody can do anything about it
-	}
 	for _, w := range s.udpWork {
 		w.drain(until)
 	}
-	s.streams.drain(until)
+	s.listeners.stopAll(until)
 }
 
+// close ends a server that never served.
 func (s *Server) close() {
-	for _, l := range s.tcp {
-		_ = l.Close()
-	}
+	s.listeners.close()
 	s.udp.close()
 }
 

@@ -441,7 +441,7 @@ func TestMetrics(t *testing.T) {
 # HELP fingerpost_dnsserver_responses_total Replies sent, by response code; those from 23 on count as 23.
 # TYPE fingerpost_dnsserver_responses_total counter
 `
-	for _, transport := range []string{"tcp", "udp"} {
+	for _, transport := range []string{"doh", "dot", "httpdns", "tcp", "udp"} {
 		for rcode, n := range map[string]map[string]int{
 			"NOERROR": {"udp": 3}, "NXDOMAIN": {"udp": 1}, "REFUSED": {"tcp": 1}, "FORMERR": {}, "SERVFAIL": {}, "NOTIMP": {},
 		} {
