@@ -1518,6 +1518,7 @@ type Tls struct {
 	SkipVerify           bool                   `protobuf:"varint,3,opt,name=skip_verify,json=skipVerify,proto3" json:"skip_verify,omitempty"`
 	DegradedDays         uint32                 `protobuf:"varint,4,opt,name=degraded_days,json=degradedDays,proto3" json:"degraded_days,omitempty"` // the certificate ends in less: Degraded
 	CertificateAuthority string                 `protobuf:"bytes,5,opt,name=certificate_authority,json=certificateAuthority,proto3" json:"certificate_authority,omitempty"`
+	ClientCertificate    string                 `protobuf:"bytes,6,opt,name=client_certificate,json=clientCertificate,proto3" json:"client_certificate,omitempty"`
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
 }
@@ -1587,15 +1588,24 @@ func (x *Tls) GetCertificateAuthority() string {
 	return ""
 }
 
+func (x *Tls) GetClientCertificate() string {
+	if x != nil {
+		return x.ClientCertificate
+	}
+	return ""
+}
+
 type Grpc struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Port          uint32                 `protobuf:"varint,1,opt,name=port,proto3" json:"port,omitempty"`
-	Service       string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
-	Tls           bool                   `protobuf:"varint,3,opt,name=tls,proto3" json:"tls,omitempty"`
-	ServerName    string                 `protobuf:"bytes,4,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
-	SkipVerify    bool                   `protobuf:"varint,5,opt,name=skip_verify,json=skipVerify,proto3" json:"skip_verify,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state                protoimpl.MessageState `protogen:"open.v1"`
+	Port                 uint32                 `protobuf:"varint,1,opt,name=port,proto3" json:"port,omitempty"`
+	Service              string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	Tls                  bool                   `protobuf:"varint,3,opt,name=tls,proto3" json:"tls,omitempty"`
+	ServerName           string                 `protobuf:"bytes,4,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
+	SkipVerify           bool                   `protobuf:"varint,5,opt,name=skip_verify,json=skipVerify,proto3" json:"skip_verify,omitempty"`
+	CertificateAuthority string                 `protobuf:"bytes,6,opt,name=certificate_authority,json=certificateAuthority,proto3" json:"certificate_authority,omitempty"`
+	ClientCertificate    string                 `protobuf:"bytes,7,opt,name=client_certificate,json=clientCertificate,proto3" json:"client_certificate,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *Grpc) Reset() {
@@ -1661,6 +1671,20 @@ func (x *Grpc) GetSkipVerify() bool {
 		return x.SkipVerify
 	}
 	return false
+}
+
+func (x *Grpc) GetCertificateAuthority() string {
+	if x != nil {
+		return x.CertificateAuthority
+	}
+	return ""
+}
+
+func (x *Grpc) GetClientCertificate() string {
+	if x != nil {
+		return x.ClientCertificate
+	}
+	return ""
 }
 
 type Dns struct {
@@ -3073,7 +3097,7 @@ const file_dnsserver_steering_steeringpb_steering_proto_rawDesc = "" +
 	"\x15certificate_authority\x18\r \x01(\tR\x14certificateAuthority\"7\n" +
 	"\vStatusRange\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\rR\x05first\x12\x12\n" +
-	"\x04last\x18\x02 \x01(\rR\x04last\"\xb5\x01\n" +
+	"\x04last\x18\x02 \x01(\rR\x04last\"\xe4\x01\n" +
 	"\x03Tls\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\rR\x04port\x12\x1f\n" +
 	"\vserver_name\x18\x02 \x01(\tR\n" +
@@ -3081,7 +3105,8 @@ const file_dnsserver_steering_steeringpb_steering_proto_rawDesc = "" +
 	"\vskip_verify\x18\x03 \x01(\bR\n" +
 	"skipVerify\x12#\n" +
 	"\rdegraded_days\x18\x04 \x01(\rR\fdegradedDays\x123\n" +
-	"\x15certificate_authority\x18\x05 \x01(\tR\x14certificateAuthority\"\x88\x01\n" +
+	"\x15certificate_authority\x18\x05 \x01(\tR\x14certificateAuthority\x12-\n" +
+	"\x12client_certificate\x18\x06 \x01(\tR\x11clientCertificate\"\xec\x01\n" +
 	"\x04Grpc\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\rR\x04port\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x10\n" +
@@ -3089,7 +3114,9 @@ const file_dnsserver_steering_steeringpb_steering_proto_rawDesc = "" +
 	"\vserver_name\x18\x04 \x01(\tR\n" +
 	"serverName\x12\x1f\n" +
 	"\vskip_verify\x18\x05 \x01(\bR\n" +
-	"skipVerify\"\x83\x01\n" +
+	"skipVerify\x123\n" +
+	"\x15certificate_authority\x18\x06 \x01(\tR\x14certificateAuthority\x12-\n" +
+	"\x12client_certificate\x18\a \x01(\tR\x11clientCertificate\"\x83\x01\n" +
 	"\x03Dns\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\rR\x04port\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
