@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -21,8 +22,11 @@ const DefaultPort = 53
 // Hub are set.
 type Config struct {
 	// Options of the sockets. Without Addresses the server answers on all of this machine, on
-	// DefaultPort. Run sets View.
+	// DefaultPort. Run sets View and Certificate.
 	Options Options
+	// TLS is the certificate for DNS over TLS and over HTTPS; nil for that towards the hub, which
+	// a server that runs alone has not.
+	TLS *CertificateConfig
 	// HTTPListen is HOST:PORT of health checks and metrics; "" for none.
 	HTTPListen string
 
@@ -80,7 +84,19 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := from.start(); err != nil {
 		return err
 	}
+	parts := []prometheus.Collector{from}
 	cfg.Options.View = view
+	if h, ok := from.(*hubSource); ok {
+		cfg.Options.Certificate = h.files.Credentials().Certificate
+	}
+	var shown *tlsFiles
+	if cfg.TLS != nil {
+		if shown, err = openTLSFiles(*cfg.TLS); err != nil {
+			return err
+		}
+		cfg.Options.Certificate = shown.certificate
+		parts = append(parts, shown)
+	}
 	if len(cfg.Options.Addresses) == 0 {
 		cfg.Options.Addresses = allAddresses()
 	}
@@ -91,7 +107,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	if cfg.HTTPListen != "" {
-		http, err := listenHTTP(cfg.HTTPListen, readiness(server, view, from), registry(cfg.Version, server, from))
+		http, err := listenHTTP(cfg.HTTPListen, readiness(server, view, from), registry(cfg.Version, append(parts, server)...))
 		if err != nil {
 			server.close()
 			return err
@@ -104,6 +120,14 @@ func Run(ctx context.Context, cfg Config) error {
 		group.Go(func() error { defer stop(); return server.Serve(ctx) })
 	} else {
 		group.Go(func() error { return server.Serve(ctx) })
+	}
+	if shown != nil {
+		group.Go(func() error { watchCertificates(ctx, shown.files, log); return nil })
+	}
+	for _, l := range server.listeners.addresses() {
+		if l.over != overTCP {
+			log.Info("answering over "+l.over.title(), "address", l.address)
+		}
 	}
 	log.Info("answering", "addresses", server.Addresses(), "zones", view.Len(), "version", cfg.Version)
 	group.Go(func() error { return from.run(ctx) })
@@ -120,7 +144,11 @@ func newSource(cfg Config, view *zone.View) (source, error) {
 	case cfg.Hub != nil:
 		return newHubSource(*cfg.Hub, view, cfg.Version, cfg.Options.Log), nil
 	case alone:
-		return &zoneFiles{fixed: cfg.Zones, list: cfg.ZoneList, view: view, again: cfg.Reload, log: cfg.Options.Log}, nil
+		threads := cfg.Options.Workers
+		if threads <= 0 {
+			threads = runtime.GOMAXPROCS(0)
+		}
+		return &zoneFiles{fixed: cfg.Zones, list: cfg.ZoneList, view: view, threads: threads, again: cfg.Reload, log: cfg.Options.Log}, nil
 	default:
 		return nil, errors.New("no zones to serve: neither files nor a hub are given")
 	}

@@ -4,9 +4,9 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -78,15 +78,33 @@ type loaded struct {
 	err      error // one line: FILE:LINE:COLUMN: what is wrong
 }
 
-// loadZoneFile reads a zone. A fault by which records are lost fails the whole zone.
-func loadZoneFile(file ZoneFile) loaded {
+// readText reads a file.
+func readText(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	var text strings.Builder
+	text.Grow(int(info.Size()))
+	_, err = io.Copy(&text, f)
+	return text.String(), err
+}
+
+// loadZoneFile reads a zone on up to so many threads. A fault by which records are lost fails
+// the whole zone.
+func loadZoneFile(file ZoneFile, threads int) loaded {
 	l := loaded{file: file}
-	text, err := os.ReadFile(file.Path)
+	text, err := readText(file.Path)
 	if err != nil {
 		l.err = fmt.Errorf("zone %s: %w", file.Apex, err)
 		return l
 	}
-	content, version, faults := zone.Load(file.Apex, string(text))
+	content, version, faults := zone.LoadParallel(file.Apex, text, threads)
 	var fatal []*zone.Fault
 	for _, f := range faults {
 		if f.Warning {
@@ -112,15 +130,27 @@ func loadZoneFile(file ZoneFile) loaded {
 	return l
 }
 
-// loadZoneFiles reads all files, several at once; results are in the files' order.
-func loadZoneFiles(files []ZoneFile) []loaded {
+// largeFile is from where on a file is worth several threads, in octets.
+const largeFile = 4 << 20
+
+// loadZoneFiles reads all files on so many threads: the large ones one after the other, on
+// all threads, and of the others each on one. Results are in the files' order.
+func loadZoneFiles(files []ZoneFile, threads int) []loaded {
 	results := make([]loaded, len(files))
+	var large []int
+	var locked sync.Mutex
 	next := make(chan int)
 	var workers sync.WaitGroup
-	for range runtime.GOMAXPROCS(0) {
+	for range min(threads, len(files)) {
 		workers.Go(func() {
 			for i := range next {
-				results[i] = loadZoneFile(files[i])
+				if info, err := os.Stat(files[i].Path); err == nil && info.Size() >= largeFile {
+					locked.Lock()
+					large = append(large, i)
+					locked.Unlock()
+					continue
+				}
+				results[i] = loadZoneFile(files[i], 1)
 			}
 		})
 	}
@@ -129,16 +159,20 @@ func loadZoneFiles(files []ZoneFile) []loaded {
 	}
 	close(next)
 	workers.Wait()
+	for _, i := range large {
+		results[i] = loadZoneFile(files[i], threads)
+	}
 	return results
 }
 
 // zoneFiles are the zones of a server that runs alone.
 type zoneFiles struct {
-	fixed []ZoneFile
-	list  string // path of a zone list; "" for none
-	view  *zone.View
-	again <-chan struct{} // each element asks for a reload; may be nil
-	log   logr.Logger
+	fixed   []ZoneFile
+	list    string // path of a zone list; "" for none
+	view    *zone.View
+	threads int             // that load zones, at least 1
+	again   <-chan struct{} // each element asks for a reload; may be nil
+	log     logr.Logger
 }
 
 func (z *zoneFiles) run(ctx context.Context) error {
@@ -188,7 +222,7 @@ func (z *zoneFiles) start() error {
 		return err
 	}
 	var zones []*zone.Served
-	for _, l := range loadZoneFiles(files) {
+	for _, l := range loadZoneFiles(files, z.threads) {
 		if l.err != nil {
 			return l.err
 		}
@@ -212,7 +246,7 @@ func (z *zoneFiles) reload() {
 	var gone []zone.Name
 	listed := make(map[zone.Name]bool, len(files))
 	failed := 0
-	for _, l := range loadZoneFiles(files) {
+	for _, l := range loadZoneFiles(files, z.threads) {
 		apex := l.file.Apex
 		listed[apex] = true
 		old := z.view.Zone(apex)
