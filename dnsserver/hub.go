@@ -88,7 +88,7 @@ func (h *hubSource) run(ctx context.Context) error {
 	defer h.close()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return h.client.Run(ctx) })
-	group.Go(func() error { h.watchCertificates(ctx); return nil })
+	group.Go(func() error { watchCertificates(ctx, h.files, h.log); return nil })
 	if h.peers != nil {
 		server := grpc.NewServer(control.ServerOptions(h.files.Credentials())...)
 		control.NewSibling(h.replica, h.files.Credentials()).Register(server)
@@ -97,29 +97,6 @@ func (h *hubSource) run(ctx context.Context) error {
 		h.log.Info("serving siblings", "address", h.peers.Addr().String())
 	}
 	return group.Wait()
-}
-
-// watchCertificates tells, once, that changed files can't be used, and when they can.
-func (h *hubSource) watchCertificates(ctx context.Context) {
-	tick := time.NewTicker(10 * time.Second)
-	defer tick.Stop()
-	last := ""
-	for {
-		expires, err := h.files.Status()
-		switch {
-		case err == nil && last != "":
-			h.log.Info("certificates can be used again", "expires", expires)
-			last = ""
-		case err != nil && err.Error() != last:
-			h.log.Error(err, "certificates can't be used, the old ones stay in force", "expires", expires)
-			last = err.Error()
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
 }
 
 // close gives up what start took. What the disk lacks is tried once more.

@@ -39,11 +39,18 @@ type Config struct {
 	Version string // of the program
 }
 
+// Ports of transports where an address has none. HTTPDNS has no port of its own: it is HTTP.
+const (
+	DefaultDoTPort     = 853
+	DefaultDoHPort     = 443
+	DefaultHTTPDNSPort = 80
+)
+
 // ParseListen reads ADDR or ADDR:PORT, with brackets around an IPv6 address that a port
-// follows. The port is DefaultPort if there is none.
-func ParseListen(text string) (netip.AddrPort, error) {
+// follows. The port is the given one if there is none.
+func ParseListen(text string, port uint16) (netip.AddrPort, error) {
 	if a, err := netip.ParseAddr(text); err == nil {
-		return netip.AddrPortFrom(a.Unmap(), DefaultPort), nil
+		return netip.AddrPortFrom(a.Unmap(), port), nil
 	}
 	a, err := netip.ParseAddrPort(text)
 	if err != nil {
@@ -77,6 +84,13 @@ type source interface {
 // server that can't load its zones never takes a query.
 func Run(ctx context.Context, cfg Config) error {
 	view := &zone.View{}
+	var shown *tlsFiles
+	if cfg.TLS != nil {
+		var err error
+		if shown, err = openTLSFiles(*cfg.TLS); err != nil {
+			return err
+		}
+	}
 	from, err := newSource(cfg, view)
 	if err != nil {
 		return err
@@ -86,16 +100,11 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	parts := []prometheus.Collector{from}
 	cfg.Options.View = view
-	if h, ok := from.(*hubSource); ok {
-		cfg.Options.Certificate = h.files.Credentials().Certificate
-	}
-	var shown *tlsFiles
-	if cfg.TLS != nil {
-		if shown, err = openTLSFiles(*cfg.TLS); err != nil {
-			return err
-		}
+	if shown != nil {
 		cfg.Options.Certificate = shown.certificate
 		parts = append(parts, shown)
+	} else if h, ok := from.(*hubSource); ok {
+		cfg.Options.Certificate = h.files.Credentials().Certificate
 	}
 	if len(cfg.Options.Addresses) == 0 {
 		cfg.Options.Addresses = allAddresses()

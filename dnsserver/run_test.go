@@ -35,7 +35,7 @@ func TestParseListen(t *testing.T) {
 		"192.0.2":               "",
 		"[2001:db8::1]":         "",
 	} {
-		got, err := ParseListen(text)
+		got, err := ParseListen(text, DefaultPort)
 		switch {
 		case want == "" && err == nil:
 			t.Errorf("%q is read as %s", text, got)

@@ -119,7 +119,7 @@ func Listen(opts Options) (*Server, error) {
 		streams: streams{opts: opts, turns: turns{max: max(1, runtime.GOMAXPROCS(0)/4)}},
 	}
 	s.listeners = listeners{
-		streams: &s.streams, panics: s.panics, drain: opts.Drain, certificate: opts.Certificate,
+		streams: &s.streams, panics: s.panics, log: opts.Log, drain: opts.Drain, certificate: opts.Certificate,
 		open: map[place]*listener{}, failed: make(chan error, 1),
 	}
 	for over := range s.listeners.exchanges {

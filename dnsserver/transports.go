@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/go-logr/logr"
+
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
 )
 
@@ -174,6 +176,7 @@ type listeners struct {
 	exchanges  [transports]*exchanges
 	handshakes [transports]atomic.Uint64
 	panics     *panics
+	log        logr.Logger
 	drain      time.Duration
 	dns        []netip.AddrPort // what is answered over UDP
 	// certificate is for TLS; nil if there is none.
@@ -207,6 +210,7 @@ func (ls *listeners) set(t Transports) error {
 			_ = l.Close()
 			continue
 		}
+		ls.log.Info("taking no more connections", "transport", at.over.String(), "address", l.Addr().String())
 		l.stop(until)
 		<-l.ended // the address may be wanted for something else
 	}
@@ -220,6 +224,7 @@ func (ls *listeners) set(t Transports) error {
 			}
 			ls.open[at] = l
 			if ls.started {
+				ls.log.Info("taking connections", "transport", at.over.String(), "address", l.Addr().String())
 				ls.start(l)
 			}
 		}

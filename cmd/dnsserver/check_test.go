@@ -26,7 +26,7 @@ func TestCheckAgreesWithNamedCheckzone(t *testing.T) {
 	}{
 		"a plain zone": {text: head + "www A 10.0.0.2\n", good: true},
 		"a zone with every form of a master file": {
-			text: head + "$ORIGIN sub.example.test.\na 60 IN A 10.0.0.2\n  IN 60 TXT ( \"b\" ; comment\n \"c\" )\n@ TYPE65400 \\# 2 0102\n\\000.x A 10.0.0.3\n", good: true,
+			text: head + "$ORIGIN sub.example.test.\na 60 IN A 10.0.0.2\n  IN 60 TXT ( \"b\" ; comment\n \"c\" )\n@ TYPE65300 \\# 2 0102\n\\000.x A 10.0.0.3\n", good: true,
 		},
 		"no SOA":                         {text: "$TTL 300\n" + ns, want: "FILE: example.test. SOA: the zone has none at its apex (RFC 1035 §5.2)\n"},
 		"no NS":                          {text: soa, want: "FILE: example.test. NS: the zone has none at its apex (RFC 1035 §5.2)\n"},

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -50,6 +51,9 @@ For a hub, zones are pushed down a stream that the server opens to the hub that 
 group. tls.crt, tls.key and ca.crt in --tls-dir, written by "manager certs export", say of which datacenter and group
 the server is; they are read again when they change.
 
+Besides UDP and TCP, clients may ask over TLS (--dot), HTTPS (--doh) and as JSON over HTTP (--httpdns). A server with a
+hub is told the transports of its group by the hub.
+
 SIGTERM and SIGINT end the server when what was asked is answered. It logs to stderr, never a line for each query.`
 
 	examples = `  # a zone from a file, for this machine alone
@@ -57,6 +61,10 @@ SIGTERM and SIGINT end the server when what was asked is answered. It logs to st
 
   # many zones, on two addresses; lines of the list are "NAME FILE", files are relative to it
   dnsserver --zone-list /etc/fingerpost/zones --listen 192.0.2.1 --listen 2001:db8::1
+
+  # DNS over TLS and HTTPS, and JSON for applications that bypass their resolver, with one certificate
+  dnsserver --zone example.test=example.test.zone --listen 192.0.2.1 --dot 192.0.2.1 --doh 192.0.2.1 --httpdns 192.0.2.1:443 \
+    --tls-cert /etc/fingerpost/tls/server.crt --tls-key /etc/fingerpost/tls/server.key
 
   # one of two servers of a group that two managers feed
   dnsserver --hub hub-a.example.net:9443 --hub hub-b.example.net:9443 --tls-dir /etc/fingerpost/tls \
@@ -66,13 +74,18 @@ SIGTERM and SIGINT end the server when what was asked is answered. It logs to st
 // command has so many CPUs to use.
 func command(cpus int) *cobra.Command {
 	var (
-		cfg         dnsserver.Config
-		hub         dnsserver.HubConfig
-		zones       []string
-		listen      []string
-		tlsDir      string
-		logFormat   string
-		alone, hubs = []string{"zone", "zone-list"}, []string{"tls-dir", "state-dir", "name", "sibling", "peer-listen"}
+		cfg       dnsserver.Config
+		hub       dnsserver.HubConfig
+		zones     []string
+		listen    []string
+		dot       []string
+		doh       []string
+		httpdns   []string
+		tlsDir    string
+		shown     dnsserver.CertificateConfig
+		logFormat string
+		alone     = []string{"zone", "zone-list", "dot", "doh", "httpdns", "no-tcp"}
+		hubs      = []string{"tls-dir", "state-dir", "name", "sibling", "peer-listen"}
 	)
 	c := &cobra.Command{
 		Use:               "dnsserver {--zone NAME=FILE... | --zone-list FILE | --hub HOST:PORT...}",
@@ -95,8 +108,26 @@ func command(cpus int) *cobra.Command {
 			if cfg.Zones, err = each(zones, "zone", dnsserver.ParseZoneFile); err != nil {
 				return err
 			}
-			if cfg.Options.Addresses, err = each(listen, "listen", dnsserver.ParseListen); err != nil {
-				return err
+			for _, f := range []struct {
+				name  string
+				texts []string
+				port  uint16
+				to    *[]netip.AddrPort
+			}{
+				{"listen", listen, dnsserver.DefaultPort, &cfg.Options.Addresses},
+				{"dot", dot, dnsserver.DefaultDoTPort, &cfg.Options.Transports.DoT},
+				{"doh", doh, dnsserver.DefaultDoHPort, &cfg.Options.Transports.DoH},
+				{"httpdns", httpdns, dnsserver.DefaultHTTPDNSPort, &cfg.Options.Transports.HTTPDNS},
+			} {
+				if *f.to, err = each(f.texts, f.name, func(text string) (netip.AddrPort, error) { return dnsserver.ParseListen(text, f.port) }); err != nil {
+					return err
+				}
+			}
+			switch {
+			case shown != dnsserver.CertificateConfig{}:
+				cfg.TLS = &shown
+			case len(dot)+len(doh) > 0:
+				return errors.New("--dot and --doh need --tls-cert and --tls-key")
 			}
 			cfg.Options.Log, cfg.Version = log, version
 			if len(hub.Hubs) > 0 {
@@ -129,11 +160,17 @@ func command(cpus int) *cobra.Command {
 	f.StringArrayVar(&hub.Siblings, "sibling", nil, "`HOST:PORT` of another server of the group, as in its --peer-listen; repeatable")
 	f.StringVar(&hub.PeerListen, "peer-listen", "", "`ADDR:PORT` where siblings get copies of the zones")
 	f.StringArrayVar(&listen, "listen", nil, "`ADDR[:PORT]` to answer on, [ADDR]:PORT for IPv6, default port 53; repeatable (default: every address of this machine)")
+	f.StringArrayVar(&dot, "dot", nil, "`ADDR[:PORT]` for DNS over TLS, default port 853; repeatable. 0.0.0.0 and [::] stand for all of --listen")
+	f.StringArrayVar(&doh, "doh", nil, "`ADDR[:PORT]` for DNS over HTTPS at /dns-query, default port 443; repeatable")
+	f.StringArrayVar(&httpdns, "httpdns", nil, "`ADDR[:PORT]` for JSON at /resolve?name=&type=&client=, default port 80; repeatable. In clear text, but under TLS where --doh is as well")
+	f.StringVar(&shown.Certificate, "tls-cert", "", "`file` with the certificate for --dot and --doh and those above it, in PEM; read again when it changes (default for a hub: that of --tls-dir)")
+	f.StringVar(&shown.Key, "tls-key", "", "`file` with its key")
+	f.BoolVar(&cfg.Options.Transports.NoTCP, "no-tcp", false, "take no connections on --listen: what does not fit into UDP can't be asked for then")
 	f.StringVar(&cfg.HTTPListen, "http-listen", "127.0.0.1:8053", "`ADDR:PORT` of /healthz, /readyz and /metrics; empty for none")
 	f.IntVar(&cfg.Options.Workers, "threads", 0, "`number` of threads that answer over UDP, on all addresses (default: the CPUs that may be used)")
-	f.IntVar(&cfg.Options.MaxConnections, "tcp-connections", 10000, "`number` of TCP connections at once")
-	f.IntVar(&cfg.Options.MaxClientConnections, "tcp-client-connections", 1000, "`number` of TCP connections at once from one address")
-	f.DurationVar(&cfg.Options.IdleTimeout, "tcp-idle-timeout", dnsserver.DefaultIdleTimeout, "how long a TCP connection may take to bring the next query")
+	f.IntVar(&cfg.Options.MaxConnections, "tcp-connections", 10000, "`number` of connections at once, over every transport")
+	f.IntVar(&cfg.Options.MaxClientConnections, "tcp-client-connections", 1000, "`number` of connections at once from one address")
+	f.DurationVar(&cfg.Options.IdleTimeout, "tcp-idle-timeout", dnsserver.DefaultIdleTimeout, "how long a connection may take to bring the next query")
 	f.StringVar(&logFormat, "log-format", "text", "text or json")
 	return c
 }

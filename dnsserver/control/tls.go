@@ -153,7 +153,8 @@ type stamp struct {
 // recheck is how long files are taken for unchanged after a look at them.
 const recheck = time.Second
 
-// NewFiles reads certificate, key and authorities for the first time.
+// NewFiles reads certificate, key and authorities for the first time. Who does not ask for
+// others' certificates needs no authorities: roots is "".
 func NewFiles(certificate, key, roots string) (*Files, error) {
 	f := &Files{certificate: certificate, key: key, roots: roots}
 	f.reload(time.Now())
@@ -197,6 +198,9 @@ func (f *Files) reload(now time.Time) {
 	f.checked = now
 	var stamps [3]stamp
 	for i, path := range []string{f.certificate, f.key, f.roots} {
+		if path == "" {
+			continue
+		}
 		info, err := os.Stat(path)
 		if err != nil {
 			f.err = err
@@ -212,15 +216,17 @@ func (f *Files) reload(now time.Time) {
 		f.err = fmt.Errorf("loading %s and %s: %w", f.certificate, f.key, err)
 		return
 	}
-	pem, err := os.ReadFile(f.roots)
-	if err != nil {
-		f.err = err
-		return
-	}
 	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		f.err = fmt.Errorf("%s has no certificate in it", f.roots)
-		return
+	if f.roots != "" {
+		pem, err := os.ReadFile(f.roots)
+		if err != nil {
+			f.err = err
+			return
+		}
+		if !pool.AppendCertsFromPEM(pem) {
+			f.err = fmt.Errorf("%s has no certificate in it", f.roots)
+			return
+		}
 	}
 	f.stamps, f.cert, f.pool, f.err = stamps, &cert, pool, nil
 }
