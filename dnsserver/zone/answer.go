@@ -24,8 +24,12 @@ type Scratch struct {
 	// Now is the time in Unix seconds. The caller sets it, once for a number of queries.
 	Now int64
 
+	// Quarantine holds questions that are refused; nil holds none.
+	Quarantine *Quarantine
+
 	none    Config
 	query   query
+	parsed  bool // query is of the present message
 	asked   options
 	tsig    tsig
 	client  netip.Addr
@@ -35,6 +39,7 @@ type Scratch struct {
 	ede     int    // INFO-CODE of RFC 8914, or edeNone
 	edeText string // adds to it, or ""
 
+	quarantined   bool // the question is in Quarantine
 	subnetTrusted bool // the question is about the client in asked.subnet
 
 	class Class
@@ -72,10 +77,17 @@ type Scratch struct {
 //   - CD is copied (RFC 4035 §3.1.6) as with BIND.
 func (v *View) Answer(s *Scratch, dst, message []byte, client netip.Addr, over Transport) []byte {
 	q := &s.query
+	s.parsed, s.quarantined = false, false
+	quarantine := s.Quarantine.any(s.Now)
+	if quarantine && s.Quarantine.Holds(wholeMessage(message), s.Now) {
+		s.quarantined = true
+		return nil // nobody knows if it is a query
+	}
 	found := q.parse(message)
 	if found == silence {
 		return nil
 	}
+	s.parsed = true
 	sound := s.begin(dst, message, client, over)
 	authoritative := false
 	switch {
@@ -89,6 +101,9 @@ func (v *View) Answer(s *Scratch, dst, message []byte, client netip.Addr, over T
 		s.rcode = RcodeBadVers
 	case !sound:
 		s.rcode = RcodeFormErr
+	case quarantine && s.Quarantine.Holds(q.fingerprint(), s.Now):
+		s.quarantined = true
+		s.rcode, s.ede, s.edeText = RcodeRefused, EDEOther, "this question failed before"
 	case q.qclass != classIN && q.qclass != classANY, q.qtype == TypeAXFR, q.qtype == TypeIXFR:
 		s.rcode = RcodeRefused
 	default:

@@ -40,8 +40,7 @@ const (
 func answerCookie(cookie *[clientCookieSize + maxServerCookie]byte, size int, secrets [][16]byte, client netip.Addr, now int64) Cookie {
 	var in cookieInput
 	inSize := in.begin(client)
-	made := binary.LittleEndian.Uint64(cookie[:]) // the client cookie
-	binary.LittleEndian.PutUint64(in[:], made)
+	copy(in[:], cookie[:clientCookieSize])
 	found := ClientCookie
 	if size > clientCookieSize {
 		found = BadCookie

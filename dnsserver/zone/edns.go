@@ -62,7 +62,7 @@ func (n *subnet) prefix() netip.Prefix {
 	case n.family == 1:
 		return netip.PrefixFrom(netip.AddrFrom4([4]byte(n.address[:4])), int(n.source))
 	}
-	return netip.PrefixFrom(netip.AddrFrom16(n.address).Unmap(), int(n.source))
+	return netip.PrefixFrom(netip.AddrFrom16(n.address), int(n.source))
 }
 
 // read reads the options in b, RFC 6891 §6.1.2. framed is false if their lengths do not fit, sound

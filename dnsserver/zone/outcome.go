@@ -34,6 +34,9 @@ func (s *Scratch) Class() Class { return s.class }
 // count as one.
 func (s *Scratch) Subject() uint64 { return s.about }
 
+// Quarantined reports whether the last query was refused because it is in Quarantine.
+func (s *Scratch) Quarantined() bool { return s.quarantined }
+
 // Truncate returns the last reply, which is not nil, without its records and with TC set, so that
 // the client asks again over TCP.
 func (s *Scratch) Truncate() []byte {
