@@ -23,8 +23,10 @@ A finding about the zone as a whole has no line and column. A zone that can be s
 
 The exit status is 0 if all zones can be served, else 1.`
 
-func checkCommand() *cobra.Command {
-	return &cobra.Command{
+// checkCommand has so many CPUs to use.
+func checkCommand(cpus int) *cobra.Command {
+	var threads int
+	c := &cobra.Command{
 		Use:   "check NAME=FILE...",
 		Short: "Check zone files",
 		Long:  checkSummary,
@@ -42,7 +44,7 @@ func checkCommand() *cobra.Command {
 			}
 			bad := 0
 			for _, file := range files {
-				good, err := check(cmd.OutOrStdout(), file)
+				good, err := check(cmd.OutOrStdout(), file, threads)
 				if err != nil {
 					return fmt.Errorf("reporting on zone %s: %w", file.Apex, err)
 				}
@@ -56,17 +58,19 @@ func checkCommand() *cobra.Command {
 			return nil
 		},
 	}
+	c.Flags().IntVar(&threads, "threads", cpus, "`number` of threads that read a zone")
+	return c
 }
 
 // check writes what there is to say about a zone, and returns whether it can be served. The
 // error is that of writing.
-func check(w io.Writer, file dnsserver.ZoneFile) (good bool, err error) {
+func check(w io.Writer, file dnsserver.ZoneFile, threads int) (good bool, err error) {
 	text, err := os.ReadFile(file.Path)
 	if err != nil {
 		_, err = fmt.Fprintf(w, "%s: %v\n", file.Path, err)
 		return false, err
 	}
-	content, version, faults := zone.Load(file.Apex, string(text))
+	content, version, faults := zone.LoadParallel(file.Apex, string(text), threads)
 	good = content != nil
 	if content != nil {
 		faults = append(faults, zone.CheckTargets(content, string(text))...)

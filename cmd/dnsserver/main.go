@@ -147,7 +147,7 @@ func command(cpus int) *cobra.Command {
 		},
 	}
 	c.SetVersionTemplate("dnsserver {{.Version}}\n")
-	c.AddCommand(checkCommand())
+	c.AddCommand(checkCommand(cpus))
 
 	f := c.Flags()
 	f.SortFlags = false
@@ -167,7 +167,7 @@ func command(cpus int) *cobra.Command {
 	f.StringVar(&shown.Key, "tls-key", "", "`file` with its key")
 	f.BoolVar(&cfg.Options.Transports.NoTCP, "no-tcp", false, "take no connections on --listen: what does not fit into UDP can't be asked for then")
 	f.StringVar(&cfg.HTTPListen, "http-listen", "127.0.0.1:8053", "`ADDR:PORT` of /healthz, /readyz and /metrics; empty for none")
-	f.IntVar(&cfg.Options.Workers, "threads", 0, "`number` of threads that answer over UDP, on all addresses (default: the CPUs that may be used)")
+	f.IntVar(&cfg.Options.Workers, "threads", 0, "`number` of threads that read zone files, and then answer over UDP on all addresses (default: the CPUs that may be used)")
 	f.IntVar(&cfg.Options.MaxConnections, "tcp-connections", 10000, "`number` of connections at once, over every transport")
 	f.IntVar(&cfg.Options.MaxClientConnections, "tcp-client-connections", 1000, "`number` of connections at once from one address")
 	f.DurationVar(&cfg.Options.IdleTimeout, "tcp-idle-timeout", dnsserver.DefaultIdleTimeout, "how long a connection may take to bring the next query")
