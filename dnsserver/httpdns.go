@@ -290,7 +290,11 @@ func records(section []dns.RR) (out []resolvedRecord) {
 		if h.Rrtype == dns.TypeOPT {
 			continue
 		}
-		out = append(out, resolvedRecord{h.Name, h.Rrtype, h.Ttl, strings.TrimPrefix(rr.String(), h.String())})
+		data := strings.TrimPrefix(rr.String(), h.String())
+		if unknown, ok := rr.(*dns.RFC3597); ok {
+			data = fmt.Sprintf(`\# %d %s`, len(unknown.Rdata)/2, unknown.Rdata)
+		}
+		out = append(out, resolvedRecord{h.Name, h.Rrtype, h.Ttl, data})
 	}
 	return out
 }

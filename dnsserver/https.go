@@ -79,6 +79,10 @@ func newWeb(ls *listeners, l *listener) *web {
 
 type streamKey struct{}
 
+func contextWithStream(ctx context.Context, c *stream) context.Context {
+	return context.WithValue(ctx, streamKey{}, c)
+}
+
 // streamOf returns the stream that a connection was made of by take.
 func streamOf(conn net.Conn) *stream {
 	if t, ok := conn.(*tls.Conn); ok {
