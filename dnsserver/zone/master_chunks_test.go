@@ -180,3 +180,37 @@ func FuzzChunks(f *testing.F) {
 		}
 	})
 }
+
+// plainRecords are the records of a part of a text.
+type plainRecords struct {
+	all    []plainRecord
+	faults []*Fault
+}
+
+func (p *plainRecords) found(r *Record, fault *Fault) bool {
+	if fault != nil {
+		p.faults = append(p.faults, fault)
+		return true
+	}
+	p.all = append(p.all, plainRecord{r.Owner, r.Type, r.TTL, string(r.RData)})
+	return true
+}
+
+// TestLargeFilesAgreeWithTrustedParser: in chunks as large as those of real zones.
+func TestLargeFilesAgreeWithTrustedParser(t *testing.T) {
+	origin := mustName(t, "example.")
+	w := zoneWriter{Rand: rand.New(rand.NewPCG(1, 4))}
+	text := w.write(100_000)
+	var got []plainRecord
+	parts := readChunks(text, origin, sharingFor(4), func(lines int) *plainRecords { return &plainRecords{} })
+	for _, p := range parts {
+		for _, fault := range p.faults {
+			t.Error(fault)
+		}
+		got = append(got, p.all...)
+	}
+	if len(parts) < 8 {
+		t.Errorf("%d parts", len(parts))
+	}
+	requireSame(t, got, trusted(t, text, origin))
+}
