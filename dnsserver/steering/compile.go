@@ -2,8 +2,10 @@ package steering
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
+	"github.com/fingerpost-dns/fingerpost/dnsserver/steering/steeringpb"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
 )
 
@@ -78,7 +80,7 @@ type Result struct {
 	Until time.Time
 	TTL   uint32 // of the answers, in seconds
 
-	// targets that each outcome of Steered has, in the order of Answers.Outcomes.
+	// targets that each outcome of Steered has, by its index.
 	targets [][]string
 }
 
@@ -170,5 +172,251 @@ type ClientsGet struct {
 	Since    time.Time
 }
 
-// GeoTable is where clients' countries are.
-type GeoTable struct{}
+// Compile decides what a record answers to whom. It is total, and gives the same for the same inputs.
+func Compile(r *Record, in *Inputs) *Result {
+	k := &compiler{r: r, in: in, base: r.conditions(in), policy: newPolicy(r, in)}
+	k.acting = r.act(in, k.base)
+	k.dimensions, k.places = k.policy.by()
+	k.result = &Result{
+		Effects: k.acting.effects, Until: k.acting.until, TTL: max(r.ttl(in), k.acting.ttl),
+	}
+	k.decide()
+	k.encode()
+	k.summarise()
+	return k.result
+}
+
+// compiler is the state of one compilation.
+type compiler struct {
+	r          *Record
+	in         *Inputs
+	base       []condition // what health makes of the pools, without overrides
+	acting     *acting
+	policy     policy
+	dimensions []zone.Dimension
+	places     []string
+	cells      []cell // for each rule, from none on, those of all places
+	outcomes   []outcome
+	result     *Result
+}
+
+// cell is what clients that match one rule, or none, get at one place.
+type cell struct {
+	Clients
+	choice   choice
+	instead  instead // unless there is a choice
+	stale    bool    // choice is what was good last
+	good     bool    // a target is up
+	why      Why
+	awaiting int // pool that a move waits for a person to go to, -1 for none
+	before   *Remembered
+}
+
+// instead is what is answered that is of no pool: a steeringpb.AllDown.
+type instead = steeringpb.AllDown
+
+// row is what all clients that match one rule, or none, have in common: the options that there are.
+type row struct {
+	now       []option
+	undrained []option // all that is not drained, were it up
+	// base is the options without overrides, ideal those were all up, and free those if no latch
+	// were set; nil where they do not matter.
+	base, ideal, free []option
+}
+
+func (k *compiler) decide() {
+	k.cells = make([]cell, 0, (1+len(k.r.Rules))*len(k.places))
+	for rule := -1; rule < len(k.r.Rules); rule++ {
+		row := k.row(rule)
+		for place, name := range k.places {
+			c := cell{Clients: Clients{Rule: rule, Location: name}, awaiting: -1}
+			c.before = k.in.Memory.find(c.Clients, len(k.cells))
+			k.choose(&c, row, place)
+			k.cells = append(k.cells, c)
+		}
+	}
+}
+
+// row works out the options of a rule, -1 for none. A Force goes before rules.
+func (k *compiler) row(rule int) *row {
+	const all = ^pools(0)
+	of := all
+	if rule >= 0 {
+		of = 0
+		for _, p := range k.r.Rules[rule].Pools {
+			of |= 1 << p
+		}
+	}
+	out := &row{ideal: k.r.undrained(of, k.base)}
+	if k.acting.moved {
+		out.base = k.r.options(of, k.base)
+	}
+	if k.acting.forced {
+		of = all
+	}
+	out.now = k.r.options(of, k.acting.state)
+	if len(out.now) == 0 {
+		out.undrained = k.r.undrained(of, k.acting.state)
+	}
+	if slices.ContainsFunc(k.acting.state, func(c condition) bool { return c.latch != Follow }) {
+		free := slices.Clone(k.acting.state)
+		for i := range free {
+			free[i].latch = Follow
+		}
+		out.free = k.r.options(of, free)
+	}
+	return out
+}
+
+// find returns what clients were given before, nil if that is not known. It is often at index hint.
+func (m *Memory) find(c Clients, hint int) *Remembered {
+	if hint < len(m.Classes) && m.Classes[hint].Clients == c {
+		return &m.Classes[hint]
+	}
+	for i := range m.Classes {
+		if m.Classes[i].Clients == c {
+			return &m.Classes[i]
+		}
+	}
+	return nil
+}
+
+// choose decides for one cell.
+func (k *compiler) choose(c *cell, r *row, place int) {
+	c.good = len(r.now) > 0
+	if k.acting.frozen && c.before != nil && k.recall(c, c.before.Given) {
+		c.why = Overridden
+		return
+	}
+	if !c.good {
+		c.why = AllDown
+		k.allDown(c, r, place)
+		return
+	}
+	c.choice = k.policy.choose(place, r.now, c.before)
+	k.explain(c, r, place)
+}
+
+// explain says why a cell has its choice.
+func (k *compiler) explain(c *cell, r *row, place int) {
+	latch := k.acting.state[c.choice.of[0].pool].latch
+	ideal := k.policy.choose(place, r.ideal, c.before)
+	switch {
+	case k.acting.moved && (len(r.base) == 0 || !k.policy.choose(place, r.base, c.before).equal(c.choice)):
+		c.why = Overridden
+	case latch == Held:
+		c.why = IsHeld
+	case latch == Awaiting:
+		c.why = IsAwaiting
+	case k.unjudged():
+		c.why = NotReady
+	case !ideal.samePools(c.choice):
+		c.why = FailedOver
+	}
+	if len(r.free) == 0 {
+		return
+	}
+	free := k.policy.choose(place, r.free, c.before)
+	if byHand := latch == Awaiting || k.r.ManualFailback && k.acting.state[free.of[0].pool].latch == Out; byHand && !free.samePools(c.choice) {
+		c.awaiting = free.of[0].pool
+	}
+}
+
+// unjudged reports whether nothing is known of any target that is probed.
+func (k *compiler) unjudged() bool {
+	if len(k.r.checks) == 0 {
+		return false
+	}
+	for i := range k.base {
+		for _, s := range k.base[i].states {
+			if s != Unknown {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// allDown decides for a cell where no target is up.
+func (k *compiler) allDown(c *cell, r *row, place int) {
+	c.instead = k.r.WhenAllDown
+	switch c.instead {
+	case steeringpb.AllDown_LAST_GOOD:
+		if c.before != nil && k.recall(c, c.before.Good) {
+			c.stale = true
+			return
+		}
+		k.returnAll(c, r, place) // nothing was good since the record is known
+	case steeringpb.AllDown_RETURN_ALL:
+		k.returnAll(c, r, place)
+	case steeringpb.AllDown_FALLBACK:
+		if len(k.r.sets(k.in, k.fallback(), 0)) == 0 {
+			c.instead = steeringpb.AllDown_SERV_FAIL // a name without addresses
+		}
+	}
+}
+
+// returnAll answers all targets that are not drained of the pool that the policy chooses if all are up.
+// If a person drained all, it is no data.
+func (k *compiler) returnAll(c *cell, r *row, place int) {
+	if len(r.undrained) == 0 {
+		c.instead = steeringpb.AllDown_NO_DATA
+		return
+	}
+	c.choice = k.policy.choose(place, r.undrained, nil)
+	if !k.answerable(c.choice) {
+		c.choice, c.instead = choice{}, steeringpb.AllDown_SERV_FAIL
+	}
+}
+
+// answerable reports whether each option of a choice has something to answer: names that are flattened
+// may have no addresses.
+func (k *compiler) answerable(c choice) bool {
+	for _, o := range c.of {
+		if len(k.r.sets(k.in, answered(&k.r.Pools[o.pool], o.set), 0)) == 0 {
+			return false
+		}
+	}
+	return len(c.of) > 0
+}
+
+// fallback is what is answered instead of pools.
+func (k *compiler) fallback() part { return part{pool: &Pool{}, targets: k.r.Fallback} }
+
+// recall gives a cell what was given before, as far as there still is such a thing.
+func (k *compiler) recall(c *cell, given []Given) bool {
+	if len(given) == 0 {
+		return false
+	}
+	if name := given[0].Instead; name != "" {
+		value, known := steeringpb.AllDown_value[name]
+		c.choice, c.instead = choice{}, instead(value)
+		return known && (c.instead != steeringpb.AllDown_FALLBACK || len(k.r.Fallback) > 0 && len(k.r.sets(k.in, k.fallback(), 0)) > 0)
+	}
+	var found choice
+	for _, g := range given {
+		pool := k.r.poolIndex(g.Pool)
+		if pool < 0 {
+			continue
+		}
+		o := option{pool: pool}
+		for i := range k.r.Pools[pool].Targets {
+			if slices.Contains(g.Targets, k.r.Pools[pool].Targets[i].String()) {
+				o.set = o.set.with(i)
+			}
+		}
+		if o.set != 0 {
+			found.of = append(found.of, o)
+		}
+	}
+	if !k.answerable(found) {
+		return false
+	}
+	if s, ok := k.policy.(shared); ok {
+		found.pick = s.pick
+	} else {
+		found.of = found.of[:1]
+	}
+	c.choice = found
+	return true
+}

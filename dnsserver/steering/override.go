@@ -119,7 +119,9 @@ func NewOverride(m *steeringpb.Override) (*Override, error) {
 	return o, nil
 }
 
-func unixMilli(ms uint64) time.Time { return time.UnixMilli(int64(min(ms, math.MaxInt64/1000000))).UTC() }
+func unixMilli(ms uint64) time.Time {
+	return time.UnixMilli(int64(min(ms, math.MaxInt64/1000000))).UTC()
+}
 
 // canonicalTarget writes an address or a name as Target.String does.
 func canonicalTarget(text string) string {

@@ -22,8 +22,12 @@ const (
 	MaxProbes   = 256
 	MaxServices = 8
 	MaxFallback = 16
-	maxWeight   = 1 << 16
-	maxDuration = 366 * 24 * time.Hour
+	// MaxParts bounds how many checks a Calculated probe comes to, parts of parts included, and
+	// MaxPoolProbes the probes, and the gates, of one pool.
+	MaxParts      = 256
+	MaxPoolProbes = 16
+	maxWeight     = 1 << 16
+	maxDuration   = 366 * 24 * time.Hour
 )
 
 // Record is one steered name as a server knows it. It is immutable.
@@ -58,7 +62,8 @@ type Record struct {
 	Services  []Service
 	RTO       time.Duration // 0: none stated
 
-	rules *zone.Locator // location n+1 is rule n; nil without rules
+	rules  *zone.Locator // location n+1 is rule n; nil without rules
+	checks []Check
 }
 
 // Pool is some targets that are chosen together.
@@ -162,6 +167,7 @@ func NewRecord(owner zone.Name, m *steeringpb.Record) (*Record, error) {
 			return nil, err
 		}
 	}
+	r.checks = r.allChecks()
 	return r, nil
 }
 
@@ -221,30 +227,35 @@ func (r *Record) readProbes(m *steeringpb.Record) error {
 		}
 		r.Probes = append(r.Probes, p)
 	}
-	state := make([]uint8, len(r.Probes)) // 1: being walked, 2: without a cycle
+	parts := make([]int, len(r.Probes))
 	for i := range r.Probes {
-		if !r.acyclic(i, state) {
+		switch n := r.parts(i, parts); {
+		case n < 0:
 			return defect("probe %d is calculated of itself", i)
+		case n > MaxParts:
+			return defect("probe %d is calculated of more than %d others", i, MaxParts)
 		}
 	}
 	return nil
 }
 
-func (r *Record) acyclic(probe int, state []uint8) bool {
-	switch state[probe] {
-	case 1:
-		return false
-	case 2:
-		return true
+// parts counts the checks that a probe comes to, up to MaxParts+1; -1 if it is calculated of itself.
+// known has what was counted before, -1 while a probe is being counted.
+func (r *Record) parts(probe int, known []int) int {
+	if known[probe] != 0 {
+		return known[probe]
 	}
-	state[probe] = 1
+	known[probe] = -1
+	count := 0
 	for _, part := range r.Probes[probe].Of {
-		if !r.acyclic(part, state) {
-			return false
+		n := r.parts(part, known)
+		if n < 0 {
+			return -1
 		}
+		count = min(count+n, MaxParts+1)
 	}
-	state[probe] = 2
-	return true
+	known[probe] = max(count, 1)
+	return known[probe]
 }
 
 func (r *Record) readPools(m *steeringpb.Record) error {
@@ -326,8 +337,8 @@ func (r *Record) readPool(p *steeringpb.Pool, first bool) (pool Pool, err error)
 }
 
 func (r *Record) probeIndexes(pool string, indexes []uint32) (all []int, err error) {
-	if len(indexes) > MaxProbes {
-		return nil, defect("pool %s has %d probes", pool, len(indexes))
+	if len(indexes) > MaxPoolProbes {
+		return nil, defect("pool %s has %d probes, at most %d", pool, len(indexes), MaxPoolProbes)
 	}
 	for _, i := range indexes {
 		if int64(i) >= int64(len(r.Probes)) {

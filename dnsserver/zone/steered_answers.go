@@ -17,9 +17,11 @@ type Answers struct {
 	// Seed keys what is picked by hash. It depends on the name and on a key that servers share,
 	// and on nothing that changes: then all of them pick the same, for all types.
 	Seed uint64
-	// TTL is the record's in seconds, at least 1: for so long a client's weighted pick and turn
-	// stay, and the SOA of NODATA has no more (RFC 2308 §5).
+	// TTL is the answers', in seconds: the SOA of NODATA has no more (RFC 2308 §5).
 	TTL uint32
+	// Slot is how long a client's weighted pick and turn stay, in seconds, at least 1. It is best
+	// the TTL as it was declared, which does not change with health.
+	Slot uint32
 	// Types are those that the name answers from here, also with NODATA; all others come from
 	// the RRsets beside it. With CNAME it answers all types from here.
 	Types []uint16
@@ -49,9 +51,9 @@ type Pick uint8
 const (
 	// PickFirst is the first. Of the records of an RRset, those from the first on.
 	PickFirst Pick = iota
-	// PickTurn gives each client all of them in turn, one for a time slot of one TTL.
+	// PickTurn gives each client all of them in turn, one for a time slot of Slot seconds.
 	PickTurn
-	// PickWeighted gives each client one by weight, drawn anew for each time slot of one TTL.
+	// PickWeighted gives each client one by weight, drawn anew for each time slot of Slot seconds.
 	PickWeighted
 	// PickHash gives each client prefix, /24 or /56, always the same: rendezvous hashing. If one
 	// is missing, those move whose pick it was, and no others.
@@ -100,6 +102,7 @@ type Set struct {
 // choices, outcomes and RRsets, these in wire form with the owner as a pointer to the question.
 type Steered struct {
 	seed  uint64
+	slot  uint64
 	ttl   uint32
 	types typeSet
 	by    [maxDimensions]dimension
@@ -184,10 +187,10 @@ func NewSteered(a *Answers) (*Steered, error) {
 	if err != nil {
 		return nil, err
 	}
-	if a.TTL == 0 || a.TTL > MaxTTL {
-		return nil, fmt.Errorf("TTL %d is not between 1 and %d", a.TTL, MaxTTL)
+	if a.TTL > MaxTTL || a.Slot == 0 || a.Slot > MaxTTL {
+		return nil, fmt.Errorf("TTL %d or time slot %d is not up to %d", a.TTL, a.Slot, MaxTTL)
 	}
-	st := &Steered{seed: a.Seed, ttl: a.TTL, types: types, prefixed: a.Prefixed}
+	st := &Steered{seed: a.Seed, ttl: a.TTL, slot: uint64(a.Slot), types: types, prefixed: a.Prefixed}
 	cells, err := st.dimensions(a.By)
 	if err != nil {
 		return nil, err
@@ -390,7 +393,7 @@ func (k *asker) prepare(st *Steered) {
 	}
 	k.hash = mix(st.seed, prefix)
 	// Names end their slots at different times.
-	k.turn = (uint64(k.now) + st.seed%uint64(st.ttl)) / uint64(st.ttl)
+	k.turn = (uint64(k.now) + st.seed%st.slot) / st.slot
 }
 
 // mix is a hash of two numbers that every server computes alike.
@@ -524,7 +527,9 @@ func (st *Steered) begin(set *readySet, k *asker, rotation *uint32) {
 }
 
 // end returns where the first so many records of a set end in its wire form.
-func (st *Steered) end(set *readySet, records uint32) uint32 { return uint32(le16(st.data, set.ends+2*records)) }
+func (st *Steered) end(set *readySet, records uint32) uint32 {
+	return uint32(le16(st.data, set.ends+2*records))
+}
 
 // note remembers that an outcome is answered.
 func (st *Steered) note(outcome uint32, now int64) {

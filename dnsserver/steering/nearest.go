@@ -1,0 +1,36 @@
+package steering
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
+)
+
+// nearest chooses the pool of the datacenter that is nearest to the client. Of pools in one
+// datacenter it is the first in the order written; pools in none are the farthest.
+type nearest struct {
+	r *Record
+	w *World
+}
+
+func (n nearest) by() ([]zone.Dimension, []string) {
+	if len(n.r.Pools) == 1 {
+		return everywhere{}.by()
+	}
+	places := make([]string, n.w.locator.Locations())
+	for i := range places {
+		places[i] = n.w.location(i)
+	}
+	return []zone.Dimension{{Where: n.w.locator, Count: len(places)}}, places
+}
+
+func (n nearest) choose(place int, of []option, _ *Remembered) choice {
+	return first(slices.MinFunc(of, func(a, b option) int { return n.compare(place, a, b) }))
+}
+
+func (n nearest) compare(place int, a, b option) int {
+	return cmp.Or(
+		cmp.Compare(n.w.distanceTo(place, n.r.Pools[a.pool].Datacenter), n.w.distanceTo(place, n.r.Pools[b.pool].Datacenter)),
+		cmp.Compare(a.pool, b.pool))
+}
