@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/miekg/dns"
+
+	"github.com/fingerpost-dns/fingerpost/dnsserver/conformance/worlds"
 )
 
 var (
@@ -30,8 +32,8 @@ func TestAgreesWithPeers(t *testing.T) {
 			var zones []zoneText
 			var names []string
 			for i, apex := range []string{"alpha.test.", "beta.test.", "deep.in.alpha.test.", "c.alpha.test.", "a.b.beta.test.", "x.test.", "1.168.192.in-addr.arpa."} {
-				z, n := zoneOf(seed*100+uint64(i), apex)
-				zones = append(zones, z)
+				text, n := worlds.Zone(seed*100+uint64(i), apex)
+				zones = append(zones, zoneText{apex, text})
 				names = append(names, n...)
 			}
 			names = append(names, "test.", "nowhere.invalid.", ".")
@@ -71,7 +73,7 @@ func compare(t *testing.T, seed uint64, zones []zoneText, names []string) (count
 	defer func() { t.Log(&count) }()
 	const enough = 20 // errors that are shown
 	for range *questions {
-		m, tcp := question(r, names)
+		m, tcp := worlds.Question(r, names)
 		message, err := m.Pack()
 		if err != nil {
 			t.Fatalf("%v: %v", m.Question[0], err)

@@ -9,10 +9,10 @@ type Ahead struct {
 
 // lookup is one of many that are made at once.
 type lookup struct {
-	hash uint64
-	path uint64 // what is left of hash to choose branches
-	twig *twig
-	node *Node
+	index *index
+	page  *page
+	tag   uint32
+	ref   uint32
 }
 
 // aheadNames is how many names of each question are looked up ahead: its own, and the one
@@ -39,60 +39,25 @@ func (v *View) Ahead(a *Ahead, messages [][]byte) {
 			continue
 		}
 		for depth := name.labels; depth > max(z.labels, name.labels-aheadNames); depth-- {
-			hash := hashName(name.suffix(depth))
-			found = append(found, lookup{hash: hash, path: hash >> branchBits, twig: &z.index.root[hash%(1<<branchBits)]})
+			tag := tagOf(hashName(name.suffix(depth)))
+			if p := z.index.table.page(tag); p != nil {
+				found = append(found, lookup{index: z.index, page: p, tag: tag})
+			}
 		}
 	}
 	a.lookups = found
-	for more := true; more; {
-		more = false
-		for i := range found {
-			l := &found[i]
-			if b := l.twig.branch; b != nil {
-				l.twig = &b[l.path%(1<<branchBits)]
-				l.path >>= branchBits
-				more = true
-			}
-		}
-	}
 	for i := range found {
 		l := &found[i]
-		for j := range l.twig.leaves {
-			if leaf := &l.twig.leaves[j]; uint64(leaf.hash) == l.hash>>32 {
-				l.node = leaf.node
-				break
-			}
-		}
+		l.ref, _ = l.page.next(l.tag, l.tag)
 	}
-	found = compact(found)
 	var touched byte // what is read must be used
 	for i := range found {
-		touched += byte(len(found[i].node.RRsets))
-	}
-	for i := range found {
-		n := found[i].node
-		touched += n.Owner[0]
-		if len(n.RRsets) > 0 {
-			touched += byte(n.RRsets[0].Type)
-		}
-	}
-	for i := range found {
-		if n := found[i].node; len(n.RRsets) > 0 {
-			touched += n.RRsets[0].rdata[0]
+		l := &found[i]
+		if l.ref != 0 {
+			r := l.index.at(l.ref)
+			touched += r[0] + r[min(len(r)-1, 56)]
 		}
 	}
 	a.touched = touched
 	clear(a.lookups) // a worker without work keeps no old version of a zone in memory
-}
-
-// compact leaves out lookups that have found nothing.
-func compact(all []lookup) []lookup {
-	n := 0
-	for i := range all {
-		if all[i].node != nil {
-			all[n] = all[i]
-			n++
-		}
-	}
-	return all[:n]
 }

@@ -2,6 +2,7 @@ package zone
 
 import (
 	"bytes"
+	"encoding/binary"
 	"net/netip"
 	"slices"
 )
@@ -45,8 +46,10 @@ type Scratch struct {
 	class Class
 	about uint64 // hash of what the reply is about, see Subject
 
+	general bool // nothing ready is used
+
 	wild   [2 + MaxName]byte       // name of a wildcard
-	dnames [maxLinks]*Node         // whose DNAME the answer has, of each link of the chain; nil for a CNAME
+	dnames [maxLinks]*byte         // record whose DNAME the answer has, of each link of the chain; nil for a CNAME
 	seen   [maxLinks][MaxName]byte // names of the chain before the present one, in wire form
 	alias  [MaxName]byte           // the next name of the chain, in wire form
 	server dissected               // a name server whose addresses are looked up
@@ -171,20 +174,22 @@ func (s *Scratch) resolve(z *Served) (authoritative bool) {
 		size := 0 // of the target in s.alias
 		switch f.what {
 		case atCut:
-			s.referral(z, name.suffix(f.depth), f)
+			if links > 0 || !s.readyReferral(z, f) {
+				s.referral(z, name.suffix(f.depth), f)
+			}
 			return links > 0 // AA is about the first owner of the answer, RFC 1035 §4.1.1
 		case missing:
 			s.rcode = RcodeNXDomain // of the last name of the chain, RFC 6604 §2.1
-			s.class, s.about = ClassNXDomain, hashName(name.suffix(z.labels))
+			s.class, s.about = ClassNXDomain, z.index.apexHash
 			s.negative(z)
 			return true
 		case belowAlias:
-			dname := f.node.RRset(TypeDNAME)
-			s.dnames[links] = f.node
+			dname := f.record.RRset(TypeDNAME)
+			s.dnames[links] = &f.record[0]
 			if links == 0 {
 				s.about = hashName(name.suffix(f.depth)) // the names below it are without number
 			}
-			if !slices.Contains(s.dnames[:links], f.node) && !m.need(m.put(name.suffix(f.depth), dname, dname.TTL)) {
+			if !slices.Contains(s.dnames[:links], s.dnames[links]) && !m.need(m.put(name.suffix(f.depth), dname, dname.TTL)) {
 				return true
 			}
 			if size = substitute(&s.alias, name, f.depth, dname); size == 0 {
@@ -195,13 +200,13 @@ func (s *Scratch) resolve(z *Served) (authoritative bool) {
 				return true
 			}
 		case exists:
-			set := z.choose(f.node, q.qtype)
-			if links == 0 && f.node.Owner[0] == 1 && f.node.Owner[1] == '*' {
-				s.about = hashName([]byte(f.node.Owner)) // as above
+			s.dnames[links] = nil
+			set := z.choose(f, q.qtype)
+			if owner := f.record.owner(); links == 0 && owner[0] == 1 && owner[1] == '*' {
+				s.about = hashName(owner) // as above
 			}
-			if f.node.Has(TypeSteered) && (set.Empty() || isSteered(q.qtype)) {
-				s.dnames[links] = nil
-				if size = s.steered(z, name, z.steeredSlots[f.node.Owner]); size == 0 {
+			if f.record.is(flagSteered) && (set.Empty() || isSteered(q.qtype)) {
+				if size = s.steered(z, name, z.index.slots[f.record.slot()]); size == 0 {
 					return true
 				}
 				break
@@ -210,22 +215,40 @@ func (s *Scratch) resolve(z *Served) (authoritative bool) {
 				s.negative(z)
 				return true
 			}
-			if !m.need(m.put(name.name(), set, set.TTL)) {
+			follows := set.Type == TypeCNAME && q.qtype != TypeCNAME && q.qtype != TypeANY
+			if !follows && links == 0 && s.ready(f, &set) {
 				return true
 			}
-			if set.Type == TypeNS && f.node == z.apex {
-				s.addresses(z, set, "")
-			}
-			if set.Type != TypeCNAME || q.qtype == TypeCNAME || q.qtype == TypeANY {
+			if !m.need(m.put(name.name(), set.RRset, set.TTL)) {
 				return true
 			}
-			s.dnames[links] = nil
+			if set.Type == TypeNS && f.isApex {
+				s.addresses(z, set.RRset, nil, 0)
+			}
+			if !follows {
+				return true
+			}
 			size = copy(s.alias[:], set.firstRData())
 		}
 		if !s.follow(z, name, s.alias[:size], links) {
 			return true
 		}
 	}
+}
+
+// ready answers with a set for the question's own name as it was made ready, if it was.
+func (s *Scratch) ready(f found, set *chosen) bool {
+	m := &s.message
+	switch {
+	case s.general || m.question == 1:
+		return false
+	case len(set.ready) == 0:
+		return m.putPlain(set.RRset)
+	case f.synthesised || set.ready.records() == 0 || !m.putReady(set.ready.wire()):
+		return false
+	}
+	m.counts[sectionAnswer] += set.ready.records()
+	return true
 }
 
 // follow makes name the target of an alias, the links-th of the chain, counted from 0. It
@@ -260,7 +283,7 @@ func substitute(dst *[MaxName]byte, name *dissected, depth int, dname RRset) int
 
 // negative appends the SOA of NXDOMAIN and NODATA (RFC 2308 §2).
 func (s *Scratch) negative(z *Served) {
-	m := &s.message
+	m, name := &s.message, &s.query.name
 	if q := &s.query; s.class == ClassAnswer && m.counts[sectionAnswer] == 0 {
 		s.class = ClassNoData
 		if s.about == q.hash+uint64(q.qtype) {
@@ -268,7 +291,59 @@ func (s *Scratch) negative(z *Served) {
 		}
 	}
 	m.section = sectionAuthority
-	m.need(m.put(s.query.name.suffix(z.labels), z.soa, z.negative))
+	if !s.readyNegative(z) {
+		m.need(m.put(name.suffix(z.labels), z.soa, z.negative))
+	}
+}
+
+// readyNegative is negative if the answer has nothing else.
+func (s *Scratch) readyNegative(z *Served) bool {
+	m, name, soa := &s.message, &s.query.name, &z.readySOA
+	if s.general || m.counts[sectionAnswer] > 0 || len(soa.wire) == 0 {
+		return false
+	}
+	if name.labels > z.labels {
+		if label := labelWord(name.suffix(z.labels + 1)); label == soa.labels[0] || label == soa.labels[1] {
+			return false
+		}
+	}
+	start := m.n
+	if !m.putReady(soa.wire) {
+		return false
+	}
+	m.counts[sectionAuthority]++
+	if by := name.size - len(z.Apex()); by > 0 {
+		for _, at := range soa.shifts {
+			m.shift(start+int(at), by)
+		}
+	}
+	return true
+}
+
+// readyReferral is referral for the question's own name, if it is ready and fits.
+func (s *Scratch) readyReferral(z *Served, f found) bool {
+	m := &s.message
+	ref := f.record.referral()
+	if s.general || ref == 0 || f.inside {
+		return false
+	}
+	r := z.index.referral(ref)
+	if s.query.do && r[0]&flagDS != 0 {
+		return false
+	}
+	start := m.n
+	if !m.putReady(r.wire()) {
+		return false
+	}
+	s.class, s.about = ClassReferral, r.hash()
+	m.counts[sectionAuthority] = r.servers()
+	m.counts[sectionAdditional] = r.additional()
+	if by := s.query.name.size - int(f.record[0]); by > 0 {
+		for shifts := r.shifts(); len(shifts) > 1; shifts = shifts[2:] {
+			m.shift(start+int(binary.LittleEndian.Uint16(shifts)), by)
+		}
+	}
+	return true
 }
 
 // referral answers with the delegation at the cut of the given name (RFC 1034 §4.3.2 step
@@ -277,36 +352,35 @@ func (s *Scratch) referral(z *Served, cut []byte, f found) {
 	m := &s.message
 	s.class, s.about = ClassReferral, hashName(cut)
 	m.section = sectionAuthority
-	ns, ds := f.node.RRset(TypeNS), f.node.RRset(TypeDS)
+	ns, ds := f.record.RRset(TypeNS), f.record.RRset(TypeDS)
 	if !m.need(m.put(cut, ns, ns.TTL)) {
 		return
 	}
 	if s.query.do && !ds.Empty() && !m.need(m.put(cut, ds, ds.TTL)) {
 		return
 	}
-	s.addresses(z, ns, f.node.Owner)
+	s.addresses(z, ns, f.record.owner(), f.depth)
 }
 
 // addresses appends what z has of A and AAAA of the servers that ns names, below zone cuts
-// too. With a cut those of servers below it must all fit, or the reply is truncated
+// too. With a cut, a name of so many labels, those of servers below it must all fit, or the reply is truncated
 // (RFC 9471 §3.1). The others are left out where there is no room, unless nothing else
 // leads to the cut (§3.2).
-func (s *Scratch) addresses(z *Served, ns RRset, cut Name) {
+func (s *Scratch) addresses(z *Served, ns RRset, cut []byte, labels int) {
 	m := &s.message
 	m.section = sectionAdditional
-	cutLabels := cut.Labels()
 	put, omitted := false, false
 	for _, inDomain := range []bool{true, false} {
 		for rest := ns.rdata; rest != ""; {
 			var server string
 			server, rest = next(rest)
 			if !s.server.readString(server) || !s.server.within(z.Apex(), z.labels) ||
-				inDomain != (cut != "" && s.server.within(cut, cutLabels)) {
+				inDomain != (cut != nil && s.server.labels >= labels && bytes.Equal(s.server.suffix(labels), cut)) {
 				continue
 			}
-			node := z.server(&s.server, &s.wild)
+			record := z.server(&s.server, &s.wild)
 			for _, typ := range [...]uint16{TypeA, TypeAAAA} {
-				set := node.RRset(typ)
+				set := record.RRset(typ)
 				switch {
 				case set.Empty():
 				case m.put(s.server.name(), set, set.TTL):
@@ -320,42 +394,37 @@ func (s *Scratch) addresses(z *Served, ns RRset, cut Name) {
 			}
 		}
 	}
-	if cut != "" && omitted && !put {
+	if cut != nil && omitted && !put {
 		m.truncated = true
 	}
 }
 
-// server returns the node with the addresses of a name server, glue or not, or nil. wild
+// server returns the record with the addresses of a name server, glue or not, or nil. wild
 // lends memory.
-func (z *Served) server(name *dissected, wild *[2 + MaxName]byte) *Node {
-	if node := z.index.find(name.name()); node != nil {
-		return node
+func (z *Served) server(name *dissected, wild *[2 + MaxName]byte) record {
+	r := z.index.suffix(name, name.labels)
+	if r == nil {
+		if encloser, depth := z.index.encloser(name); encloser.is(flagWildcard) {
+			r = z.synthesis(name, depth, wild)
+		}
 	}
-	depth := name.labels - 1
-	for z.index.find(name.suffix(depth)) == nil {
-		depth--
-	}
-	return z.synthesis(name, depth, wild).node
+	return r
 }
 
-// choose returns the RRset that answers qtype at a node, the empty one for NODATA. A CNAME
-// answers every type but those that may stand beside it (RFC 4035 §2.5), were the zone signed.
-func (z *Served) choose(node *Node, qtype uint16) RRset {
-	if node == nil {
-		return RRset{}
-	}
-	for _, set := range node.RRsets {
-		if IsPrivate(set.Type) {
+// choose returns the RRset that answers qtype, the empty one for NODATA. A CNAME answers every
+// type but those that may stand beside it (RFC 4035 §2.5), were the zone signed.
+func (z *Served) choose(f found, qtype uint16) chosen {
+	for sets := f.record.sets(); sets.count > 0; sets.skip() {
+		typ := sets.typ()
+		if typ != qtype && qtype != TypeANY && (typ != TypeCNAME || qtype == TypeRRSIG || qtype == TypeNSEC) || IsPrivate(typ) {
 			continue
 		}
-		if set.Type == qtype || qtype == TypeANY || set.Type == TypeCNAME && qtype != TypeRRSIG && qtype != TypeNSEC {
-			if set.Type == TypeSOA && node == z.apex {
-				return z.soa
-			}
-			return set
+		if typ == TypeSOA && f.isApex {
+			return chosen{RRset: z.soa, ready: unready}
 		}
+		return sets.get()
 	}
-	return RRset{}
+	return chosen{}
 }
 
 // outcome is what a name is to a zone.
@@ -363,44 +432,48 @@ type outcome uint8
 
 const (
 	missing    outcome = iota // no such name
-	exists                    // node has its records or, from a wildcard, those it is given; none for an empty non-terminal
-	atCut                     // at or below the zone cut at node
-	belowAlias                // below the DNAME at node
+	exists                    // record has its RRsets or, from a wildcard, those it is given; none for an empty non-terminal
+	atCut                     // at or below the zone cut of record
+	belowAlias                // below the DNAME of record
 )
 
 type found struct {
-	what  outcome
-	node  *Node
-	depth int // labels of the cut or the DNAME's owner
+	what        outcome
+	isApex      bool
+	synthesised bool // from a wildcard
+	inside      bool // there are names below the cut at or above the name
+	record      record
+	depth       int // labels of the cut or the DNAME's owner
 }
 
 // find looks up a name of the zone: RFC 1034 §4.3.2 step 3 with RFC 4592 and RFC 6672. At a
 // zone cut DS is the parent's own, RFC 4035 §3.1.4.1. wild lends memory.
 func (z *Served) find(name *dissected, qtype uint16, wild *[2 + MaxName]byte) found {
-	if z.labels < name.labels && z.apex.Has(TypeDNAME) {
-		return found{belowAlias, z.apex, z.labels}
+	x := z.index
+	r, depth := x.suffix(name, name.labels), name.labels
+	if r == nil {
+		r, depth = x.encloser(name)
 	}
-	node := z.apex
-	for depth := z.labels + 1; depth <= name.labels; depth++ {
-		node = z.index.find(name.suffix(depth))
-		switch {
-		case node == nil: // and the last one is the closest encloser
-			return z.synthesis(name, depth-1, wild)
-		case node.Has(TypeNS) && (depth < name.labels || qtype != TypeDS):
-			return found{atCut, node, depth}
-		case node.Has(TypeDNAME) && depth < name.labels:
-			return found{belowAlias, node, depth}
-		}
+	inside := r.is(flagCovered)
+	if inside {
+		depth = r.cover()
+		r = x.suffix(name, depth)
 	}
-	return found{what: exists, node: node}
-}
-
-// synthesis looks up the source of synthesis, the "*" below the closest encloser (RFC 4592
-// §3.3.1), for a name that does not exist. wild lends memory.
-func (z *Served) synthesis(name *dissected, encloser int, wild *[2 + MaxName]byte) found {
-	source := append(append(wild[:0], 1, '*'), name.suffix(encloser)...)
-	if node := z.index.find(source); node != nil {
-		return found{what: exists, node: node}
+	switch below := depth < name.labels; {
+	case r.is(flagCut) && (below || qtype != TypeDS):
+		return found{what: atCut, record: r, depth: depth, inside: inside}
+	case r.is(flagDNAME) && below:
+		return found{what: belowAlias, record: r, depth: depth}
+	case !below:
+		return found{what: exists, record: r, isApex: depth == z.labels}
+	case r.is(flagWildcard):
+		return found{what: exists, record: z.synthesis(name, depth, wild), synthesised: true}
 	}
 	return found{what: missing}
+}
+
+// synthesis returns the source of synthesis, the "*" below the closest encloser (RFC 4592
+// §3.3.1), which exists. wild lends memory.
+func (z *Served) synthesis(name *dissected, encloser int, wild *[2 + MaxName]byte) record {
+	return z.index.find(append(append(wild[:0], 1, '*'), name.suffix(encloser)...))
 }

@@ -2,9 +2,10 @@ package zone
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"strings"
 	"testing"
+
+	"github.com/fingerpost-dns/fingerpost/hack/bench/workload"
 )
 
 // syntheticZone has so many hosts, one in 20 of them a delegation with glue.
@@ -85,25 +86,25 @@ func BenchmarkAnswer(b *testing.B) {
 	}
 }
 
-// BenchmarkBatch answers questions for names all over a zone, 64 in a row as a worker does.
-func BenchmarkBatch(b *testing.B) {
-	for _, hosts := range []int{1e4, 1e5} {
-		v := viewOf(syntheticZone(b, hosts))
-		r := rand.New(rand.NewPCG(1, 2))
+// BenchmarkMix asks in random order what authoritative servers are asked, about names all over a
+// zone, 64 in a row as a worker does.
+func BenchmarkMix(b *testing.B) {
+	for _, names := range []int{100, 1e4, 111e3, 1e6} {
+		made := workload.NewZone(names)
+		var text strings.Builder
+		if _, err := made.WriteTo(&text); err != nil {
+			b.Fatal(err)
+		}
+		v := viewOf(fromText(b, workload.Apex, text.String()))
+		text.Reset()
 		var questions [][]byte
-		for range hosts {
-			format := "h%d.example.test. A +edns=1232"
-			switch r.IntN(10) {
-			case 0:
-				format = "nope%d.example.test. A"
-			case 1:
-				format = "www.h%d.example.test. A +edns=1232"
-			}
-			m, _ := question(b, fmt.Sprintf(format, r.IntN(hosts)))
-			questions = append(questions, m)
+		for all := made.Questions(max(1e4, 2*names), workload.Usual); len(all) > 0; {
+			size := int(all[0])<<8 | int(all[1])
+			questions = append(questions, all[2:2+size])
+			all = all[2+size:]
 		}
 		for _, ahead := range []bool{false, true} {
-			b.Run(fmt.Sprintf("names=%d/ahead=%v", hosts, ahead), func(b *testing.B) {
+			b.Run(fmt.Sprintf("names=%d/ahead=%v", names, ahead), func(b *testing.B) {
 				s, dst, a := &Scratch{}, make([]byte, MaxUDP), &Ahead{}
 				b.ReportAllocs()
 				const batch = 64
@@ -112,7 +113,9 @@ func BenchmarkBatch(b *testing.B) {
 					if i%batch == 0 && ahead {
 						v.Ahead(a, questions[i:min(i+batch, len(questions))])
 					}
-					v.Answer(s, dst, questions[i], client, UDP)
+					if v.Answer(s, dst, questions[i], client, UDP) == nil {
+						b.Fatal("silence")
+					}
 					if i++; i == len(questions) {
 						i = 0
 					}

@@ -28,6 +28,9 @@ type message struct {
 	names    nameTable
 	labels   suffixes
 	rdata    [MaxName]byte // a name of rdata, out of its string
+
+	noting   bool  // pointers takes where pointers stand
+	pointers []int // of ready parts
 }
 
 // Sections of a message after the question (RFC 1035 §4.1).
@@ -106,6 +109,49 @@ func (m *message) put(owner []byte, set RRset, ttl uint32) bool {
 		}
 	}
 	return true
+}
+
+// plainHead is how much of a record stands before its rdata if the owner is a pointer.
+const plainHead = pointerSize + 10
+
+// putPlain is put for sets whose owner is the question's name, other than the root, and whose
+// rdata is not compressed.
+func (m *message) putPlain(set RRset) bool {
+	const question = 0xc000 | headerSize
+	head := question<<48 | uint64(set.Type)<<32 | classIN<<16 | uint64(set.TTL>>16)
+	tail := set.TTL << 16
+	at, count := m.n, m.counts[m.section]
+	for rest := set.rdata; rest != ""; {
+		var rdata string
+		rdata, rest = next(rest)
+		if at+plainHead+len(rdata) > m.limit {
+			return false
+		}
+		b := m.b[at : at+plainHead+len(rdata)]
+		binary.BigEndian.PutUint64(b, head)
+		binary.BigEndian.PutUint32(b[8:], tail|uint32(len(rdata)))
+		copy(b[plainHead:], rdata)
+		at += len(b)
+		count++
+	}
+	m.n, m.counts[m.section] = at, count
+	return true
+}
+
+// putReady appends records in wire form. The caller counts them. It reports false if there is no
+// room.
+func (m *message) putReady(wire []byte) bool {
+	if m.n+len(wire) > m.limit {
+		return false
+	}
+	m.n += copy(m.b[m.n:], wire)
+	return true
+}
+
+// shift moves the pointer at the place, a part of the message, by so many octets.
+func (m *message) shift(at, by int) {
+	b := m.b[at : at+pointerSize]
+	binary.BigEndian.PutUint16(b, binary.BigEndian.Uint16(b)+uint16(by))
 }
 
 // next splits the packed records of an RRset after the first.
@@ -305,6 +351,9 @@ func (m *message) copyName(name []byte, labels int) (at int) {
 }
 
 func (m *message) pointer(offset int) {
+	if m.noting {
+		m.pointers = append(m.pointers, m.n)
+	}
 	binary.BigEndian.PutUint16(m.b[m.n:], 0xc000|uint16(offset))
 	m.n += pointerSize
 }

@@ -1,43 +1,45 @@
 package zone
 
 import (
+	"cmp"
 	"hash/maphash"
+	"maps"
 	"slices"
 )
 
-// index finds the names that exist in one version of a zone: those with records and empty
-// non-terminals. It is a hash trie, so that finding or missing a name takes a few steps
-// whatever the zone's size, where Content takes one for each doubling. Like Content it is
-// persistent: what has been published never changes, a changed version shares most of the
-// old one's memory and costs little for each changed owner.
+// index finds the names that exist in one version of a zone, those with records and empty
+// non-terminals, and has for each what answers are made of. Finding or missing a name costs
+// the same whatever the zone's size. Like Content it is persistent: what has been published
+// never changes, a changed version shares most of the old one's memory and costs little for
+// each changed owner.
 type index struct {
-	root branch
-	// building means that nobody else sees the index yet: it is changed in place.
-	building bool
+	apex     Name
+	apexHash uint64
+	labels   int // of apex
+	depth    int // no name has more labels
+	top      record
+	table    table
+	// chunks hold records and referrals. A ref is 0 for none, else the number of a chunk and
+	// a place there, in units of 8 octets.
+	chunks [][]byte
+	slots  []*steeredSlot // of steered names
+	memory *memory
 }
-
-// branch divides names by branchBits of their hash, the lowest first.
-type branch [1 << branchBits]twig
 
 const (
-	branchBits = 4
-	// leafSize bounds the leaves of a twig before it becomes a branch.
-	leafSize = 16
-	// branchDepth bounds the branches on a path; deeper, twigs have as many leaves as come.
-	branchDepth = 32 / branchBits
+	chunkUnits = 1 << 15
+	// Chunks have minChunk to maxChunk octets, and more if one record takes more.
+	minChunk = 1 << 10
+	maxChunk = chunkUnits * 8
 )
 
-// twig has either a branch or leaves.
-type twig struct {
-	branch *branch
-	leaves []leaf
-}
-
-// leaf is one name.
-type leaf struct {
-	hash  uint32 // the bits that choose no branch
-	below uint32 // owners below the name; an empty non-terminal without any does not exist
-	node  *Node  // of an empty non-terminal one without RRsets
+// memory is where all versions made of one another write what they add. Only the writer uses it.
+type memory struct {
+	chunk   []byte // where there is room, or nil
+	used    int    // octets of chunk
+	stamp   uint64 // of the last table
+	written int    // octets in all chunks
+	garbage int    // of these, in what the last version does not have
 }
 
 // indexSeed makes it impossible to choose names that collide.
@@ -45,119 +47,384 @@ var indexSeed = maphash.MakeSeed()
 
 func hashName(name []byte) uint64 { return maphash.Bytes(indexSeed, name) }
 
-// find returns the node of a name in wire form and lower case, which has no RRsets if the
-// name is an empty non-terminal; nil if it does not exist.
-func (x *index) find(name []byte) *Node {
-	hash := hashName(name)
-	b := &x.root
-	for path := hash; ; path >>= branchBits {
-		t := &b[path%uint64(len(b))]
-		if t.branch != nil {
-			b = t.branch
-			continue
-		}
-		for i := range t.leaves {
-			l := &t.leaves[i]
-			if uint64(l.hash) == hash>>32 && string(l.node.Owner) == string(name) {
-				return l.node
-			}
-		}
+// tagOf is the part of a name's hash that a table knows.
+func tagOf(hash uint64) uint32 { return uint32(hash >> 32) }
+
+func (x *index) at(ref uint32) record { return x.chunks[ref/chunkUnits][ref%chunkUnits*8:] }
+
+// find returns the record of a name in wire form and lower case, nil if it does not exist.
+func (x *index) find(name []byte) record { return x.findTagged(tagOf(hashName(name)), name) }
+
+func (x *index) findTagged(tag uint32, name []byte) record {
+	p := x.table.page(tag)
+	if p == nil {
 		return nil
 	}
-}
-
-// newIndex makes the index of all names of a zone.
-func newIndex(c *Content) *index {
-	x := &index{building: true}
-	for n := range c.All() {
-		x.change(c.Apex(), Change{Owner: n.Owner, New: n})
-	}
-	x.building = false
-	return x
-}
-
-// with returns x with changes of the zone.
-func (x *index) with(before, after *Content) *index {
-	changed := *x
-	for ch := range Diff(before, after) {
-		changed.change(after.Apex(), ch)
-	}
-	return &changed
-}
-
-func (x *index) change(apex Name, ch Change) {
-	x.edit(ch.Owner, func(l *leaf) {
-		if l.node = ch.New; l.node == nil {
-			l.node = &Node{Owner: ch.Owner}
+	for at := tag; ; {
+		var ref uint32
+		if ref, at = p.next(tag, at); ref == 0 {
+			return nil
 		}
-	})
-	if (ch.Old == nil) == (ch.New == nil) {
-		return
-	}
-	for name := ch.Owner; name != apex; {
-		name = name[1+name[0]:]
-		x.edit(name, func(l *leaf) {
-			if ch.New != nil {
-				l.below++
-			} else {
-				l.below--
-			}
-		})
+		if r := x.at(ref); string(r.owner()) == string(name) {
+			return r
+		}
 	}
 }
 
-// edit changes the leaf of a name, which is made if there is none, and goes if the name does
-// not exist any more.
-func (x *index) edit(name Name, edit func(*leaf)) {
-	hash := maphash.String(indexSeed, string(name))
-	b := &x.root
-	path := hash
-	for depth := 1; ; depth++ {
-		t := &b[path%uint64(len(b))]
-		path >>= branchBits
-		if t.branch == nil {
-			x.editLeaves(t, uint32(hash>>32), name, edit)
-			if len(t.leaves) <= leafSize || depth == branchDepth {
-				return
+// suffix is find of the last labels of a name that is below the apex.
+func (x *index) suffix(name *dissected, depth int) record {
+	switch {
+	case depth == x.labels:
+		return x.top
+	case depth > x.depth:
+		return nil
+	}
+	return x.find(name.suffix(depth))
+}
+
+// encloser returns the record of the closest encloser of a name below the apex that does not
+// exist (RFC 4592 §3.3.1), and how many labels it has.
+func (x *index) encloser(name *dissected) (r record, depth int) {
+	r, depth = x.top, x.labels
+	try := name.labels - 1 // most likely
+	for limit := try; depth < limit; try = (depth + limit + 1) / 2 {
+		if found := x.suffix(name, try); found != nil {
+			r, depth = found, try
+		} else {
+			limit = try - 1
+		}
+	}
+	return r, depth
+}
+
+// indexer makes a version of an index.
+type indexer struct {
+	index
+	content *Content
+	old     *index // whose slots and flags are kept, or nil
+	first   uint32 // refs from here on are new: nobody else has them yet
+	made    []byte
+	*compiler
+}
+
+// newIndex makes the index of all names of a zone. Steered names keep the slots they have in
+// old, which may be nil.
+func newIndex(c *Content, old *index) *index {
+	x := &indexer{content: c, old: old, index: index{
+		apex: c.apex, apexHash: hashName([]byte(c.apex)), labels: c.apex.Labels(), memory: &memory{stamp: 1},
+		table: newTable(c.Owners(), 1),
+	}}
+	x.first = 1
+	x.compiler = compilers.Get().(*compiler)
+	defer compilers.Put(x.compiler)
+	var cuts []Name
+	type ancestor struct {
+		name  Name
+		ref   uint32
+		cover int // labels of the topmost cut or DNAME above or at the name, or -1
+	}
+	var path []ancestor // from the apex to the last name
+	add := func(name Name, sets []RRset) {
+		f := fields{owner: name, sets: sets, atApex: name == c.apex}
+		cover := -1
+		if len(path) > 0 {
+			cover = path[len(path)-1].cover
+			if cover >= 0 {
+				f.flags |= flagCovered
+				f.cover = cover
 			}
-			t.divide(depth)
+			if name.IsWildcard() {
+				x.at(path[len(path)-1].ref)[1] |= flagWildcard
+			}
+		}
+		ref := x.write(&f)
+		x.table.add(tagOf(hashName([]byte(name))), ref)
+		labels := x.labels + len(path)
+		if cover < 0 && f.flags&(flagCut|flagDNAME) != 0 {
+			cover = labels
+			if f.flags&flagCut != 0 {
+				cuts = append(cuts, name)
+			}
+		}
+		x.depth = max(x.depth, labels)
+		path = append(path, ancestor{name, ref, cover})
+	}
+	add(c.apex, c.Node(c.apex).sets())
+	x.top = x.at(path[0].ref)
+	for n := range c.All() {
+		if n.Owner == c.apex {
+			continue
+		}
+		for !n.Owner.Below(path[len(path)-1].name) {
+			path = path[:len(path)-1]
+		}
+		var between [maxLabels]Name
+		count := 0
+		for name := n.Owner.Parent(); name != path[len(path)-1].name; name = name.Parent() {
+			between[count] = name
+			count++
+		}
+		for ; count > 0; count-- {
+			add(between[count-1], nil)
+		}
+		add(n.Owner, n.RRsets)
+	}
+	x.referrals(cuts)
+	x.clip()
+	done := x.index
+	return &done
+}
+
+// sets returns the RRsets of a node that may be nil.
+func (n *Node) sets() []RRset {
+	if n == nil {
+		return nil
+	}
+	return n.RRsets
+}
+
+// with returns x, the index of before, changed to that of after.
+func (x *index) with(before, after *Content) *index {
+	var changes []Change
+	for ch := range Diff(before, after) {
+		if changes = append(changes, ch); len(changes) > x.table.used/4+64 {
+			return newIndex(after, x)
+		}
+	}
+	if x.memory.garbage > x.memory.written/2+maxChunk {
+		return newIndex(after, x)
+	}
+	next := &indexer{content: after, old: x, index: *x}
+	next.table.root = slices.Clone(x.table.root)
+	next.memory.stamp++
+	next.table.stamp = next.memory.stamp
+	next.slots = slices.Clip(x.slots)
+	next.first = uint32(len(x.chunks)) * chunkUnits
+	if next.current() {
+		next.first += uint32(x.memory.used/8) - chunkUnits
+	}
+	next.compiler = compilers.Get().(*compiler)
+	defer compilers.Put(next.compiler)
+	if !next.change(changes) {
+		return newIndex(after, x)
+	}
+	done := next.index
+	return &done
+}
+
+// dirt is the names whose records are to be made anew; true where it is not known whether the
+// name has a wildcard below it.
+type dirt map[Name]bool
+
+func (d dirt) add(name Name) {
+	if _, ok := d[name]; !ok {
+		d[name] = false
+	}
+}
+
+// change brings x up to date after changes of the content. It reports false if too much depends
+// on what has changed.
+func (x *indexer) change(changes []Change) bool {
+	dirty := dirt{}
+	for _, ch := range changes {
+		if r := x.find([]byte(ch.Owner)); r != nil && r.is(flagServer) &&
+			(r.RRset(TypeA) != ch.New.RRset(TypeA) || r.RRset(TypeAAAA) != ch.New.RRset(TypeAAAA)) {
+			return false
+		}
+		dirty.add(ch.Owner)
+		if (ch.Old == nil) != (ch.New == nil) {
+			x.existence(dirty, ch)
+		}
+		if x.covers(ch.Old) != x.covers(ch.New) {
+			for n := range x.content.Within(ch.Owner) {
+				for name := n.Owner; name != ch.Owner; name = name.Parent() {
+					dirty.add(name)
+				}
+			}
+		}
+	}
+	names := slices.SortedFunc(maps.Keys(dirty), func(a, b Name) int {
+		return cmp.Or(a.Labels()-b.Labels(), cmp.Compare(a, b))
+	})
+	for _, name := range names {
+		x.refresh(name, dirty[name])
+	}
+	x.top = x.find([]byte(x.apex))
+	cuts := map[Name]bool{}
+	for _, name := range names {
+		if cut := x.cutOf(name); cut != "" {
+			cuts[cut] = true
+		}
+	}
+	x.referrals(slices.Sorted(maps.Keys(cuts)))
+	return true
+}
+
+// covers reports whether a node hides names below it.
+func (x *indexer) covers(n *Node) bool {
+	return n.Has(TypeDNAME) || n != nil && n.Owner != x.apex && n.Has(TypeNS)
+}
+
+// existence adds what depends on whether the owner has records: empty non-terminals above it, and
+// what is to know of a wildcard.
+func (x *indexer) existence(dirty dirt, ch Change) {
+	for name := ch.Owner; name != x.apex; {
+		parent := name.Parent()
+		if name.IsWildcard() {
+			dirty[parent] = true
+		}
+		if ch.New != nil && x.find([]byte(parent)) != nil || ch.New == nil && x.content.Exists(parent) {
 			return
 		}
-		if !x.building {
-			own := *t.branch
-			t.branch = &own
-		}
-		b = t.branch
+		dirty.add(parent)
+		name = parent
 	}
 }
 
-func (x *index) editLeaves(t *twig, hash uint32, name Name, edit func(*leaf)) {
-	i := slices.IndexFunc(t.leaves, func(l leaf) bool { return l.hash == hash && l.node.Owner == name })
-	if i < 0 {
-		i = len(t.leaves)
-		grown := t.leaves
-		if !x.building || len(grown) == cap(grown) {
-			grown = make([]leaf, len(t.leaves), len(t.leaves)+4)
-			copy(grown, t.leaves)
+// refresh makes the record of a name anew, or takes it away if the name does not exist. What is
+// above it has been refreshed.
+func (x *indexer) refresh(name Name, wildcard bool) {
+	tag := tagOf(hashName([]byte(name)))
+	ref := x.ref(tag, name)
+	node := x.content.Node(name)
+	if name != x.apex && node == nil && !x.content.Exists(name) {
+		if ref != 0 {
+			x.discard(ref)
+			x.table.remove(tag, ref)
 		}
-		t.leaves = append(grown, leaf{hash: hash, node: &Node{Owner: name}})
-	} else if !x.building {
-		t.leaves = slices.Clone(t.leaves)
+		return
 	}
-	l := &t.leaves[i]
-	edit(l)
-	if len(l.node.RRsets) == 0 && l.below == 0 {
-		t.leaves = slices.Delete(t.leaves, i, i+1)
+	f := fields{owner: name, sets: node.sets(), atApex: name == x.apex}
+	if ref != 0 {
+		f.flags = x.at(ref)[1] & (flagServer | flagWildcard)
+	}
+	if wildcard {
+		f.flags &^= flagWildcard
+		if child, err := name.Child("*"); err == nil && x.content.Exists(child) {
+			f.flags |= flagWildcard
+		}
+	}
+	if !f.atApex {
+		switch above := x.find([]byte(name.Parent())); {
+		case above.is(flagCovered):
+			f.flags |= flagCovered
+			f.cover = above.cover()
+		case above.is(flagCut | flagDNAME):
+			f.flags |= flagCovered
+			f.cover = name.Labels() - 1
+		}
+	}
+	x.depth = max(x.depth, name.Labels())
+	next := x.write(&f)
+	if ref == 0 {
+		x.table.add(tag, next)
+		return
+	}
+	x.discard(ref)
+	x.table.replace(tag, ref, next)
+}
+
+// ref returns the ref of a name, 0 if there is none.
+func (x *index) ref(tag uint32, name Name) uint32 {
+	p := x.table.page(tag)
+	if p == nil {
+		return 0
+	}
+	for at := tag; ; {
+		var ref uint32
+		if ref, at = p.next(tag, at); ref == 0 || string(x.at(ref).owner()) == string(name) {
+			return ref
+		}
 	}
 }
 
-// divide puts the leaves of t, at so many branches from the root, on a branch of their own.
-func (t *twig) divide(depth int) {
-	b := new(branch)
-	for _, l := range t.leaves {
-		hash := maphash.String(indexSeed, string(l.node.Owner))
-		to := &b[hash>>(depth*branchBits)%uint64(len(b))]
-		to.leaves = append(to.leaves, l)
+// cutOf returns the topmost zone cut at or above a name, or "".
+func (x *indexer) cutOf(name Name) Name {
+	r := x.find([]byte(name))
+	for r == nil {
+		name = name.Parent()
+		r = x.find([]byte(name))
 	}
-	*t = twig{branch: b}
+	if r.is(flagCovered) {
+		for range name.Labels() - r.cover() {
+			name = name.Parent()
+		}
+		r = x.find([]byte(name))
+	}
+	if r.is(flagCut) {
+		return name
+	}
+	return ""
+}
+
+// write makes a record and returns its ref.
+func (x *indexer) write(f *fields) uint32 {
+	for _, set := range f.sets {
+		if set.Type == TypeSteered {
+			f.slot = x.slot(f.owner)
+		}
+	}
+	x.made = appendRecord(x.made[:0], f, func(dst []byte, set RRset) []byte { return x.appendReadySet(dst, f, set) })
+	ref, b := x.take(len(x.made))
+	copy(b, x.made)
+	return ref
+}
+
+// slot returns the number of the slot of a steered name.
+func (x *indexer) slot(owner Name) uint32 {
+	slot := &steeredSlot{}
+	if x.old != nil {
+		if r := x.old.find([]byte(owner)); r != nil && r.is(flagSteered) {
+			slot = x.old.slots[r.slot()]
+			if int(r.slot()) < len(x.slots) && x.slots[r.slot()] == slot {
+				return r.slot()
+			}
+		}
+	}
+	x.slots = append(x.slots, slot)
+	return uint32(len(x.slots) - 1)
+}
+
+// current reports whether the memory's chunk is x's last one. It is not if another version was made
+// of the same one as x.
+func (x *indexer) current() bool {
+	c := x.memory.chunk
+	return len(c) > 0 && len(x.chunks) > 0 && &c[0] == &x.chunks[len(x.chunks)-1][0]
+}
+
+// take returns memory for a record or referral of so many octets, a multiple of 8.
+func (x *indexer) take(size int) (ref uint32, b []byte) {
+	m := x.memory
+	if !x.current() || len(m.chunk)-m.used < size {
+		m.written += len(m.chunk) - m.used
+		m.garbage += len(m.chunk) - m.used
+		octets := min(max(minChunk, m.written/4/8*8), maxChunk)
+		m.chunk, m.used = make([]byte, max(octets, size)), 0
+		if len(x.chunks) == 0 {
+			m.used = 8 // no ref is 0
+		}
+		x.chunks = append(slices.Clip(x.chunks), m.chunk)
+	}
+	ref = uint32(len(x.chunks)-1)*chunkUnits + uint32(m.used/8)
+	b = m.chunk[m.used : m.used+size]
+	m.used += size
+	m.written += size
+	return ref, b
+}
+
+// discard counts a record that x does not have any more.
+func (x *indexer) discard(ref uint32) {
+	r := x.at(ref)
+	x.memory.garbage += r.size()
+	if r.is(flagCut) && r.referral() != 0 {
+		x.memory.garbage += x.referral(r.referral()).size()
+	}
+}
+
+// clip gives back what is left of the last chunk.
+func (x *indexer) clip() {
+	last := len(x.chunks) - 1
+	x.chunks[last] = slices.Clone(x.memory.chunk[:x.memory.used])
+	x.memory.chunk, x.memory.used = nil, 0
+	x.top = x.find([]byte(x.apex))
 }

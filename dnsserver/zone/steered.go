@@ -1,9 +1,6 @@
 package zone
 
-import (
-	"maps"
-	"sync/atomic"
-)
+import "sync/atomic"
 
 // Private types of records that tell servers of steered names (RFC 6895 §3.1). They travel in
 // zone content alone: no zone text has them, and no answer.
@@ -38,10 +35,14 @@ type steeredSlot struct {
 // Update that brings it must return first.
 func (v *View) SetSteered(apex, owner Name, answers *Steered) bool {
 	z := v.Zone(apex)
-	if z == nil || z.steeredSlots[owner] == nil {
+	if z == nil {
 		return false
 	}
-	z.steeredSlots[owner].answers.Store(answers)
+	r := z.index.find([]byte(owner))
+	if r == nil || !r.is(flagSteered) {
+		return false
+	}
+	z.index.slots[r.slot()].answers.Store(answers)
 	return true
 }
 
@@ -58,46 +59,4 @@ func (s *Scratch) steered(z *Served, name *dissected, slot *steeredSlot) (alias 
 	}
 	s.negative(z)
 	return 0
-}
-
-// carrySteered gives z slots for its steered names: those of now where there are.
-func (z *Served) carrySteered(now *Served, derived bool) {
-	var have map[Name]*steeredSlot
-	if now != nil {
-		have = now.steeredSlots
-	}
-	if !derived {
-		for n := range z.content.All() {
-			if n.Has(TypeSteered) {
-				z.addSlot(n.Owner, have)
-			}
-		}
-		return
-	}
-	z.steeredSlots = have
-	own := false
-	for ch := range Diff(now.content, z.content) {
-		if ch.Old.Has(TypeSteered) == ch.New.Has(TypeSteered) {
-			continue
-		}
-		if !own {
-			z.steeredSlots, own = maps.Clone(have), true
-		}
-		if ch.New.Has(TypeSteered) {
-			z.addSlot(ch.Owner, nil)
-		} else {
-			delete(z.steeredSlots, ch.Owner)
-		}
-	}
-}
-
-func (z *Served) addSlot(owner Name, have map[Name]*steeredSlot) {
-	if z.steeredSlots == nil {
-		z.steeredSlots = map[Name]*steeredSlot{}
-	}
-	slot := have[owner]
-	if slot == nil {
-		slot = &steeredSlot{}
-	}
-	z.steeredSlots[owner] = slot
 }

@@ -18,9 +18,9 @@ type Served struct {
 	soa      RRset  // the apex SOA with the serial of version
 	negative uint32 // TTL of the SOA in negative answers, RFC 2308 §5, seconds
 
-	// Of content; only what is in a View has them.
-	index        *index
-	steeredSlots map[Name]*steeredSlot
+	// What answers are made of; only what is in a View has it.
+	index    *index
+	readySOA readySOA
 
 	trusted *Networks // resolvers whose Client Subnet option is believed (RFC 7871)
 }
@@ -28,15 +28,12 @@ type Served struct {
 // indexed returns z ready to answer. What is served now, nil if nothing, saves work.
 func (z *Served) indexed(now *Served) *Served {
 	ready := *z
-	// An apex that is the same, not only equal, shows that one version was made from the
-	// other, so that they share nodes: an index keeps those it was made of in memory.
-	derived := now != nil && now.apex == z.apex
-	if derived {
+	if now != nil {
 		ready.index = now.index.with(now.content, z.content)
 	} else {
-		ready.index = newIndex(z.content)
+		ready.index = newIndex(z.content, nil)
 	}
-	ready.carrySteered(now, derived)
+	ready.readySOA = newReadySOA(&ready)
 	if now != nil {
 		ready.trusted = now.trusted
 	}

@@ -1,15 +1,13 @@
-package conformance
+// Package worlds makes zones and questions that tests compare answers by. Equal seeds give equal
+// results.
+package worlds
 
 import (
-	"compress/gzip"
 	"fmt"
-	"io"
 	"maps"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strings"
-	"testing"
 
 	"github.com/miekg/dns"
 )
@@ -34,8 +32,8 @@ type owner struct {
 
 var labels = []string{"a", "b", "c", "www", "host", "mail", "*", "_sip._tcp", "A-B", `x\.y`, `\000`, `\255z`, strings.Repeat("l", 63)}
 
-// zoneOf makes the zone of an apex from a seed.
-func zoneOf(seed uint64, apex string) (zoneText, []string) {
+// Zone makes a zone from a seed, as a master file, and lists its names. The apex is absolute.
+func Zone(seed uint64, apex string) (text string, names []string) {
 	g := &generator{rand.New(rand.NewPCG(seed, 1)), apex, map[string]*owner{}}
 	g.add(apex, "SOA", fmt.Sprintf("ns1.%s hostmaster.%s %d 7200 3600 604800 %d", apex, apex, 1+g.IntN(1<<31), []int{0, 60, 86400}[g.IntN(3)]))
 	g.add(apex, "NS", g.join("ns1"))
@@ -60,7 +58,8 @@ func zoneOf(seed uint64, apex string) (zoneText, []string) {
 	if long := strings.Repeat("m", 63) + "." + strings.Repeat("n", 63) + "." + strings.Repeat("o", 63) + "." + apex; len(long)+1 < 250 {
 		g.data(strings.Repeat("p", 255-len(long)-2) + "." + long)
 	}
-	return zoneText{apex, g.text()}, slices.Sorted(maps.Keys(g.names))
+	names = slices.Sorted(maps.Keys(g.names))
+	return g.text(), names
 }
 
 func (g *generator) join(labels ...string) string {
@@ -244,8 +243,9 @@ func (g *generator) text() string {
 	return b.String()
 }
 
-// question draws one about the given zones' names: these, their parents, children and siblings.
-func question(r *rand.Rand, names []string) (m *dns.Msg, tcp bool) {
+// Question draws one about the given zones' names: these, their parents, children and siblings;
+// and whether to ask it over TCP.
+func Question(r *rand.Rand, names []string) (m *dns.Msg, tcp bool) {
 	name := names[r.IntN(len(names))]
 	for range r.IntN(3) {
 		switch r.IntN(4) {
@@ -285,40 +285,4 @@ func question(r *rand.Rand, names []string) (m *dns.Msg, tcp bool) {
 		m.SetEdns0(uint16(r.IntN(2000)), false)
 	}
 	return m, r.IntN(3) == 0
-}
-
-// rootZone is the IANA root zone of 2020-09-13 as a private root: an SOA and name servers of
-// its own in place of the internet's, and nothing of DNSSEC but DS.
-func rootZone(t testing.TB) (zoneText, []string) {
-	t.Helper()
-	f, err := os.Open("../zone/testdata/root.zone.gz")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	unzipped, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := io.ReadAll(unzipped)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var b strings.Builder
-	b.WriteString(". 86400 IN SOA ns-a. hostmaster. 2020091300 1800 900 604800 86400\n. 86400 IN NS ns-a.\n. 86400 IN NS ns-b.\n" +
-		"ns-a. 86400 IN A 10.0.0.1\nns-a. 86400 IN AAAA 2001:db8::1\nns-b. 86400 IN A 10.0.0.2\n")
-	names := map[string]bool{".": true}
-	for line := range strings.Lines(string(text)) {
-		fields := strings.Fields(line)
-		if len(fields) < 5 {
-			continue
-		}
-		owner, typ := fields[0], fields[3]
-		if owner == "." || typ == "RRSIG" || typ == "NSEC" || typ == "DNSKEY" {
-			continue
-		}
-		b.WriteString(line)
-		names[owner] = true
-	}
-	return zoneText{".", b.String()}, slices.Sorted(maps.Keys(names))
 }

@@ -1,0 +1,149 @@
+package zone
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/miekg/dns"
+
+	"github.com/fingerpost-dns/fingerpost/dnsserver/conformance/worlds"
+)
+
+// world is generated zones, as a View of them, and their names.
+func world(t testing.TB, seed uint64) (zones []*Served, names []string) {
+	t.Helper()
+	for i, apex := range []string{"alpha.test.", "beta.test.", "deep.in.alpha.test.", "c.alpha.test.", "x.test."} {
+		text, n := worlds.Zone(seed*100+uint64(i), apex)
+		zones = append(zones, fromText(t, apex, text))
+		names = append(names, n...)
+	}
+	return zones, append(names, "test.", "nowhere.invalid.", ".")
+}
+
+// fromText is a zone of a master file that may have faults.
+func fromText(t testing.TB, apex, text string) *Served {
+	t.Helper()
+	content, version, _ := Load(mustName(t, apex), text)
+	if content == nil {
+		t.Fatalf("zone %s is not loaded", apex)
+	}
+	z, err := NewServed(content, version)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return z
+}
+
+// differ asks both views the same, one of them perhaps without what is ready, and reports the first
+// question that they do not answer with the same octets.
+func differ(t testing.TB, r *rand.Rand, names []string, questions int, has, wants *View, general bool) {
+	t.Helper()
+	s, plain := &Scratch{}, &Scratch{general: general}
+	reply, other := make([]byte, MaxMessage), make([]byte, MaxMessage)
+	for range questions {
+		m, tcp := worlds.Question(r, names)
+		over := UDP
+		if tcp {
+			over = TCP
+		}
+		message, err := m.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, want := has.Answer(s, reply, message, client, over), wants.Answer(plain, other, message, client, over)
+		if !bytes.Equal(got, want) {
+			t.Fatalf("%s, EDNS %v, TCP %v is answered\n%s%x\nwanted\n%s%x", m.Question[0].String(), m.IsEdns0(), tcp, present(t, got), got, present(t, want), want)
+		}
+		if s.Rcode() != plain.Rcode() || s.Class() != plain.Class() || s.Subject() != plain.Subject() {
+			t.Fatalf("%s: rcode %d, class %d, subject %x, wanted %d, %d, %x", m.Question[0].String(), s.Rcode(), s.Class(), s.Subject(), plain.Rcode(), plain.Class(), plain.Subject())
+		}
+	}
+}
+
+func TestWhatIsReadyChangesNoAnswer(t *testing.T) {
+	for seed := range uint64(20) {
+		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
+			zones, names := world(t, seed)
+			v := viewOf(zones...)
+			differ(t, rand.New(rand.NewPCG(seed, 3)), names, 3000, v, v, true)
+		})
+	}
+	t.Run("the root zone", func(t *testing.T) {
+		const ours = ". 86400 SOA ns-a. hostmaster. 1 1800 900 604800 86400\n. 86400 NS ns-a.\nns-a. 86400 A 10.0.0.1\n"
+		z := fromText(t, ".", ours+rootZone(t))
+		var names []string
+		for n := range z.content.All() {
+			names = append(names, n.Owner.String())
+		}
+		v := viewOf(z)
+		differ(t, rand.New(rand.NewPCG(1, 3)), names, 20000, v, v, true)
+	})
+}
+
+// TestVersionsAnswerLikeZonesLoadedAnew turns one zone into another in steps: a version made from
+// the one before answers like one that is made of the content alone.
+func TestVersionsAnswerLikeZonesLoadedAnew(t *testing.T) {
+	const apex = "alpha.test."
+	for seed := range uint64(12) {
+		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
+			r := rand.New(rand.NewPCG(seed, 4))
+			text, names := worlds.Zone(seed, apex)
+			z := fromText(t, apex, text)
+			grown := viewOf(z)
+			content := z.content
+			for step := range 12 {
+				text, more := worlds.Zone(seed*1000+uint64(step), apex)
+				names = append(names, more...)
+				next := fromText(t, apex, text)
+				var nodes []Node
+				for ch := range Diff(content, next.content) {
+					if r.IntN(12) > 0 {
+						continue
+					}
+					if ch.New == nil {
+						nodes = append(nodes, Node{Owner: ch.Owner})
+					} else if kept, _ := CheckNode(content.apex, *ch.New); ch.Owner != content.apex || len(nodes) == 0 {
+						nodes = append(nodes, kept)
+					}
+				}
+				var err error
+				if content, err = content.With(nodes...); err != nil {
+					t.Fatal(err)
+				}
+				z := again(t, content, uint32(step+2))
+				grown.Update([]*Served{z}, nil)
+				differ(t, r, names, 800, grown, viewOf(z), step%2 == 0)
+			}
+		})
+	}
+}
+
+// TestIndexesAreCompacted changes one name over and over: memory does not grow without bound, and
+// the names stay.
+func TestIndexesAreCompacted(t *testing.T) {
+	z := syntheticZone(t, 200)
+	x, content := newIndex(z.content, nil), z.content
+	most := 0
+	for i := range 30000 {
+		next, err := content.With(NewNode(mustName(t, fmt.Sprintf("h%d.example.test.", i%40)), a(byte(i)), NewRRset(dns.TypeTXT, 1, make([]byte, 100))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		x, content = x.with(content, next), next
+		size := 0
+		for _, c := range x.chunks {
+			size += len(c)
+		}
+		most = max(most, size)
+	}
+	if most > 4*maxChunk {
+		t.Errorf("%d octets", most)
+	}
+	for n := range content.All() {
+		if x.find([]byte(n.Owner)) == nil {
+			t.Fatalf("%s is lost", n.Owner)
+		}
+	}
+}
