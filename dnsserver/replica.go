@@ -17,7 +17,8 @@ import (
 )
 
 // Replica is the zones of a server whose zones come from a hub: what the view answers with,
-// and its copy on disk. It implements control.Replica.
+// and its copy on disk. Documents that come with them are kept likewise; what they mean is for
+// the handler to know. It implements control.Replica.
 //
 // A change goes to disk first and is visible after. Where the disk refuses it, or has not
 // answered for slowDisk, it is visible nevertheless: answering comes first. Then the disk is
@@ -42,11 +43,19 @@ type Replica struct {
 	lost      map[zone.Name]bool
 	onDurable func(zone.Name, zone.Version)
 	failing   bool // the last write failed
+
+	installing        sync.Mutex // held while a document is installed: one at a time, before mu
+	handler           func(kind string, body []byte) error
+	documents         map[string]*control.Document // in force, by kind
+	behindDocuments   map[string]bool              // as behind
+	lostDocuments     map[string]bool
+	onDocumentDurable func(kind string, digest zone.Digest)
 }
 
 // disk is what Replica needs of store.Store.
 type disk interface {
 	Commit(f store.Fence, changes ...store.Change) error
+	CommitDocuments(f store.Fence, documents ...store.Document) error
 	Close() error
 }
 
@@ -70,6 +79,9 @@ type order struct {
 	served *zone.Served       // of zone
 	result chan error         // has room for one
 
+	// document is in force already, under a fence that was admitted then; apex is "".
+	document *control.Document
+
 	settled bool // under Replica.mu: answered, the writer has nothing left to decide
 }
 
@@ -90,6 +102,15 @@ func newReplica(d disk, found store.Found, view *zone.View, log logr.Logger) *Re
 		zones: map[zone.Name]*control.Installed{}, behind: map[zone.Name]bool{}, lost: map[zone.Name]bool{},
 		fence: control.Fence(found.Fence), onDisk: control.Fence(found.Fence),
 		onDurable: func(zone.Name, zone.Version) {},
+		documents: map[string]*control.Document{}, behindDocuments: map[string]bool{}, lostDocuments: map[string]bool{},
+		onDocumentDurable: func(string, zone.Digest) {},
+	}
+	for _, d := range found.Documents {
+		doc := control.Document(d)
+		r.documents[d.Kind] = &doc
+	}
+	for _, kind := range found.LostDocuments {
+		r.lostDocuments[kind] = true
 	}
 	for _, apex := range found.Lost {
 		r.lost[apex] = true
@@ -158,6 +179,97 @@ func (r *Replica) Zone(apex zone.Name) (control.Installed, bool) {
 		return *z, true
 	}
 	return control.Installed{}, false
+}
+
+// HandleDocuments sets who is given the body of every document that is to be in force, and gives
+// it those that came from disk, by kind. It is called by one goroutine at a time. An error
+// refuses the document: the one before stays. Errors are logged and go to the hub, so they must
+// not quote the body, nor may it be changed. One from disk that is refused is taken for missing,
+// so that the hub sends it again.
+func (r *Replica) HandleDocuments(handler func(kind string, body []byte) error) {
+	r.installing.Lock()
+	defer r.installing.Unlock()
+	r.mu.Lock()
+	documents := maps.Clone(r.documents)
+	r.mu.Unlock()
+	for _, kind := range slices.Sorted(maps.Keys(documents)) {
+		if err := handler(kind, documents[kind].Body); err != nil {
+			r.log.Error(err, "document on disk is refused", "kind", kind)
+			delete(documents, kind)
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.handler, r.documents = handler, documents
+	maps.DeleteFunc(r.behindDocuments, func(kind string, _ bool) bool { return documents[kind] == nil })
+}
+
+// Documents implements control.Replica.
+func (r *Replica) Documents() []control.HeldDocument {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	held := make([]control.HeldDocument, 0, len(r.documents))
+	for _, kind := range slices.Sorted(maps.Keys(r.documents)) {
+		held = append(held, control.HeldDocument{Kind: kind, Digest: r.documents[kind].Digest(), NotDurable: r.behindDocuments[kind]})
+	}
+	return held
+}
+
+// Document implements control.Replica.
+func (r *Replica) Document(kind string) (control.Document, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if d := r.documents[kind]; d != nil {
+		return *d, true
+	}
+	return control.Document{}, false
+}
+
+// LostDocuments implements control.Replica.
+func (r *Replica) LostDocuments() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Sorted(maps.Keys(r.lostDocuments))
+}
+
+// OnDocumentDurable implements control.Replica.
+func (r *Replica) OnDocumentDurable(f func(kind string, digest zone.Digest)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.onDocumentDurable = f
+}
+
+// InstallDocument implements control.Replica. Unlike a zone, a document takes effect first and
+// is written then: whether it can take effect is for the handler to say.
+func (r *Replica) InstallDocument(ctx context.Context, f control.Fence, d control.Document) error {
+	r.installing.Lock()
+	defer r.installing.Unlock()
+	r.mu.Lock()
+	if !r.fence.Admits(f) {
+		defer r.mu.Unlock()
+		return &control.StaleEpochError{Fence: f, Seen: r.fence}
+	}
+	r.fence = f
+	handler := r.handler
+	r.mu.Unlock()
+	if handler != nil {
+		if err := handler(d.Kind, d.Body); err != nil {
+			return err
+		}
+	}
+	r.mu.Lock()
+	r.documents[d.Kind] = &d
+	delete(r.lostDocuments, d.Kind)
+	r.mu.Unlock()
+	err := r.do(ctx, &order{fence: f, document: &d})
+	var undurable *control.NotDurableError
+	if err == nil || errors.As(err, &undurable) {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.behindDocuments[d.Kind] = true
+	return &control.NotDurableError{Err: err}
 }
 
 // Fence implements control.Replica.
@@ -236,14 +348,20 @@ func (r *Replica) settle(o *order) error {
 		return err
 	}
 	r.apply(o)
-	if o.apex != "" {
+	switch {
+	case o.apex != "":
 		r.behind[o.apex] = true
+	case o.document != nil:
+		r.behindDocuments[o.document.Kind] = true
 	}
 	return &control.NotDurableError{Err: errSlowDisk}
 }
 
 // admit compares the fence and raises it.
 func (r *Replica) admit(o *order) error {
+	if o.document != nil {
+		return nil
+	}
 	if !r.fence.Admits(o.fence) {
 		return &control.StaleEpochError{Fence: o.fence, Seen: r.fence}
 	}
@@ -312,7 +430,7 @@ func (r *Replica) write() {
 func (r *Replica) isBehind() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.behind) > 0 || r.onDisk != r.fence
+	return len(r.behind) > 0 || len(r.behindDocuments) > 0 || r.onDisk != r.fence
 }
 
 // gather adds what others wait for at this moment.
@@ -347,12 +465,16 @@ func (r *Replica) writeOrders(orders []*order) bool {
 		return true
 	}
 	var changes []store.Change
+	var documents []store.Document
 	for _, o := range orders {
-		if o.apex != "" {
+		switch {
+		case o.apex != "":
 			changes = append(changes, change(o.apex, o.zone))
+		case o.document != nil:
+			documents = append(documents, store.Document(*o.document))
 		}
 	}
-	err := r.disk.Commit(store.Fence(f), changes...)
+	err := r.commit(f, changes, documents)
 	if err == nil || len(orders) == 1 {
 		r.written(f, orders, err)
 		return err == nil
@@ -362,6 +484,15 @@ func (r *Replica) writeOrders(orders []*order) bool {
 		all = r.writeOrders([]*order{o}) && all
 	}
 	return all
+}
+
+func (r *Replica) commit(f control.Fence, changes []store.Change, documents []store.Document) error {
+	if len(documents) > 0 {
+		if err := r.disk.CommitDocuments(store.Fence(f), documents...); err != nil || len(changes) == 0 {
+			return err
+		}
+	}
+	return r.disk.Commit(store.Fence(f), changes...)
 }
 
 func change(apex zone.Name, z *control.Installed) store.Change {
@@ -382,6 +513,8 @@ func (r *Replica) admitted(orders []*order) (control.Fence, []*order) {
 	for _, o := range orders {
 		switch {
 		case o.settled:
+		case o.document != nil:
+			kept = append(kept, o)
 		case !f.Admits(o.fence):
 			o.settled = true
 			o.result <- &control.StaleEpochError{Fence: o.fence, Seen: f}
@@ -398,11 +531,15 @@ func (r *Replica) admitted(orders []*order) (control.Fence, []*order) {
 func (r *Replica) written(f control.Fence, orders []*order, err error) {
 	r.mu.Lock()
 	durable := map[zone.Name]zone.Version{}
+	var documents []*control.Document // durable too
 	defer func() {
-		tell := r.onDurable
+		tell, tellDocument := r.onDurable, r.onDocumentDurable
 		r.mu.Unlock()
 		for apex, v := range durable {
 			tell(apex, v)
+		}
+		for _, d := range documents {
+			tellDocument(d.Kind, d.Digest())
 		}
 	}()
 	r.noteDisk(f, err)
@@ -421,6 +558,16 @@ func (r *Replica) written(f control.Fence, orders []*order, err error) {
 	r.apply(admitted...)
 	for _, o := range orders {
 		switch {
+		case o.document != nil:
+			kind := o.document.Kind
+			if err != nil || r.documents[kind] != o.document {
+				r.behindDocuments[kind] = true
+				continue
+			}
+			if r.behindDocuments[kind] {
+				documents = append(documents, o.document)
+			}
+			delete(r.behindDocuments, kind)
 		case o.apex == "":
 		case err != nil || r.zones[o.apex] != o.zone:
 			r.behind[o.apex] = true
@@ -457,8 +604,12 @@ func (r *Replica) noteDisk(f control.Fence, err error) {
 // catchUp writes what the disk lacks, as long as it takes it.
 func (r *Replica) catchUp() {
 	for r.isBehind() {
-		f, lacking := r.lacking()
-		if r.commitLacking(f, lacking) == nil {
+		f, lacking, documents := r.lacking()
+		err := r.commitDocuments(f, documents)
+		if err == nil && (len(documents) == 0 || len(lacking) > 0) {
+			err = r.commitLacking(f, lacking)
+		}
+		if err == nil {
 			continue
 		}
 		if len(lacking) > 1 { // in the hope that it is only one that has no room
@@ -470,8 +621,8 @@ func (r *Replica) catchUp() {
 	}
 }
 
-// lacking picks zones that the disk lacks, in no order.
-func (r *Replica) lacking() (control.Fence, map[zone.Name]*control.Installed) {
+// lacking picks zones that the disk lacks, in no order, and all documents.
+func (r *Replica) lacking() (control.Fence, map[zone.Name]*control.Installed, []*control.Document) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	zones := map[zone.Name]*control.Installed{}
@@ -485,7 +636,39 @@ func (r *Replica) lacking() (control.Fence, map[zone.Name]*control.Installed) {
 			break
 		}
 	}
-	return r.fence, zones
+	var documents []*control.Document
+	for kind := range r.behindDocuments {
+		documents = append(documents, r.documents[kind])
+	}
+	return r.fence, zones, documents
+}
+
+// commitDocuments writes documents, if there are any; of those that did not change meanwhile the
+// disk is up to date.
+func (r *Replica) commitDocuments(f control.Fence, documents []*control.Document) error {
+	if len(documents) == 0 {
+		return nil
+	}
+	var stored []store.Document
+	for _, d := range documents {
+		stored = append(stored, store.Document(*d))
+	}
+	err := r.disk.CommitDocuments(store.Fence(f), stored...)
+	r.mu.Lock()
+	r.noteDisk(f, err)
+	tell := r.onDocumentDurable
+	var durable []*control.Document
+	for _, d := range documents {
+		if err == nil && r.documents[d.Kind] == d {
+			delete(r.behindDocuments, d.Kind)
+			durable = append(durable, d)
+		}
+	}
+	r.mu.Unlock()
+	for _, d := range durable {
+		tell(d.Kind, d.Digest())
+	}
+	return err
 }
 
 // commitLacking writes zones; of those that did not change meanwhile the disk is up to date.

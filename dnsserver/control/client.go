@@ -24,8 +24,11 @@ type ClientOptions struct {
 	Credentials     Credentials
 	Name            string // of this server, unique in its group
 	SoftwareVersion string
-	Replica         Replica
-	Log             logr.Logger
+	// Peer is HOST:PORT where siblings and peers reach this server; ":PORT": at the address that
+	// the hub sees; "": nowhere.
+	Peer    string
+	Replica Replica
+	Log     logr.Logger
 
 	MaxAbsent    AbsenceLimit  // zones that the hub may remove without approval; zero: 10 and 30%
 	MaxZoneBytes int64         // octets of one zone as it is sent; 0: 512 MiB
@@ -44,6 +47,7 @@ type State struct {
 	LastError   string    // why the last stream or attempt ended; "" while connected
 
 	Installed uint64            // zones installed since the start, new versions and copies
+	Documents uint64            // documents installed since the start
 	Removed   uint64            // zones removed
 	Nacks     map[string]uint64 // refusals by reason, see Nack.Reason
 	Copied    uint64            // zones that came from a sibling
@@ -64,9 +68,11 @@ type Client struct {
 	heldBack map[zone.Name]bool // zones whose last update the guard held back
 
 	durableMu sync.Mutex
-	durable   map[zone.Name]zone.Version // became durable, not told to the hub
-	lacking   map[zone.Name]zone.Version // reported to the hub as not durable
-	wakeLate  chan struct{}              // one element: both may have entries in common
+	durable   map[resource]zone.Version // became durable, not told to the hub; of documents the digest
+	lacking   map[resource]zone.Version // reported to the hub as not durable
+	wakeLate  chan struct{}             // one element: both may have entries in common
+
+	reports reports
 }
 
 // owner is who may change the replica: one session or one copy at a time.
@@ -98,9 +104,12 @@ func NewClient(opts ClientOptions) (*Client, error) {
 	opts.MaxAbsent = opts.MaxAbsent.orDefault()
 	c := &Client{
 		opts: opts, freed: make(chan struct{}), heldBack: map[zone.Name]bool{},
-		durable: map[zone.Name]zone.Version{}, lacking: map[zone.Name]zone.Version{}, wakeLate: make(chan struct{}, 1),
+		durable: map[resource]zone.Version{}, lacking: map[resource]zone.Version{}, wakeLate: make(chan struct{}, 1),
 	}
-	opts.Replica.OnDurable(c.becameDurable)
+	opts.Replica.OnDurable(func(apex zone.Name, v zone.Version) { c.becameDurable(zoneResource(apex), v) })
+	opts.Replica.OnDocumentDurable(func(kind string, digest zone.Digest) {
+		c.becameDurable(resource{document: kind}, zone.Version{Digest: digest})
+	})
 	return c, nil
 }
 
@@ -269,6 +278,7 @@ func (c *Client) connect(ctx context.Context, hub string) error {
 	seen := c.opts.Replica.Fence()
 	_ = stream.Send(&controlpb.ServerMessage{Message: &controlpb.ServerMessage_Hello{Hello: &controlpb.Hello{
 		Protocol: ProtocolVersion, Name: c.opts.Name, Software: c.opts.SoftwareVersion, Epoch: seen.Epoch, Cluster: seen.Cluster,
+		Documents: true, Peer: c.opts.Peer,
 	}}}) // Recv has the error
 	m, err := stream.Recv()
 	if err != nil {
@@ -311,17 +321,17 @@ func (c *Client) noteHeldBack(apex zone.Name, held bool) {
 }
 
 // becameDurable is told by the replica; it does not block.
-func (c *Client) becameDurable(apex zone.Name, v zone.Version) {
+func (c *Client) becameDurable(r resource, v zone.Version) {
 	c.durableMu.Lock()
-	c.durable[apex] = v
+	c.durable[r] = v
 	c.durableMu.Unlock()
 	c.checkLate()
 }
 
 // reportedLacking notes that the hub was told that a version is not durable.
-func (c *Client) reportedLacking(apex zone.Name, v zone.Version) {
+func (c *Client) reportedLacking(r resource, v zone.Version) {
 	c.durableMu.Lock()
-	c.lacking[apex] = v
+	c.lacking[r] = v
 	c.durableMu.Unlock()
 	c.checkLate()
 }
@@ -334,15 +344,15 @@ func (c *Client) checkLate() {
 }
 
 // lateAcks returns, once, the versions that were reported as not durable and are it now.
-func (c *Client) lateAcks() map[zone.Name]zone.Version {
+func (c *Client) lateAcks() map[resource]zone.Version {
 	c.durableMu.Lock()
 	defer c.durableMu.Unlock()
-	late := map[zone.Name]zone.Version{}
-	for apex, v := range c.lacking {
-		if c.durable[apex] == v {
-			late[apex] = v
-			delete(c.lacking, apex)
-			delete(c.durable, apex)
+	late := map[resource]zone.Version{}
+	for r, v := range c.lacking {
+		if c.durable[r] == v {
+			late[r] = v
+			delete(c.lacking, r)
+			delete(c.durable, r)
 		}
 	}
 	return late

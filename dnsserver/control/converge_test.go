@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -90,7 +91,7 @@ func join(h *Hub, c *Client, g GroupKey) (cut func()) {
 		}
 		seen := c.opts.Replica.Fence()
 		_ = send(&controlpb.ServerMessage{Message: &controlpb.ServerMessage_Hello{Hello: &controlpb.Hello{
-			Protocol: ProtocolVersion, Name: c.opts.Name, Epoch: seen.Epoch, Cluster: seen.Cluster,
+			Protocol: ProtocolVersion, Name: c.opts.Name, Epoch: seen.Epoch, Cluster: seen.Cluster, Documents: true,
 		}}})
 		m, err := recv()
 		if err != nil || m.GetWelcome() == nil || c.claim(ctx, ownerSession) != nil {
@@ -105,8 +106,8 @@ func join(h *Hub, c *Client, g GroupKey) (cut func()) {
 	}
 }
 
-// TestServersEndUpWithWhatWasPublishedLast plays arbitrary histories: versions published,
-// withdrawn and retained while streams break anywhere, disks fail, and leaders follow each
+// TestServersEndUpWithWhatWasPublishedLast plays arbitrary histories: documents and versions of
+// zones published, zones withdrawn and retained while streams break anywhere, disks fail, and leaders follow each
 // other, also of another cluster. When all is quiet, every server has exactly what is wanted.
 func TestServersEndUpWithWhatWasPublishedLast(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
@@ -132,7 +133,7 @@ type event struct {
 func drawEvent(t *rapid.T) event {
 	return event{
 		what: rapid.SampledFrom([]string{
-			"publish", "publish", "publish", "version", "withdraw", "retain", "reconnect", "lead", "cluster", "disk", "heal", "wait",
+			"publish", "publish", "publish", "version", "withdraw", "retain", "document", "document", "reconnect", "lead", "cluster", "disk", "heal", "wait",
 		}).Draw(t, "what"),
 		zone:    rapid.IntRange(0, zonesCount-1).Draw(t, "zone"),
 		server:  rapid.IntRange(0, serversCount-1).Draw(t, "server"),
@@ -156,6 +157,7 @@ func playHistory(history []event) error {
 	)
 	wishes := map[zone.Name]wish{}
 	latest := map[zone.Name]Zone{}
+	documents := map[string]Document{}
 	serial := uint32(0)
 	epoch := uint64(0)
 	cluster := here
@@ -188,6 +190,9 @@ func playHistory(history []event) error {
 			case retained:
 				hub.Retain(apex)
 			}
+		}
+		for _, d := range documents {
+			_ = hub.PublishDocument(group, d)
 		}
 		hub.SetComplete()
 	}
@@ -231,6 +236,12 @@ func playHistory(history []event) error {
 		case "retain":
 			wishes[apex] = retained
 			hub.Retain(apex)
+		case "document":
+			d := Document{fmt.Sprintf("kind-%d", e.zone), bytes.Repeat([]byte{e.address}, e.hosts*100)}
+			documents[d.Kind] = d
+			if err := hub.PublishDocument(group, d); err != nil {
+				return err
+			}
 		case "reconnect":
 			connect(i)
 		case "lead":
@@ -241,6 +252,7 @@ func playHistory(history []event) error {
 		case "disk":
 			servers[i].mu.Lock()
 			servers[i].fault = func(Installed) error { return &NotDurableError{io.ErrShortWrite} }
+			servers[i].documentFault = func(Document) error { return &NotDurableError{io.ErrShortWrite} }
 			servers[i].mu.Unlock()
 		case "heal":
 			servers[i].heal()
@@ -274,6 +286,13 @@ func playHistory(history []event) error {
 			}
 		}
 	}
+	for i, s := range servers {
+		for kind, want := range documents {
+			if got, _ := s.Document(kind); !bytes.Equal(got.Body, want.Body) {
+				return fmt.Errorf("server %d: document %s has %d octets, wanted %d", i, kind, len(got.Body), len(want.Body))
+			}
+		}
+	}
 	for _, apex := range apexes {
 		for _, r := range hub.Zone(apex).Servers {
 			if r.NotDurable || r.Nack != nil || r.Current != (wishes[apex] == wanted) {
@@ -286,7 +305,12 @@ func playHistory(history []event) error {
 		return fmt.Errorf("%d servers are connected", len(reports))
 	}
 	for i, r := range reports {
-		if r.Wanted != r.Current || r.Absence.Count != 0 || !clients[i].State().Synced {
+		for _, d := range r.Documents {
+			if !d.Current || d.NotDurable || d.Nack != nil {
+				return fmt.Errorf("document %s is reported as %+v", d.Kind, d)
+			}
+		}
+		if r.Wanted != r.Current || len(r.Documents) != len(documents) || r.Absence.Count != 0 || !clients[i].State().Synced {
 			return fmt.Errorf("server is reported as %+v", r)
 		}
 	}

@@ -18,16 +18,24 @@ import (
 const copyPatience = 10 * time.Second
 
 // copyWhenAlone copies from a sibling what this server lacks, whenever it is without a hub for
-// SiblingAfter: all zones if it has none, else those that its disk has lost. It returns when
-// nothing is lacking.
+// SiblingAfter: all zones if it has none, else those that its disk has lost; and documents that
+// it lacks. It returns when nothing is lacking.
 func (c *Client) copyWhenAlone(ctx context.Context) {
 	var failures pauses
 	begun := false // a copy of all zones is half done
 	for c.waitFree(ctx) {
 		only := c.opts.Replica.Lost()
-		if begun || len(c.opts.Replica.Held()) == 0 {
-			only = nil
-		} else if len(only) == 0 {
+		all := begun || len(c.opts.Replica.Held()) == 0
+		req := &controlpb.CopyRequest{Protocol: ProtocolVersion, Documents: true}
+		switch {
+		case all:
+		case len(only) > 0:
+			for _, apex := range only {
+				req.Apexes = append(req.Apexes, []byte(apex))
+			}
+		case len(c.opts.Replica.LostDocuments()) > 0:
+			req.NoZones = true
+		default:
 			return
 		}
 		before := c.sessionCount()
@@ -39,9 +47,9 @@ func (c *Client) copyWhenAlone(ctx context.Context) {
 			continue
 		}
 		for _, sibling := range c.opts.Siblings {
-			err := c.copyFrom(ctx, sibling, only)
+			err := c.copyFrom(ctx, sibling, req)
 			if err == nil {
-				if only == nil {
+				if all {
 					c.update(func(s *State) { s.CopiedAll = true })
 				}
 				c.opts.Log.Info("copied zones from a sibling", "sibling", sibling)
@@ -51,7 +59,7 @@ func (c *Client) copyWhenAlone(ctx context.Context) {
 				return
 			}
 			c.opts.Log.Info("copying from a sibling failed", "sibling", sibling, "reason", status.Convert(err).Message())
-			begun = begun || only == nil && len(c.opts.Replica.Held()) > 0
+			begun = begun || all && len(c.opts.Replica.Held()) > 0
 			if c.sessionCount() != before {
 				break
 			}
@@ -65,9 +73,8 @@ func (c *Client) sessionCount() int {
 	return c.sessions
 }
 
-// copyFrom copies the zones named, or all, from one sibling. A hub that welcomes this server
-// ends the copy.
-func (c *Client) copyFrom(ctx context.Context, sibling string, only []zone.Name) error {
+// copyFrom copies what is asked for from one sibling. A hub that welcomes this server ends the copy.
+func (c *Client) copyFrom(ctx context.Context, sibling string, req *controlpb.CopyRequest) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	c.mu.Lock()
@@ -84,15 +91,12 @@ func (c *Client) copyFrom(ctx context.Context, sibling string, only []zone.Name)
 	defer func() { _ = conn.Close() }()
 	patience := time.AfterFunc(copyPatience, cancel)
 	defer patience.Stop()
-	req := &controlpb.CopyRequest{Protocol: ProtocolVersion}
-	for _, apex := range only {
-		req.Apexes = append(req.Apexes, []byte(apex))
-	}
 	stream, err := controlpb.NewSiblingClient(conn).Copy(ctx, req)
 	if err != nil {
 		return err
 	}
 	r := newCopier(c)
+	r.noZones = req.GetNoZones()
 	defer r.installs.Wait()
 	for {
 		m, err := stream.Recv()
@@ -112,11 +116,12 @@ func (c *Client) copyFrom(ctx context.Context, sibling string, only []zone.Name)
 // copier installs what a sibling sends. The sibling is not trusted with more than its zones
 // and its fence: content must have the digest of its version.
 type copier struct {
-	c     *Client
-	offer *controlpb.Offer
-	fence Fence
-	open  *transfer
-	begun map[zone.Name]bool
+	c       *Client
+	noZones bool // were asked for
+	offer   *controlpb.Offer
+	fence   Fence
+	open    *transfer
+	begun   map[resource]bool
 
 	slots    chan struct{} // one element for each install under way
 	installs sync.WaitGroup
@@ -125,7 +130,7 @@ type copier struct {
 }
 
 func newCopier(c *Client) *copier {
-	return &copier{c: c, begun: map[zone.Name]bool{}, slots: make(chan struct{}, workers)}
+	return &copier{c: c, begun: map[resource]bool{}, slots: make(chan struct{}, workers)}
 }
 
 func (r *copier) take(ctx context.Context, m *controlpb.CopyMessage) error {
@@ -139,13 +144,13 @@ func (r *copier) take(ctx context.Context, m *controlpb.CopyMessage) error {
 		return r.takeBegin(m.Begin)
 	case *controlpb.CopyMessage_Chunk:
 		if r.open == nil || r.open.id != m.Chunk.GetTransfer() {
-			return errors.New("the sibling sent a chunk of no zone")
+			return errors.New("the sibling sent a chunk of nothing")
 		}
 		r.open.received += int64(len(m.Chunk.GetNodes()))
-		return r.open.assembly.add(m.Chunk.GetNodes())
+		return r.open.add(m.Chunk.GetNodes())
 	case *controlpb.CopyMessage_Commit:
 		if r.open == nil || r.open.id != m.Commit.GetTransfer() {
-			return errors.New("the sibling ended no zone")
+			return errors.New("the sibling ended nothing")
 		}
 		t := r.open
 		r.open = nil
@@ -155,7 +160,7 @@ func (r *copier) take(ctx context.Context, m *controlpb.CopyMessage) error {
 }
 
 func (r *copier) takeOffer(ctx context.Context, m *controlpb.Offer) error {
-	if m.GetZones() == 0 {
+	if m.GetZones() == 0 && !r.noZones {
 		return errors.New("the sibling has no zones either")
 	}
 	r.offer = m
@@ -176,7 +181,14 @@ func (r *copier) takeOffer(ctx context.Context, m *controlpb.Offer) error {
 
 func (r *copier) takeBegin(m *controlpb.Begin) error {
 	if r.open != nil {
-		return errors.New("the sibling began a zone before it ended the last")
+		return errors.New("the sibling began a transfer before it ended the last")
+	}
+	if m.GetDocument() != nil {
+		d, err := parseDocument(m.GetDocument())
+		if err != nil {
+			return err
+		}
+		return r.begin(&transfer{header: header{id: m.GetTransfer()}, document: d})
 	}
 	h, err := parseHeader(m.GetTransfer(), m.GetZone())
 	if err != nil {
@@ -185,15 +197,22 @@ func (r *copier) takeBegin(m *controlpb.Begin) error {
 	if !h.base.IsZero() {
 		return fmt.Errorf("zone %s: the sibling sent changes only", h.apex)
 	}
-	if r.begun[h.apex] {
-		return fmt.Errorf("zone %s: the sibling sent it twice", h.apex)
+	return r.begin(&transfer{header: h, assembly: assembly{apex: h.apex, room: r.c.opts.MaxZoneBytes}})
+}
+
+func (r *copier) begin(t *transfer) error {
+	if r.begun[t.resource()] {
+		return fmt.Errorf("%s: the sibling sent it twice", t.resource())
 	}
-	r.begun[h.apex] = true
-	r.open = &transfer{header: h, assembly: assembly{apex: h.apex, room: r.c.opts.MaxZoneBytes}}
+	r.begun[t.resource()] = true
+	r.open = t
 	return nil
 }
 
 func (r *copier) takeCommit(ctx context.Context, t *transfer) error {
+	if t.document != nil {
+		return r.installDocument(ctx, t.document)
+	}
 	if has, ok := r.c.opts.Replica.Zone(t.apex); ok && !zone.SerialLess(has.Version.Serial, t.version.Serial) {
 		return nil // from a sibling that was asked before
 	}
@@ -213,6 +232,31 @@ func (r *copier) takeCommit(ctx context.Context, t *transfer) error {
 			r.err = errors.Join(r.err, err)
 		}
 	})
+	return nil
+}
+
+// installDocument puts a document in force of a kind that this server does not have: without
+// versions nobody can tell which of two is newer. One that is refused does not stop the copy.
+func (r *copier) installDocument(ctx context.Context, in *incoming) error {
+	d, err := in.document()
+	if err != nil {
+		return err
+	}
+	replica := r.c.opts.Replica
+	if _, has := replica.Document(d.Kind); has || len(replica.Documents()) >= maxKinds {
+		return nil
+	}
+	err = replica.InstallDocument(context.WithoutCancel(ctx), r.fence, d)
+	var stale *StaleEpochError
+	var undurable *NotDurableError
+	switch {
+	case errors.As(err, &stale):
+		return fmt.Errorf("installing document %q: %w", d.Kind, err)
+	case err != nil && !errors.As(err, &undurable):
+		r.c.opts.Log.Info("a sibling's document is refused", "kind", d.Kind, "reason", clip(err.Error()))
+	default:
+		r.c.update(func(s *State) { s.Documents++ })
+	}
 	return nil
 }
 

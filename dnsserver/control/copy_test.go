@@ -181,8 +181,8 @@ func TestAFalseCopyInstallsNothingAndTheNextSiblingIsAsked(t *testing.T) {
 		"the end is missing":   {good[:len(good)-1], "ended before"},
 		"a zone within a zone": {append(good[:2:2], good[1:]...), "before it ended the last"},
 		"a zone twice":         {slices.Concat(good, good[1:]), "twice"},
-		"a chunk of nothing":   {append(good[:1:1], good[2:]...), "chunk of no zone"},
-		"an end of nothing":    {append(good[:1:1], good[len(good)-1]), "ended no zone"},
+		"a chunk of nothing":   {append(good[:1:1], good[2:]...), "chunk of nothing"},
+		"an end of nothing":    {append(good[:1:1], good[len(good)-1]), "ended nothing"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -195,7 +195,7 @@ func TestAFalseCopyInstallsNothingAndTheNextSiblingIsAsked(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := c.copyFrom(t.Context(), addr, nil); err == nil || !strings.Contains(err.Error(), test.logged) {
+			if err := c.copyFrom(t.Context(), addr, &controlpb.CopyRequest{}); err == nil || !strings.Contains(err.Error(), test.logged) {
 				t.Errorf("copy ended with %v, wanted %q", err, test.logged)
 			}
 			if got, ok := r.Zone(z.Content.Apex()); ok && got.Version != z.Version {

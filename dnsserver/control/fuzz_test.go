@@ -74,6 +74,11 @@ func (t *tape) nodes() []byte {
 	return all
 }
 
+// document is one of few, so that arbitrary choices often fit.
+func (t *tape) document() Document {
+	return Document{[]string{"settings", "topology"}[t.below(2)], []byte{byte(t.below(3))}}
+}
+
 func (t *tape) apex() []byte {
 	if t.below(8) == 0 {
 		return t.bytes()
@@ -84,7 +89,22 @@ func (t *tape) apex() []byte {
 func (t *tape) hubMessage() *controlpb.HubMessage {
 	id := uint64(t.below(4))
 	epoch := uint64(t.below(4))
-	switch t.below(10) {
+	switch t.below(12) {
+	case 10, 11:
+		d := t.document()
+		begin := documentMessage(d, d.Digest()).Document
+		switch t.below(6) {
+		case 0:
+			begin.Kind = string(t.bytes())
+		case 1:
+			begin.Digest = t.bytes()
+		case 2:
+			begin.Size = uint32(t.byte()) << 16
+		}
+		if t.below(2) == 0 {
+			return hubMessage(epoch, &controlpb.Chunk{Transfer: id, Nodes: d.Body})
+		}
+		return hubMessage(epoch, &controlpb.Begin{Transfer: id, Resource: &controlpb.Begin_Document{Document: begin}})
 	case 0:
 		m := &controlpb.HubMessage{}
 		if proto.Unmarshal(t.bytes(), m) != nil {
@@ -191,6 +211,11 @@ func FuzzServer(f *testing.F) {
 				}
 			}
 		}
+		for _, d := range r.Documents() {
+			if has, _ := r.Document(d.Kind); has.check() != nil || has.Digest() != d.Digest {
+				t.Errorf("document %q is in force with %d octets", d.Kind, len(has.Body))
+			}
+		}
 		for _, h := range r.Held() {
 			z, _ := r.Zone(h.Apex)
 			if z.Content.Digest() != z.Version.Digest || z.Content.Apex() != h.Apex {
@@ -203,7 +228,15 @@ func FuzzServer(f *testing.F) {
 func (t *tape) serverMessage() *controlpb.ServerMessage {
 	id := uint64(t.below(6))
 	v := versionMessage(t.zone().Version)
-	switch t.below(9) {
+	switch t.below(11) {
+	case 9:
+		return &controlpb.ServerMessage{Message: &controlpb.ServerMessage_Report{Report: &controlpb.Report{Kind: []string{"verdicts", ""}[t.below(2)]}}}
+	case 10:
+		d := t.document()
+		digest := d.Digest()
+		return &controlpb.ServerMessage{Message: &controlpb.ServerMessage_Ack{
+			Ack: &controlpb.Ack{Transfer: uint64(t.below(2)) * id, Version: &controlpb.Version{Digest: digest[:]}, Document: d.Kind},
+		}}
 	case 0:
 		m := &controlpb.ServerMessage{}
 		if proto.Unmarshal(t.bytes(), m) != nil {
@@ -212,7 +245,7 @@ func (t *tape) serverMessage() *controlpb.ServerMessage {
 		return m
 	case 1:
 		return &controlpb.ServerMessage{Message: &controlpb.ServerMessage_Hello{Hello: &controlpb.Hello{
-			Protocol: ProtocolVersion, Name: "one", Epoch: uint64(t.below(3)), Cluster: here,
+			Protocol: ProtocolVersion, Name: "one", Epoch: uint64(t.below(3)), Cluster: here, Documents: t.below(3) > 0, Peer: ":8444",
 		}}}
 	case 2:
 		m := &controlpb.Held{Last: t.below(3) > 0}
@@ -220,6 +253,11 @@ func (t *tape) serverMessage() *controlpb.ServerMessage {
 			m.Zones = append(m.Zones, &controlpb.HeldZone{
 				Apex: t.apex(), Version: versionMessage(t.zone().Version), Cluster: []string{"", "cluster-0"}[t.below(2)], NotDurable: t.below(2) == 0,
 			})
+		}
+		for range t.below(3) {
+			d := t.document()
+			digest := d.Digest()
+			m.Documents = append(m.Documents, &controlpb.HeldDocument{Kind: d.Kind, Digest: digest[:], NotDurable: t.below(2) == 0})
 		}
 		return &controlpb.ServerMessage{Message: &controlpb.ServerMessage_Held{Held: m}}
 	case 3:
@@ -250,7 +288,7 @@ func FuzzHub(f *testing.F) {
 		in := tape{input}
 		h := NewHub(HubOptions{Cluster: here, Log: logr.Discard(), MaxBytesInFlight: 1000, OnZone: func(zone.Name) {}, OnServer: func(ServerID) {}, OnEpoch: func(uint64) {}})
 		h.Lead(1)
-		p, err := h.admit(group)
+		p, err := h.admit(group, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -279,7 +317,13 @@ func FuzzHub(f *testing.F) {
 			case 6:
 				h.Withdraw(in.zone().Content.Apex())
 			case 7:
-				switch in.below(4) {
+				switch in.below(6) {
+				case 4:
+					if err := h.PublishDocument(group, in.document()); err != nil {
+						t.Fatal(err)
+					}
+				case 5:
+					h.WithdrawDocument(group, in.document().Kind)
 				case 0:
 					h.SetComplete()
 				case 1:
@@ -344,6 +388,24 @@ func checkCounts(t *testing.T, h *Hub, p *peer) {
 			t.Fatalf("zone %s: the base is not what the server holds", apex)
 		}
 	}
+	wantedDocuments, currentDocuments := 0, 0
+	for kind, s := range p.documents {
+		if d := h.documents[group][kind]; d != nil && p.takesDocuments {
+			wantedDocuments++
+			if s.holds && s.held == d.digest {
+				currentDocuments++
+			}
+			if s.due() && !p.documentsDue {
+				t.Fatalf("document %q is due and forgotten", kind)
+			}
+		}
+		if s.flight != nil && p.documentFlights[s.flight.id] != s.flight {
+			t.Fatalf("document %q is in flight and forgotten", kind)
+		}
+	}
+	if p.wantedDocuments != wantedDocuments || p.currentDocuments != currentDocuments {
+		t.Fatalf("counted %d documents wanted, %d current; there are %d, %d", p.wantedDocuments, p.currentDocuments, wantedDocuments, currentDocuments)
+	}
 	if p.wanted != wanted || p.current != current || p.holds != holds || len(p.flights) != flights {
 		t.Fatalf("counted %d wanted, %d current, %d held, %d in flight; there are %d, %d, %d, %d", p.wanted, p.current, p.holds, len(p.flights), wanted, current, holds, flights)
 	}
@@ -369,7 +431,12 @@ func FuzzCopy(f *testing.F) {
 		for len(in.rest) > 0 {
 			id := uint64(in.below(2))
 			m := &controlpb.CopyMessage{}
-			switch in.below(5) {
+			switch in.below(7) {
+			case 5:
+				d := in.document()
+				m.Message = &controlpb.CopyMessage_Begin{Begin: &controlpb.Begin{Transfer: id, Resource: documentMessage(d, in.document().Digest())}}
+			case 6:
+				m.Message = &controlpb.CopyMessage_Chunk{Chunk: &controlpb.Chunk{Transfer: id, Nodes: in.document().Body}}
 			case 0:
 				m.Message = &controlpb.CopyMessage_Offer{Offer: &controlpb.Offer{Epoch: uint64(in.byte()), Cluster: here, Zones: uint32(in.below(2))}}
 			case 1:

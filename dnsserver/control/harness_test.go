@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
+	"maps"
 	"math/big"
 	"net"
 	"net/url"
@@ -154,10 +155,18 @@ type memory struct {
 	fault      func(Installed) error
 	raiseFault error
 	before     func(Installed) // called outside the lock, before every install
+
+	documents         map[string]Document
+	documentsBehind   map[string]bool
+	lostDocuments     []string
+	onDocumentDurable func(string, zone.Digest)
+	documentFault     func(Document) error // as fault; called outside the lock
 }
 
 func newMemory(b *bell) *memory {
-	return &memory{bell: b, zones: map[zone.Name]Installed{}, notOnDisk: map[zone.Name]bool{}}
+	return &memory{
+		bell: b, zones: map[zone.Name]Installed{}, notOnDisk: map[zone.Name]bool{}, documents: map[string]Document{}, documentsBehind: map[string]bool{},
+	}
 }
 
 func (m *memory) Held() []Held {
@@ -216,6 +225,7 @@ func (m *memory) Install(_ context.Context, f Fence, z Installed) error {
 func (m *memory) heal() {
 	m.mu.Lock()
 	m.fault = nil
+	m.documentFault = nil
 	healed := map[zone.Name]zone.Version{}
 	for apex, lacking := range m.notOnDisk {
 		if lacking {
@@ -223,9 +233,19 @@ func (m *memory) heal() {
 			m.notOnDisk[apex] = false
 		}
 	}
+	documents := map[string]zone.Digest{}
+	for kind, lacking := range m.documentsBehind {
+		if lacking {
+			documents[kind] = m.documents[kind].Digest()
+			m.documentsBehind[kind] = false
+		}
+	}
 	m.mu.Unlock()
 	for apex, v := range healed {
 		m.onDurable(apex, v)
+	}
+	for kind, digest := range documents {
+		m.onDocumentDurable(kind, digest)
 	}
 }
 
@@ -239,6 +259,60 @@ func (m *memory) Remove(_ context.Context, f Fence, apex zone.Name) error {
 	m.fence = f
 	delete(m.zones, apex)
 	return nil
+}
+
+func (m *memory) Documents() []HeldDocument {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var held []HeldDocument
+	for _, kind := range slices.Sorted(maps.Keys(m.documents)) {
+		held = append(held, HeldDocument{kind, m.documents[kind].Digest(), m.documentsBehind[kind]})
+	}
+	return held
+}
+
+func (m *memory) Document(kind string) (Document, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	d, ok := m.documents[kind]
+	return d, ok
+}
+
+func (m *memory) body(kind string) string {
+	d, _ := m.Document(kind)
+	return string(d.Body)
+}
+
+func (m *memory) InstallDocument(_ context.Context, f Fence, d Document) error {
+	defer m.bell.ring()
+	m.mu.Lock()
+	fault := m.documentFault
+	m.mu.Unlock()
+	var err error
+	if fault != nil {
+		err = fault(d)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.fence.Admits(f) {
+		return &StaleEpochError{f, m.fence}
+	}
+	var undurable *NotDurableError
+	if err != nil && !errors.As(err, &undurable) {
+		return err
+	}
+	m.fence = f
+	m.documents[d.Kind] = d
+	m.documentsBehind[d.Kind] = err != nil
+	return err
+}
+
+func (m *memory) OnDocumentDurable(f func(string, zone.Digest)) { m.onDocumentDurable = f }
+
+func (m *memory) LostDocuments() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(m.lostDocuments), func(kind string) bool { _, ok := m.documents[kind]; return ok })
 }
 
 func (m *memory) Fence() Fence {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -53,8 +54,14 @@ type HubOptions struct {
 	MaxAbsent        AbsenceLimit // zones that may go from a server without approval; zero: 10 and 30%
 
 	OnZone   func(apex zone.Name) // a server reported, acked, refused or dropped it; not called when a server leaves
-	OnServer func(ServerID)       // it joined, left, came in or out of sync, or its absent zones changed
+	OnServer func(ServerID)       // it joined, left, came in or out of sync, answered a document, or its absent zones changed
 	OnEpoch  func(seen uint64)    // a server has seen this epoch, and ours is not above it
+
+	// OnReport gets what servers report, one call at a time for each stream; body is the callee's. A server
+	// reports all again after it joined.
+	OnReport func(id ServerID, kind string, body []byte)
+
+	DocumentRetry time.Duration // so long after a refusal a document is sent again; 0: 1 min
 
 	Now func() time.Time // nil: time.Now
 }
@@ -68,14 +75,16 @@ type Hub struct {
 	fetches chan struct{} // one element for each fetch under way
 	sent    Sent          // guarded by mu
 
-	mu       sync.Mutex
-	epoch    uint64 // 0: not leading
-	complete bool
-	zones    map[zone.Name]*desired
-	open     map[*peer]struct{}  // every stream, also of servers that have not said Hello
-	peers    map[ServerID]*peer  // the welcomed ones
-	past     map[ServerID]*past  // of servers that lost zones under this leader
-	approved map[string][]string // digests by datacenter, newest last
+	mu               sync.Mutex
+	epoch            uint64 // 0: not leading
+	complete         bool
+	zones            map[zone.Name]*desired
+	documents        map[GroupKey]map[string]*desiredDocument // by kind
+	documentRevision uint64                                   // the last
+	open             map[*peer]struct{}                       // every stream, also of servers that have not said Hello
+	peers            map[ServerID]*peer                       // the welcomed ones
+	past             map[ServerID]*past                       // of servers that lost zones under this leader
+	approved         map[string][]string                      // digests by datacenter, newest last
 }
 
 // desired is what the hub knows of a zone that is published or retained.
@@ -148,6 +157,9 @@ func NewHub(opts HubOptions) *Hub {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
+	if opts.DocumentRetry <= 0 {
+		opts.DocumentRetry = time.Minute
+	}
 	opts.MaxAbsent = opts.MaxAbsent.orDefault()
 	h := &Hub{opts: opts, budget: &budget{size: opts.MaxBytesInFlight}, fetches: make(chan struct{}, maxFetches), open: map[*peer]struct{}{}}
 	h.forget()
@@ -161,6 +173,7 @@ const defaultZoneBytes = 512 << 20
 func (h *Hub) forget() {
 	h.epoch, h.complete = 0, false
 	h.zones = map[zone.Name]*desired{}
+	h.documents = map[GroupKey]map[string]*desiredDocument{}
 	h.peers = map[ServerID]*peer{}
 	h.past = map[ServerID]*past{}
 	h.approved = map[string][]string{}
@@ -404,9 +417,18 @@ func (h *Hub) peersInOrder() []*peer {
 type ServerReport struct {
 	ID       ServerID
 	Software string // version, as it says
+	Peer     string // HOST:PORT where siblings and peers reach it, as it says; "": not known
 	Wanted   int    // zones that it is to serve
 	Current  int    // of these: served in the wanted version
 	Absence  Absence
+
+	TakesDocuments bool             // its program knows documents; if not, it is sent none
+	Documents      []ServerDocument // that it is to have, by kind
+}
+
+// Synced reports whether the server has everything that it is to have.
+func (r *ServerReport) Synced() bool {
+	return r.Wanted == r.Current && !slices.ContainsFunc(r.Documents, func(d ServerDocument) bool { return !d.Current })
 }
 
 // Absence is the zones that a server holds, nobody wants, and only an approval removes.
@@ -423,7 +445,17 @@ func (h *Hub) Servers() []ServerReport {
 	var all []ServerReport
 	for _, p := range h.peersInOrder() {
 		if p.ready() {
-			all = append(all, ServerReport{p.id, p.software, p.wanted, p.current, p.absence})
+			r := ServerReport{
+				ID: p.id, Software: p.software, Peer: p.address, Wanted: p.wanted, Current: p.current, Absence: p.absence, TakesDocuments: p.takesDocuments,
+			}
+			for _, kind := range slices.Sorted(maps.Keys(p.documents)) {
+				if s := p.documents[kind]; s.wanted {
+					r.Documents = append(r.Documents, ServerDocument{
+						Kind: kind, Digest: h.documents[p.group][kind].digest, Current: s.current, NotDurable: s.notDurable, Nack: s.nack,
+					})
+				}
+			}
+			all = append(all, r)
 		}
 	}
 	return all
@@ -431,11 +463,12 @@ func (h *Hub) Servers() []ServerReport {
 
 // Sent counts what a hub has sent to servers since it was made.
 type Sent struct {
-	Whole    uint64 // transfers of whole zones
-	Changes  uint64 // transfers of what differed
-	Versions uint64 // transfers of a version, source or cluster without content
-	Removals uint64 // zones asked to be dropped
-	Octets   uint64 // of encoded content
+	Whole     uint64 // transfers of whole zones
+	Changes   uint64 // transfers of what differed
+	Versions  uint64 // transfers of a version, source or cluster without content
+	Documents uint64
+	Removals  uint64 // zones asked to be dropped
+	Octets    uint64 // of encoded content, and of documents
 }
 
 // Sent returns the counts.
@@ -510,7 +543,7 @@ func (h *Hub) Sync(stream grpc.BidiStreamingServer[controlpb.ServerMessage, cont
 		h.opts.Log.Info("refused a server", "reason", status.Convert(err).Message())
 		return err
 	}
-	p, err := h.admit(group)
+	p, err := h.admit(group, callerAddress(stream.Context()))
 	if err != nil {
 		if errors.Is(err, errNotLeader) {
 			_ = stream.Send(notLeader()) // the status says the same to who does not read it
@@ -542,7 +575,7 @@ func (h *Hub) Sync(stream grpc.BidiStreamingServer[controlpb.ServerMessage, cont
 	return p.cause
 }
 
-func (h *Hub) admit(group GroupKey) (*peer, error) {
+func (h *Hub) admit(group GroupKey, from net.Addr) (*peer, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.epoch == 0 {
@@ -551,7 +584,7 @@ func (h *Hub) admit(group GroupKey) (*peer, error) {
 	if len(h.open) >= h.opts.MaxServers {
 		return nil, status.Errorf(codes.ResourceExhausted, "%d streams are open already", len(h.open))
 	}
-	p := newPeer(h, group)
+	p := newPeer(h, group, from)
 	h.open[p] = struct{}{}
 	return p, nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"net"
 	"net/url"
 	"strings"
 
@@ -113,6 +114,14 @@ func CertifiedGroup(leaf *x509.Certificate) (GroupKey, error) {
 		return GroupKey{}, fmt.Errorf("certificate %q: %w", leaf.Subject, err)
 	}
 	return g, nil
+}
+
+// callerAddress returns where a call comes from; nil: not known.
+func callerAddress(ctx context.Context) net.Addr {
+	if p, ok := grpcpeer.FromContext(ctx); ok {
+		return p.Addr
+	}
+	return nil
 }
 
 // callerGroup returns the group of the server at the other end of a call. The error is a

@@ -1,8 +1,10 @@
 package control
 
 import (
+	"bytes"
 	"errors"
 	"io"
+	"net"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -38,7 +40,17 @@ type peer struct {
 	wanted     int                // slots that are wanted, current, hold something
 	current    int
 	holds      int
-	inSync     bool // wanted == current, as told last
+	inSync     bool // all that is wanted is current, as told last
+
+	from             net.Addr // of the stream; nil: not known
+	address          string   // where peers reach the server; "": not known
+	takesDocuments   bool
+	documents        map[string]*documentSlot   // by kind
+	documentFlights  map[uint64]*documentFlight // by transfer
+	documentsDue     bool                       // some may have to be sent
+	heldDocuments    int                        // listed by Held
+	wantedDocuments  int                        // slots that are wanted, and of these current
+	currentDocuments int
 
 	absent  map[zone.Name]struct{} // held, unwanted, not being removed
 	ruleDue bool                   // the absent zones are to be ruled on
@@ -133,10 +145,11 @@ func (s *nameSet) take() (n zone.Name, ok bool) {
 	return n, true
 }
 
-func newPeer(h *Hub, group GroupKey) *peer {
+func newPeer(h *Hub, group GroupKey, from net.Addr) *peer {
 	return &peer{
-		hub: h, group: group, wake: make(chan struct{}, 1), ended: make(chan struct{}),
+		hub: h, group: group, from: from, wake: make(chan struct{}, 1), ended: make(chan struct{}),
 		zones: map[zone.Name]*slot{}, flights: map[uint64]*flight{}, absent: map[zone.Name]struct{}{}, fetching: map[uint64]*fetch{},
+		documents: map[string]*documentSlot{}, documentFlights: map[uint64]*documentFlight{},
 	}
 }
 
@@ -223,6 +236,12 @@ func (p *peer) handle(m *controlpb.ServerMessage) error {
 	case *controlpb.ServerMessage_FetchFailed:
 		p.failFetch(m.FetchFailed)
 		return nil
+	case *controlpb.ServerMessage_Report:
+		id, err := p.takeReport(m.Report)
+		if err == nil && p.hub.opts.OnReport != nil {
+			p.hub.opts.OnReport(id, m.Report.GetKind(), m.Report.GetBody())
+		}
+		return err
 	}
 	var err error
 	p.hub.change(func(n *notes) {
@@ -284,6 +303,8 @@ func (p *peer) takeHello(m *controlpb.Hello, n *notes) error {
 	p.id = ServerID{p.group.Datacenter, p.group.Group, m.GetName()}
 	p.software = clip(m.GetSoftware())
 	p.fence = Fence{m.GetEpoch(), m.GetCluster()}
+	p.takesDocuments = m.GetDocuments()
+	p.address = reachable(m.GetPeer(), p.from)
 	p.state = stateWaiting
 	p.tryWelcome(n)
 	return nil
@@ -347,6 +368,11 @@ func (p *peer) takeHeld(m *controlpb.Held, n *notes) error {
 		s.held = held
 		n.zone(apex)
 	}
+	for _, d := range m.GetDocuments() {
+		if err := p.takeHeldDocument(d); err != nil {
+			return err
+		}
+	}
 	if !m.GetLast() {
 		return nil
 	}
@@ -358,7 +384,10 @@ func (p *peer) takeHeld(m *controlpb.Held, n *notes) error {
 	for apex := range p.hub.zones {
 		p.reconsider(apex, n)
 	}
-	p.inSync = p.wanted == p.current
+	for kind := range p.hub.documents[p.group] {
+		p.reconsiderDocument(kind, n)
+	}
+	p.inSync = p.isInSync()
 	n.server(p.id)
 	p.hub.opts.Log.Info("server joined", "server", p.id, "software", p.software, "zones", p.holds, "wanted", p.wanted, "current", p.current)
 	p.poke()
@@ -377,14 +406,6 @@ func (p *peer) reconsider(apex zone.Name, n *notes) {
 		s = &slot{}
 		p.zones[apex] = s
 	}
-	count := func(total *int, was *bool, is bool) {
-		if is && !*was {
-			*total++
-		} else if !is && *was {
-			*total--
-		}
-		*was = is
-	}
 	count(&p.wanted, &s.wanted, wanted)
 	count(&p.current, &s.current, wanted && s.held.Version == d.zone.Version)
 	count(&p.holds, &s.counted, s.holds())
@@ -398,12 +419,30 @@ func (p *peer) reconsider(apex zone.Name, n *notes) {
 		p.poke()
 	}
 	p.reconsiderAbsence(apex, s, d != nil && d.zone.Content == nil)
-	if inSync := p.wanted == p.current; p.ready() && inSync != p.inSync {
-		p.inSync = inSync
-		n.server(p.id)
-	}
+	p.noteSync(n)
 	if !wanted && !s.holds() && s.flight == nil && !s.removing {
 		delete(p.zones, apex)
+	}
+}
+
+// count keeps the total of what is true.
+func count(total *int, was *bool, is bool) {
+	if is && !*was {
+		*total++
+	} else if !is && *was {
+		*total--
+	}
+	*was = is
+}
+
+func (p *peer) isInSync() bool {
+	return p.wanted == p.current && p.wantedDocuments == p.currentDocuments
+}
+
+func (p *peer) noteSync(n *notes) {
+	if inSync := p.isInSync(); p.ready() && inSync != p.inSync {
+		p.inSync = inSync
+		n.server(p.id)
 	}
 }
 
@@ -471,11 +510,22 @@ func (p *peer) installed(f *flight, s *slot, notDurable bool, n *notes) {
 
 func (p *peer) takeAck(m *controlpb.Ack, n *notes) error {
 	if m.GetTransfer() != 0 {
+		if f, s := p.answeredDocument(m.GetTransfer()); f != nil {
+			p.installedDocument(f, s, false, n)
+			return nil
+		}
 		f, s, err := p.answered(m.GetTransfer())
 		if err == nil {
 			p.installed(f, s, false, n)
 		}
 		return err
+	}
+	if kind := m.GetDocument(); kind != "" {
+		if s := p.documents[kind]; s != nil && s.holds && bytes.Equal(s.held[:], m.GetVersion().GetDigest()) && s.notDurable {
+			s.notDurable = false
+			n.server(p.id)
+		}
+		return nil
 	}
 	apex, err := apexOf(m.GetApex())
 	if err != nil {
@@ -493,6 +543,11 @@ func (p *peer) takeAck(m *controlpb.Ack, n *notes) error {
 }
 
 func (p *peer) takeNotDurable(m *controlpb.NotDurable, n *notes) error {
+	if f, s := p.answeredDocument(m.GetTransfer()); f != nil {
+		p.hub.opts.Log.Info("document is in force but not on disk", "server", p.id, "kind", f.document.Kind, "reason", clip(m.GetMessage()))
+		p.installedDocument(f, s, true, n)
+		return nil
+	}
 	f, s, err := p.answered(m.GetTransfer())
 	if err != nil {
 		return err
@@ -530,6 +585,10 @@ func (p *peer) takeNack(m *controlpb.Nack, n *notes) error {
 			n.epoch = max(n.epoch, m.GetEpoch())
 		}
 		return status.Errorf(codes.Aborted, "server has seen epoch %d", m.GetEpoch())
+	}
+	if f, s := p.answeredDocument(m.GetTransfer()); f != nil {
+		p.refusedDocument(f, s, m, n)
+		return nil
 	}
 	if p.batch != nil && p.batch.id == m.GetTransfer() {
 		return p.takeBatchNack(m, n)

@@ -39,10 +39,10 @@ type Held struct {
 	NotDurable bool
 }
 
-// Replica is the zones that one server serves and keeps on disk, and the highest fence that
-// it has seen. Methods may be called concurrently, Install and Remove for different zones
-// too: an implementation can put their writes to disk together. Two changes of one zone are
-// never under way at once.
+// Replica is the zones that one server serves and keeps on disk, the documents that came with
+// them, and the highest fence that it has seen. Methods may be called concurrently, Install and Remove for different zones
+// too: an implementation can put their writes to disk together. Two changes of one zone or
+// of one kind of documents are never under way at once.
 type Replica interface {
 	// Held lists the zones in canonical order of their apexes.
 	Held() []Held
@@ -75,6 +75,23 @@ type Replica interface {
 	// OnDurable sets the function that is called, and must not block, when a zone is durable
 	// for which Install returned a NotDurableError. It is set once, before the first change.
 	OnDurable(func(apex zone.Name, v zone.Version))
+
+	// Documents lists the documents in force, by kind.
+	Documents() []HeldDocument
+
+	// Document returns one of them; ok is false if the server does not have it.
+	Document(kind string) (d Document, ok bool)
+
+	// InstallDocument puts d in force in the place of the document of its kind, under the same
+	// rules as Install, and keeps it. An error that is neither a StaleEpochError nor a
+	// NotDurableError refuses it: what was in force before still is. It is told to the hub.
+	InstallDocument(ctx context.Context, f Fence, d Document) error
+
+	// OnDocumentDurable is OnDurable for documents.
+	OnDocumentDurable(func(kind string, digest zone.Digest))
+
+	// LostDocuments is Lost for documents: their kinds.
+	LostDocuments() []string
 
 	// Lost lists the zones whose copy on disk was found damaged and set aside at start and
 	// which were not installed again since. Empty for a store that lost nothing or all.

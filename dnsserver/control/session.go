@@ -26,6 +26,7 @@ type session struct {
 	cluster string // of the hub
 	jobs    chan func()
 	fetches chan *controlpb.Fetch
+	listed  chan struct{} // closed when the hub was told what is held
 	large   chan struct{} // one element while a large transfer waits for a worker or is with it
 
 	sendMu sync.Mutex
@@ -36,8 +37,8 @@ type session struct {
 	removing *removal // names still come
 
 	mu     sync.Mutex
-	busy   map[zone.Name]bool // begun, not answered
-	failed error              // the stream is about to end; what comes is dropped
+	busy   map[resource]bool // begun, not answered
+	failed error             // the stream is about to end; what comes is dropped
 	cancel context.CancelFunc
 	grace  *time.Timer
 }
@@ -49,10 +50,11 @@ const (
 	fetchQueue    = 16      // more are refused
 )
 
-// transfer is a zone on its way in.
+// transfer is a zone or a document on its way in.
 type transfer struct {
 	header
 	assembly assembly
+	document *incoming // nil: a zone
 	received int64
 	refusal  *controlpb.Nack // set: it is refused already, and the rest of it dropped
 }
@@ -76,10 +78,19 @@ type removal struct {
 	approved string
 }
 
+func (r *removal) resources() []resource {
+	all := make([]resource, len(r.apexes))
+	for i, apex := range r.apexes {
+		all[i] = zoneResource(apex)
+	}
+	return all
+}
+
 func newSession(c *Client, send func(*controlpb.ServerMessage) error, seen string) *session {
 	return &session{
 		c: c, send: send, seen: seen, jobs: make(chan func()), fetches: make(chan *controlpb.Fetch, fetchQueue), large: make(chan struct{}, 1),
-		open: map[uint64]*transfer{}, busy: map[zone.Name]bool{},
+		listed: make(chan struct{}),
+		open:   map[uint64]*transfer{}, busy: map[resource]bool{},
 	}
 }
 
@@ -92,6 +103,7 @@ func (s *session) run(ctx context.Context, cancel context.CancelFunc, welcome *c
 	err := s.handle(ctx, welcome)
 	if err == nil {
 		s.list()
+		close(s.listed)
 	}
 	for err == nil {
 		var m *controlpb.HubMessage
@@ -125,13 +137,22 @@ func (s *session) start(ctx context.Context) (stop func()) {
 		})
 	}
 	all.Go(func() {
+		select {
+		case <-s.listed:
+			s.c.reports.send(ctx, s.say)
+		case <-ctx.Done():
+		}
+	})
+	all.Go(func() {
 		for {
 			select {
 			case m := <-s.fetches:
 				s.answerFetch(m)
 			case <-s.c.wakeLate:
-				for apex, v := range s.c.lateAcks() {
-					s.say(&controlpb.ServerMessage{Message: &controlpb.ServerMessage_Ack{Ack: &controlpb.Ack{Apex: []byte(apex), Version: versionMessage(v)}}})
+				for r, v := range s.c.lateAcks() {
+					s.say(&controlpb.ServerMessage{Message: &controlpb.ServerMessage_Ack{
+						Ack: &controlpb.Ack{Apex: []byte(r.apex), Version: versionMessage(v), Document: r.document},
+					}})
 				}
 			case <-ctx.Done():
 				return
@@ -186,11 +207,20 @@ func (s *session) list() {
 			flush()
 		}
 	}
+	documents := s.c.opts.Replica.Documents()
+	for _, d := range documents {
+		part.Documents = append(part.Documents, &controlpb.HeldDocument{Kind: d.Kind, Digest: d.Digest[:], NotDurable: d.NotDurable})
+	}
 	part.Last = true
 	flush()
 	for _, h := range held {
 		if h.NotDurable {
-			s.c.reportedLacking(h.Apex, h.Version)
+			s.c.reportedLacking(zoneResource(h.Apex), h.Version)
+		}
+	}
+	for _, d := range documents {
+		if d.NotDurable {
+			s.c.reportedLacking(resource{document: d.Kind}, zone.Version{Digest: d.Digest})
 		}
 	}
 }
@@ -268,27 +298,27 @@ func (s *session) nack(m *controlpb.Nack) {
 	s.say(&controlpb.ServerMessage{Message: &controlpb.ServerMessage_Nack{Nack: m}})
 }
 
-// claim marks a zone as being changed; false if it is already.
-func (s *session) claim(apexes ...zone.Name) bool {
+// claim marks what is being changed; false if one of it is already.
+func (s *session) claim(what ...resource) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, apex := range apexes {
-		if s.busy[apex] {
+	for _, r := range what {
+		if s.busy[r] {
 			return false
 		}
 	}
-	for _, apex := range apexes {
-		s.busy[apex] = true
+	for _, r := range what {
+		s.busy[r] = true
 	}
 	return true
 }
 
 // unclaim comes before the answer: the hub may begin the next transfer as soon as it has it.
-func (s *session) unclaim(apexes ...zone.Name) {
+func (s *session) unclaim(what ...resource) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, apex := range apexes {
-		delete(s.busy, apex)
+	for _, r := range what {
+		delete(s.busy, r)
 	}
 }
 
@@ -323,18 +353,38 @@ func (s *session) takeBegin(m *controlpb.Begin) error {
 	}
 	t := &transfer{header: header{id: id}}
 	s.open[id] = t
-	m1, ok := m.GetResource().(*controlpb.Begin_Zone)
-	if !ok {
+	switch m := m.GetResource().(type) {
+	case *controlpb.Begin_Zone:
+		return s.beginZone(t, m.Zone)
+	case *controlpb.Begin_Document:
+		return s.beginDocument(t, m.Document)
+	default:
 		t.refuse(fmt.Errorf("a resource of a later version is %w for this one", errMalformed))
 		return nil
 	}
-	h, err := parseHeader(id, m1.Zone)
+}
+
+func (s *session) beginDocument(t *transfer, m *controlpb.Document) error {
+	d, err := parseDocument(m)
 	if err != nil {
 		t.refuse(err)
 		return nil
 	}
-	if !s.claim(h.apex) {
-		return protocolError("transfer %d begins before the last change of zone %s was answered", id, h.apex)
+	if !s.claim(resource{document: d.kind}) {
+		return protocolError("transfer %d begins before the last document %q was answered", t.id, d.kind)
+	}
+	t.document = d
+	return nil
+}
+
+func (s *session) beginZone(t *transfer, m *controlpb.Zone) error {
+	h, err := parseHeader(t.id, m)
+	if err != nil {
+		t.refuse(err)
+		return nil
+	}
+	if !s.claim(zoneResource(h.apex)) {
+		return protocolError("transfer %d begins before the last change of zone %s was answered", t.id, h.apex)
 	}
 	t.header = h
 	t.assembly = assembly{apex: h.apex, room: s.c.opts.MaxZoneBytes}
@@ -356,6 +406,25 @@ func (t *transfer) refuse(err error) {
 		t.refusal.Reason = controlpb.Nack_TOO_LARGE
 	}
 	t.assembly = assembly{}
+	if t.document != nil {
+		t.document.body = nil
+	}
+}
+
+// resource is what the transfer claims; zero if that could not be read.
+func (t *transfer) resource() resource {
+	if t.document != nil {
+		return resource{document: t.document.kind}
+	}
+	return zoneResource(t.apex)
+}
+
+// installed is the version that an answer names.
+func (t *transfer) installed() zone.Version {
+	if t.document != nil {
+		return zone.Version{Digest: t.document.digest}
+	}
+	return t.version
 }
 
 func (s *session) takeChunk(m *controlpb.Chunk) error {
@@ -367,10 +436,17 @@ func (s *session) takeChunk(m *controlpb.Chunk) error {
 		return nil
 	}
 	t.received += int64(len(m.GetNodes()))
-	if err := t.assembly.add(m.GetNodes()); err != nil {
+	if err := t.add(m.GetNodes()); err != nil {
 		t.refuse(err)
 	}
 	return nil
+}
+
+func (t *transfer) add(part []byte) error {
+	if t.document != nil {
+		return t.document.add(part)
+	}
+	return t.assembly.add(part)
 }
 
 func (s *session) takeCommit(ctx context.Context, m *controlpb.Commit, f Fence) error {
@@ -380,7 +456,7 @@ func (s *session) takeCommit(ctx context.Context, m *controlpb.Commit, f Fence) 
 	}
 	delete(s.open, t.id)
 	if t.refusal != nil {
-		s.unclaim(t.apex)
+		s.unclaim(t.resource())
 		t.refusal.Transfer = t.id
 		s.nack(t.refusal)
 		return nil
@@ -411,23 +487,28 @@ func (s *session) do(ctx context.Context, job func()) error {
 
 // install puts a complete transfer in place and answers it.
 func (s *session) install(ctx context.Context, t *transfer, f Fence) {
-	err := s.apply(ctx, t, f)
-	s.unclaim(t.apex)
+	apply, count := s.apply, func(st *State) { st.Installed++ }
+	if t.document != nil {
+		apply, count = s.applyDocument, func(st *State) { st.Documents++ }
+	}
+	err := apply(ctx, t, f)
+	what, v := t.resource(), t.installed()
+	s.unclaim(what)
 	var stale *StaleEpochError
 	var undurable *NotDurableError
 	var refused *refusedError
 	switch {
 	case err == nil:
-		s.c.update(func(st *State) { st.Installed++ })
+		s.c.update(count)
 		s.say(&controlpb.ServerMessage{Message: &controlpb.ServerMessage_Ack{
-			Ack: &controlpb.Ack{Transfer: t.id, Apex: []byte(t.apex), Version: versionMessage(t.version)},
+			Ack: &controlpb.Ack{Transfer: t.id, Apex: []byte(what.apex), Version: versionMessage(v), Document: what.document},
 		}})
 	case errors.As(err, &undurable):
-		s.c.update(func(st *State) { st.Installed++ })
-		s.say(&controlpb.ServerMessage{Message: &controlpb.ServerMessage_NotDurable{
-			NotDurable: &controlpb.NotDurable{Transfer: t.id, Apex: []byte(t.apex), Version: versionMessage(t.version), Message: clip(err.Error())},
-		}})
-		s.c.reportedLacking(t.apex, t.version)
+		s.c.update(count)
+		s.say(&controlpb.ServerMessage{Message: &controlpb.ServerMessage_NotDurable{NotDurable: &controlpb.NotDurable{
+			Transfer: t.id, Apex: []byte(what.apex), Version: versionMessage(v), Document: what.document, Message: clip(err.Error()),
+		}}})
+		s.c.reportedLacking(what, v)
 	case errors.As(err, &stale):
 		s.refuseStale(t.id, stale)
 	case errors.As(err, &refused):
@@ -442,6 +523,22 @@ func (s *session) install(ctx context.Context, t *transfer, f Fence) {
 type refusedError struct{ nack *controlpb.Nack }
 
 func (e *refusedError) Error() string { return e.nack.GetMessage() }
+
+// applyDocument checks a complete document and installs it.
+func (s *session) applyDocument(ctx context.Context, t *transfer, f Fence) error {
+	d, err := t.document.document()
+	switch {
+	case errors.Is(err, errDigest):
+		return &refusedError{&controlpb.Nack{Reason: controlpb.Nack_DIGEST_MISMATCH, Message: err.Error()}}
+	case err != nil:
+		return &refusedError{&controlpb.Nack{Reason: controlpb.Nack_MALFORMED, Message: err.Error()}}
+	}
+	replica := s.c.opts.Replica
+	if _, has := replica.Document(d.Kind); !has && len(replica.Documents()) >= maxKinds {
+		return &refusedError{&controlpb.Nack{Reason: controlpb.Nack_TOO_LARGE, Message: fmt.Sprintf("document %q: there are %d others", d.Kind, maxKinds)}}
+	}
+	return replica.InstallDocument(context.WithoutCancel(ctx), f, d)
+}
 
 // apply checks a complete transfer and installs it.
 func (s *session) apply(ctx context.Context, t *transfer, f Fence) error {
@@ -535,7 +632,7 @@ func (s *session) takeRemove(ctx context.Context, m *controlpb.Remove, f Fence) 
 	r.approved = m.GetApproved()
 	slices.SortFunc(r.apexes, zone.Name.Compare)
 	r.apexes = slices.Compact(r.apexes)
-	if !s.claim(r.apexes...) {
+	if !s.claim(r.resources()...) {
 		return protocolError("removal %d of a zone whose last change was not answered", r.id)
 	}
 	return s.do(ctx, func() { s.remove(ctx, r, f) })
@@ -552,7 +649,7 @@ func (s *session) remove(ctx context.Context, r *removal, f Fence) {
 		}
 	}
 	if refusal := s.holdsAbsence(r, present, len(held)); refusal != "" {
-		s.unclaim(r.apexes...)
+		s.unclaim(r.resources()...)
 		s.nack(&controlpb.Nack{Transfer: r.id, Reason: controlpb.Nack_ABSENCE_HELD, Message: refusal})
 		return
 	}
@@ -572,7 +669,7 @@ func (s *session) remove(ctx context.Context, r *removal, f Fence) {
 	}
 	s.c.mu.Unlock()
 	s.c.update(func(st *State) { st.Removed += uint64(gone) })
-	s.unclaim(r.apexes...)
+	s.unclaim(r.resources()...)
 	var stale *StaleEpochError
 	switch {
 	case err == nil:

@@ -2,6 +2,8 @@ package control
 
 import (
 	"context"
+	"iter"
+	"slices"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -11,8 +13,8 @@ import (
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
 )
 
-// Sibling lets servers of the same datacenter and group copy this server's zones, when they
-// start empty and no hub is there.
+// Sibling lets servers of the same datacenter and group copy this server's zones and
+// documents, when they start empty and no hub is there.
 type Sibling struct {
 	controlpb.UnimplementedSiblingServer
 	replica     Replica
@@ -50,13 +52,25 @@ func (s *Sibling) Copy(req *controlpb.CopyRequest, stream grpc.ServerStreamingSe
 	if err != nil {
 		return err
 	}
+	var documents []HeldDocument
+	if req.GetDocuments() {
+		documents = s.replica.Documents()
+	}
 	fence := s.replica.Fence()
-	offer := &controlpb.Offer{Epoch: fence.Epoch, Cluster: fence.Cluster, Zones: uint32(len(apexes))}
+	offer := &controlpb.Offer{Epoch: fence.Epoch, Cluster: fence.Cluster, Zones: uint32(len(apexes)), Documents: uint32(len(documents))}
 	if err := stream.Send(&controlpb.CopyMessage{Message: &controlpb.CopyMessage_Offer{Offer: offer}}); err != nil {
 		return err
 	}
-	for i, apex := range apexes {
-		if err := s.sendZone(stream, uint64(i+1), apex); err != nil {
+	id := uint64(0)
+	for _, d := range documents {
+		id++
+		if err := s.sendDocument(stream, id, d.Kind); err != nil {
+			return err
+		}
+	}
+	for _, apex := range apexes {
+		id++
+		if err := s.sendZone(stream, id, apex); err != nil {
 			return err
 		}
 	}
@@ -91,7 +105,7 @@ func (s *Sibling) wanted(req *controlpb.CopyRequest) ([]zone.Name, error) {
 		}
 		apexes = append(apexes, apex)
 	}
-	if len(apexes) > 0 {
+	if len(apexes) > 0 || req.GetNoZones() {
 		return apexes, nil
 	}
 	for _, h := range s.replica.Held() {
@@ -100,17 +114,31 @@ func (s *Sibling) wanted(req *controlpb.CopyRequest) ([]zone.Name, error) {
 	return apexes, nil
 }
 
+// sendDocument sends a document as it is now; nothing if it is gone.
+func (s *Sibling) sendDocument(stream grpc.ServerStreamingServer[controlpb.CopyMessage], id uint64, kind string) error {
+	d, ok := s.replica.Document(kind)
+	if !ok {
+		return nil
+	}
+	return send(stream, &controlpb.Begin{Transfer: id, Resource: documentMessage(d, d.Digest())}, slices.Values(documentChunks(d.Body)))
+}
+
 // sendZone sends a zone as it is now; nothing if it is gone.
 func (s *Sibling) sendZone(stream grpc.ServerStreamingServer[controlpb.CopyMessage], id uint64, apex zone.Name) error {
 	z, ok := s.replica.Zone(apex)
 	if !ok {
 		return nil
 	}
-	begin := &controlpb.Begin{Transfer: id, Resource: &controlpb.Begin_Zone{Zone: zoneMessage(apex, z)}}
+	return send(stream, &controlpb.Begin{Transfer: id, Resource: &controlpb.Begin_Zone{Zone: zoneMessage(apex, z)}}, chunks(wholeZone(z.Content), chunkSize))
+}
+
+// send sends one transfer.
+func send(stream grpc.ServerStreamingServer[controlpb.CopyMessage], begin *controlpb.Begin, parts iter.Seq[[]byte]) error {
+	id := begin.GetTransfer()
 	if err := stream.Send(&controlpb.CopyMessage{Message: &controlpb.CopyMessage_Begin{Begin: begin}}); err != nil {
 		return err
 	}
-	for part := range chunks(wholeZone(z.Content), chunkSize) {
+	for part := range parts {
 		chunk := &controlpb.Chunk{Transfer: id, Nodes: part}
 		if err := stream.Send(&controlpb.CopyMessage{Message: &controlpb.CopyMessage_Chunk{Chunk: chunk}}); err != nil {
 			return err

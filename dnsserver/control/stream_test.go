@@ -55,6 +55,8 @@ func (r *raw) send(m any) {
 		out.Message = &controlpb.ServerMessage_Nack{Nack: m}
 	case *controlpb.FetchChunk:
 		out.Message = &controlpb.ServerMessage_FetchChunk{FetchChunk: m}
+	case *controlpb.Report:
+		out.Message = &controlpb.ServerMessage_Report{Report: m}
 	case *controlpb.FetchFailed:
 		out.Message = &controlpb.ServerMessage_FetchFailed{FetchFailed: m}
 	default:

@@ -33,6 +33,8 @@ func (p *peer) next() *controlpb.HubMessage {
 	switch m := m.GetMessage().(type) {
 	case *controlpb.HubMessage_Begin:
 		switch f := p.flights[m.Begin.GetTransfer()]; {
+		case m.Begin.GetDocument() != nil:
+			sent.Documents++
 		case f.base == nil:
 			sent.Whole++
 		case f.base.Digest() == f.zone.Version.Digest:
@@ -43,7 +45,11 @@ func (p *peer) next() *controlpb.HubMessage {
 	case *controlpb.HubMessage_Chunk:
 		sent.Octets += uint64(len(m.Chunk.GetNodes()))
 	case *controlpb.HubMessage_Commit:
-		p.flights[m.Commit.GetTransfer()].committed = true
+		if f := p.documentFlights[m.Commit.GetTransfer()]; f != nil {
+			f.committed = true
+		} else {
+			p.flights[m.Commit.GetTransfer()].committed = true
+		}
 	case *controlpb.HubMessage_Remove:
 		sent.Removals += uint64(len(m.Remove.GetApexes()))
 		p.batch.sent = m.Remove.GetLast()
@@ -59,6 +65,10 @@ func (p *peer) prepare() {
 	for {
 		p.hub.mu.Lock()
 		if !p.ready() || p.over() {
+			p.hub.mu.Unlock()
+			return
+		}
+		if p.launchDocument(); len(p.out) > 0 {
 			p.hub.mu.Unlock()
 			return
 		}
@@ -286,7 +296,7 @@ func (p *peer) prepareRest() {
 			p.ruleDue = false
 			p.rule(n)
 		}
-		if len(p.out) == 0 && !p.toldSynced && len(p.flights) == 0 && p.batch == nil && len(p.dirty.order) == 0 {
+		if len(p.out) == 0 && !p.toldSynced && len(p.flights) == 0 && len(p.documentFlights) == 0 && p.batch == nil && len(p.dirty.order) == 0 && !p.documentsDue {
 			p.toldSynced = true
 			p.put(&controlpb.HubMessage{Message: &controlpb.HubMessage_Synced{Synced: &controlpb.Synced{}}})
 		}
