@@ -442,6 +442,14 @@ type moody struct {
 }
 
 func (m *moody) Commit(f store.Fence, changes ...store.Change) error {
+	return m.commit(func() error { return m.disk.Commit(f, changes...) })
+}
+
+func (m *moody) CommitDocuments(f store.Fence, documents ...store.Document) error {
+	return m.commit(func() error { return m.disk.CommitDocuments(f, documents...) })
+}
+
+func (m *moody) commit(write func() error) error {
 	m.mu.Lock()
 	mood := m.rnd.IntN(4)
 	if !m.bad {
@@ -451,7 +459,7 @@ func (m *moody) Commit(f store.Fence, changes ...store.Change) error {
 	if mood == 0 {
 		return errors.New("not now")
 	}
-	err := m.disk.Commit(f, changes...)
+	err := write()
 	if mood == 1 {
 		return errors.New("done, but I do not say so")
 	}
@@ -464,6 +472,7 @@ func TestReplicaEndsWithWhatItServes(t *testing.T) {
 	for seed := range uint64(20) {
 		dir := t.TempDir()
 		model := map[int]control.Installed{}
+		documents := map[string]string{}
 		var fence control.Fence
 		synctest.Test(t, func(t *testing.T) {
 			s, found, err := store.Open(dir, func(err error) { t.Error(err) })
@@ -507,12 +516,35 @@ func TestReplicaEndsWithWhatItServes(t *testing.T) {
 					}
 				})
 			}
+			for i := range 2 {
+				rnd := rand.New(rand.NewPCG(seed, uint64(i+100)))
+				all.Go(func() {
+					for n := range 30 {
+						d := control.Document{Kind: fmt.Sprintf("kind-%d", i), Body: fmt.Append(nil, n)}
+						err := r.InstallDocument(t.Context(), control.Fence{Epoch: uint64(n / 3), Cluster: "a"}, d)
+						_, stale := errors.AsType[*control.StaleEpochError](err)
+						_, undurable := errors.AsType[*control.NotDurableError](err)
+						mu.Lock()
+						switch {
+						case err != nil && !stale && !undurable:
+							t.Errorf("seed %d: %v", seed, err)
+						case !stale:
+							documents[d.Kind] = string(d.Body)
+						}
+						mu.Unlock()
+						if rnd.IntN(4) == 0 {
+							time.Sleep(time.Duration(rnd.IntN(3000)) * time.Millisecond)
+						}
+					}
+				})
+			}
 			all.Wait()
 			var want []control.Installed
 			for _, z := range model {
 				want = append(want, z)
 			}
 			requireServed(t, r, view, want...)
+			requireDocuments(t, r, documents)
 			fence = r.Fence()
 			m.mu.Lock()
 			m.bad = false
@@ -523,6 +555,11 @@ func TestReplicaEndsWithWhatItServes(t *testing.T) {
 					t.Errorf("seed %d: %s is not durable", seed, h.Apex)
 				}
 			}
+			for _, d := range r.Documents() {
+				if d.NotDurable {
+					t.Errorf("seed %d: %s is not durable", seed, d.Kind)
+				}
+			}
 			closeReplica(t, r)
 		})
 		r, view := openReplica(t, dir)
@@ -531,6 +568,7 @@ func TestReplicaEndsWithWhatItServes(t *testing.T) {
 			want = append(want, z)
 		}
 		requireServed(t, r, view, want...)
+		requireDocuments(t, r, documents)
 		if r.Fence() != fence {
 			t.Errorf("seed %d: fence on disk is %v, was %v", seed, r.Fence(), fence)
 		}
