@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/fingerpost-dns/fingerpost/dnsserver/health"
 )
 
 // acting is what the overrides in force do to a record.
@@ -19,6 +21,8 @@ type acting struct {
 	drained []targets   // of each pool
 	ttl     uint32      // answers have at least; 0 for nothing
 	blocked []netip.Prefix
+
+	failback bool
 }
 
 // act applies the overrides to what health says of the pools. It does not change base.
@@ -74,6 +78,7 @@ func (a *acting) apply(r *Record, o *Override) (acts bool, text string) {
 		a.blocked = append(a.blocked, o.Networks...)
 		return true, fmt.Sprintf("refuses clients of %d networks", len(o.Networks))
 	default: // Failback
+		a.failback = true
 		return false, "releases what waits for a person"
 	}
 }
@@ -111,9 +116,9 @@ func (a *acting) force(r *Record, o *Override) (acts bool, text string) {
 	forced := slices.Clone(a.state)
 	for i := range forced {
 		c := &forced[i]
-		c.all, c.least, c.latch = sets[i], 1, Follow
+		c.all, c.least, c.out, c.awaiting = sets[i], 1, false, false
 		if o.IgnoreHealth {
-			c.states, c.gate = make([]State, len(c.states)), Up
+			c.states, c.gated = make([]health.State, len(c.states)), false
 		}
 		c.rank(&r.Pools[i])
 	}
@@ -156,4 +161,18 @@ func (r *Record) count() (n int) {
 		n += len(r.Pools[i].Targets)
 	}
 	return n
+}
+
+// controls is what the overrides mean for the latches of the record.
+func (a *acting) controls() health.Controls {
+	c := health.Controls{Frozen: a.frozen, Failback: a.failback && !a.frozen}
+	for i := range a.state {
+		switch {
+		case a.forced && a.state[i].all != 0:
+			c.Forced = append(c.Forced, i)
+		case !a.forced && a.state[i].all == 0:
+			c.Drained = append(c.Drained, i)
+		}
+	}
+	return c
 }

@@ -3,6 +3,7 @@ package steering
 import (
 	"slices"
 
+	"github.com/fingerpost-dns/fingerpost/dnsserver/health"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/steering/steeringpb"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
 )
@@ -37,34 +38,33 @@ func (c choice) samePools(d choice) bool {
 var tiers = [...]func(c *condition, weightless bool) targets{
 	// Enough targets are up. A pool that stays in use although it is down counts here.
 	func(c *condition, weightless bool) targets {
-		switch {
-		case c.latch == Held || c.latch == Awaiting:
-			if set := c.some(); set != 0 {
-				return set
-			}
+		switch set := c.some(); {
+		case c.awaiting && set != 0:
+			return set
+		case c.awaiting:
 			return c.all
-		case c.latch == Out || weightless:
+		case c.out || weightless:
 			return 0
 		}
 		return c.enough(0)
 	},
 	// Enough are up or degraded.
 	func(c *condition, weightless bool) targets {
-		if c.latch == Out || weightless {
+		if c.out || weightless {
 			return 0
 		}
 		return c.enough(1)
 	},
 	// Enough are, those with weight 0 included; or the pool has weight 0.
 	func(c *condition, _ bool) targets {
-		if c.latch == Out {
+		if c.out {
 			return 0
 		}
 		return c.enough(len(c.ranks) - 1)
 	},
 	// Some are, fewer than the pool should have.
 	func(c *condition, _ bool) targets {
-		if c.latch == Out {
+		if c.out {
 			return 0
 		}
 		return c.some()
@@ -103,8 +103,8 @@ func (r *Record) options(of pools, state []condition) []option {
 func (r *Record) undrained(of pools, state []condition) []option {
 	up := slices.Clone(state)
 	for i := range up {
-		up[i].states = make([]State, len(up[i].states))
-		up[i].gate, up[i].latch = Up, Follow
+		up[i].states = make([]health.State, len(up[i].states))
+		up[i].gated, up[i].out, up[i].awaiting = false, false, false
 		up[i].least = min(up[i].least, max(1, up[i].all.count()))
 		up[i].rank(&r.Pools[i])
 	}

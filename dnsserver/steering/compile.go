@@ -5,44 +5,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/fingerpost-dns/fingerpost/dnsserver/health"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/steering/steeringpb"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
-)
-
-// State is what the voters make of a target.
-type State uint8
-
-const (
-	// Unknown: nobody could judge it yet. It is used like one that is Up.
-	Unknown State = iota
-	Up
-	// Degraded: used where too few are Up.
-	Degraded
-	Down
-)
-
-func (s State) String() string { return [...]string{"Unknown", "Up", "Degraded", "Down"}[s] }
-
-// Check is a probe of one address or name: what is run, voted on and has a State.
-type Check struct {
-	Probe   int // index into Record.Probes; never a Calculated one
-	Address string
-}
-
-// Latch is what the memory of a record says of one of its pools.
-type Latch uint8
-
-const (
-	// Follow: health alone decides.
-	Follow Latch = iota
-	// Held: the pool stays in use although it is down, since what it is judged by can't be trusted:
-	// its datacenter can't be seen (onPeerLoss).
-	Held
-	// Awaiting: it stays in use although it is down, until a person decides (failover by hand).
-	Awaiting
-	// Out: it was given up and is not used although it is up again, until the failback delay is
-	// over or a person decides. It is used before all is given up.
-	Out
 )
 
 // Inputs is all that decides what a record answers. Nil functions and the zero values have the meaning
@@ -50,19 +15,13 @@ const (
 type Inputs struct {
 	Now   time.Time
 	World *World
-	Geo   *GeoTable // nil: no database, clients are of unknown countries
-	// State is of each check; nil: all are Up.
-	State func(Check) State
-	// Flip is the least time until the state of a check may be another; nil: a long time. It is
-	// asked only for records whose TTL is derived.
-	Flip func(Check) time.Duration
-	// Latency is how long the target behind a check takes to answer, seen from a datacenter's
-	// servers, smoothed; ok false if it is not known. Nil: nothing is known.
-	Latency func(datacenter string, c Check) (rtt time.Duration, ok bool)
+	// Health is what is known of the pools and targets of the record; nil: all are Up. Pools and
+	// targets that it lacks are Unknown.
+	Health *health.View
+	Geo    *GeoTable // nil: no database, clients are of unknown countries
 	// Resolved has the addresses of a name that is flattened, and their TTL in seconds; ok false if
 	// it was never looked up with success. Nil: no name was.
 	Resolved func(zone.Name) (addresses []netip.Addr, ttl uint32, ok bool)
-	Latches  []Latch // of each pool; none: all Follow
 	// Overrides are those there are, in any order; those that are over or concern other records do
 	// not count.
 	Overrides []*Override
@@ -74,8 +33,10 @@ type Result struct {
 	Steered *zone.Steered // for View.SetSteered
 	Memory  Memory        // for the next Compile, also after a restart
 	Summary Summary
-	// Effects are what the overrides in force do, in the order in which they decide.
-	Effects []Effect
+	// Effects are what the overrides in force do, in the order in which they decide, and Controls
+	// what they mean for health.Machine.
+	Effects  []Effect
+	Controls health.Controls
 	// Until is when an override ends, and all is to be compiled again; zero if none does.
 	Until time.Time
 	TTL   uint32 // of the answers, in seconds
@@ -132,14 +93,15 @@ type PoolState struct {
 	Name    string
 	Targets []TargetState // in the order of the pool
 	Healthy int           // Up, Degraded or Unknown, whatever overrides say
-	Usable  bool          // gates are up, and Healthy is at least minHealthy
-	Latch   Latch
+	Usable  bool          // no gate is down, and Healthy is at least minHealthy
+	// Out: the pool was left. Awaiting: it is down, and only a person moves clients away from it.
+	Out, Awaiting bool
 }
 
 // TargetState is how one target is.
 type TargetState struct {
 	Address string
-	State   State
+	State   health.State
 	Drained bool
 }
 
@@ -151,8 +113,8 @@ const (
 	Preferred  Why = iota // the policy's first choice
 	FailedOver            // another than that
 	AllDown               // no target is up
-	IsHeld                // Latch Held
-	IsAwaiting            // Latch Awaiting
+	Held                  // a target would be down, and nobody confirms
+	Awaiting              // it is down, and a person must decide
 	Overridden            // by an override
 	NotReady              // nothing is judged yet
 )
@@ -178,7 +140,7 @@ func Compile(r *Record, in *Inputs) *Result {
 	k.acting = r.act(in, k.base)
 	k.dimensions, k.places = k.policy.by()
 	k.result = &Result{
-		Effects: k.acting.effects, Until: k.acting.until, TTL: max(r.ttl(in), k.acting.ttl),
+		Effects: k.acting.effects, Controls: k.acting.controls(), Until: k.acting.until, TTL: max(r.ttl(in), k.acting.ttl),
 	}
 	k.decide()
 	k.encode()
@@ -258,10 +220,10 @@ func (k *compiler) row(rule int) *row {
 	if len(out.now) == 0 {
 		out.undrained = k.r.undrained(of, k.acting.state)
 	}
-	if slices.ContainsFunc(k.acting.state, func(c condition) bool { return c.latch != Follow }) {
+	if slices.ContainsFunc(k.acting.state, func(c condition) bool { return c.out || c.awaiting }) {
 		free := slices.Clone(k.acting.state)
 		for i := range free {
-			free[i].latch = Follow
+			free[i].out, free[i].awaiting = false, false
 		}
 		out.free = k.r.options(of, free)
 	}
@@ -299,15 +261,15 @@ func (k *compiler) choose(c *cell, r *row, place int) {
 
 // explain says why a cell has its choice.
 func (k *compiler) explain(c *cell, r *row, place int) {
-	latch := k.acting.state[c.choice.of[0].pool].latch
+	chosen := &k.acting.state[c.choice.of[0].pool]
 	ideal := k.policy.choose(place, r.ideal, c.before)
 	switch {
 	case k.acting.moved && (len(r.base) == 0 || !k.policy.choose(place, r.base, c.before).equal(c.choice)):
 		c.why = Overridden
-	case latch == Held:
-		c.why = IsHeld
-	case latch == Awaiting:
-		c.why = IsAwaiting
+	case chosen.awaiting:
+		c.why = Awaiting
+	case chosen.held:
+		c.why = Held
 	case k.unjudged():
 		c.why = NotReady
 	case !ideal.samePools(c.choice):
@@ -317,19 +279,16 @@ func (k *compiler) explain(c *cell, r *row, place int) {
 		return
 	}
 	free := k.policy.choose(place, r.free, c.before)
-	if byHand := latch == Awaiting || k.r.ManualFailback && k.acting.state[free.of[0].pool].latch == Out; byHand && !free.samePools(c.choice) {
+	if byHand := chosen.awaiting || k.r.ManualFailback && k.acting.state[free.of[0].pool].out; byHand && !free.samePools(c.choice) {
 		c.awaiting = free.of[0].pool
 	}
 }
 
 // unjudged reports whether nothing is known of any target that is probed.
 func (k *compiler) unjudged() bool {
-	if len(k.r.checks) == 0 {
-		return false
-	}
 	for i := range k.base {
 		for _, s := range k.base[i].states {
-			if s != Unknown {
+			if s != health.Unknown {
 				return false
 			}
 		}

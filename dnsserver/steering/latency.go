@@ -38,18 +38,14 @@ func (l *latency) choose(place int, of []option, before *Remembered) choice {
 
 // rtt is the mean of the targets of an option that are measured.
 func (l *latency) rtt(place int, o option) (rtt time.Duration, ok bool) {
-	if l.in.Latency == nil || len(l.w.datacenters) == 0 {
+	seen := l.in.pool(o.pool)
+	if seen == nil || len(l.w.datacenters) == 0 {
 		return 0, false
 	}
 	from := l.w.datacenters[max(0, place-1)].Name
-	var sum time.Duration
-	count := 0
-	p := &l.r.Pools[o.pool]
-	for i := range p.Targets {
-		if !o.set.has(i) {
-			continue
-		}
-		if one, measured := l.target(from, p, &p.Targets[i]); measured {
+	var sum, count time.Duration
+	for i := range seen.Targets {
+		if one, measured := seen.Targets[i].Latency[from]; measured && o.set.has(i) {
 			sum += one
 			count++
 		}
@@ -57,19 +53,5 @@ func (l *latency) rtt(place int, o option) (rtt time.Duration, ok bool) {
 	if count == 0 {
 		return 0, false
 	}
-	return sum / time.Duration(count), true
-}
-
-// target is how long a target takes by the first of its probes that knows.
-func (l *latency) target(from string, p *Pool, t *Target) (rtt time.Duration, ok bool) {
-	for _, probe := range p.Probes {
-		var checks []Check
-		l.r.eachCheck(probe, t.Probed, func(c Check) { checks = append(checks, c) })
-		for _, c := range checks {
-			if rtt, ok = l.in.Latency(from, c); ok {
-				return rtt, true
-			}
-		}
-	}
-	return 0, false
+	return sum / count, true
 }

@@ -62,8 +62,7 @@ type Record struct {
 	Services  []Service
 	RTO       time.Duration // 0: none stated
 
-	rules  *zone.Locator // location n+1 is rule n; nil without rules
-	checks []Check
+	rules *zone.Locator // location n+1 is rule n; nil without rules
 }
 
 // Pool is some targets that are chosen together.
@@ -167,7 +166,6 @@ func NewRecord(owner zone.Name, m *steeringpb.Record) (*Record, error) {
 			return nil, err
 		}
 	}
-	r.checks = r.allChecks()
 	return r, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	"github.com/fingerpost-dns/fingerpost/dnsserver/health"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/steering/steeringpb"
 )
 
@@ -43,18 +44,18 @@ func (k *compiler) summarise() {
 func (k *compiler) summarisePools(s *Summary) {
 	for i := range k.r.Pools {
 		p, c := &k.r.Pools[i], &k.base[i]
-		state := PoolState{Name: p.Name, Latch: c.latch, Targets: make([]TargetState, len(p.Targets))}
+		state := PoolState{Name: p.Name, Out: c.out, Awaiting: c.awaiting, Targets: make([]TargetState, len(p.Targets))}
 		for j := range p.Targets {
 			state.Targets[j] = TargetState{Address: p.Targets[j].String(), State: c.states[j], Drained: k.acting.drained[i].has(j)}
-			if c.states[j] == Up || c.states[j] == Degraded {
+			if c.states[j].IsUp() {
 				s.Healthy++
 			}
-			if c.states[j] != Down {
+			if c.states[j] != health.Down {
 				state.Healthy++
 			}
 		}
 		s.Targets += len(p.Targets)
-		state.Usable = state.Healthy >= p.MinHealthy && c.gate != Down
+		state.Usable = state.Healthy >= p.MinHealthy && !c.gated
 		s.Pools = append(s.Pools, state)
 	}
 }
