@@ -85,9 +85,8 @@ type Table struct {
 	Last    bool // no more messages of this answer follow
 }
 
-// Latches are entries that changed, or all that the sender knows. They are merged: see Latch.
+// Latches are entries that changed, or all that the sender knows, at most 2,000 a message. They are merged: see Latch.
 type Latches struct {
 	Latches []Latch
-	// All: these are all. The receiver sends back what it has beyond them.
-	All bool
+	Last    bool // with these the receiver has got all that the sender knows
 }
