@@ -194,6 +194,232 @@ type ServerGroup struct {
 	//
 	// +optional
 	AllowedZones *AllowedZones `json:"allowedZones,omitempty"`
+
+	// maxUDPSize is how many octets an answer over UDP has at most, 512 to 4096. More than 1232 may not come through
+	// where packets are tunnelled or fragments dropped; where TCP is closed, it is what every answer has to fit into.
+	// Default: 1232.
+	//
+	// +optional
+	// +kubebuilder:default=1232
+	// +kubebuilder:validation:Minimum=512
+	// +kubebuilder:validation:Maximum=4096
+	MaxUDPSize *int32 `json:"maxUDPSize,omitempty"`
+
+	// nsid is Enabled (servers tell their name to who asks for it by the EDNS option NSID, RFC 5001) or Disabled.
+	// Default: Disabled.
+	//
+	// +optional
+	// +kubebuilder:default=Disabled
+	NSID Switch `json:"nsid,omitempty"`
+
+	// resolvers are the networks of the company's own resolvers, e.g. [10.1.0.53/32, 10.1.1.53/32]. Limits do not apply
+	// to them; when servers have more to do than they can, resolvers share fairly what they can do.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=256
+	Resolvers []CIDR `json:"resolvers,omitempty"`
+
+	// limits bound what clients may ask over UDP, so that servers can't be used to flood others.
+	//
+	// +optional
+	// +kubebuilder:default={}
+	Limits ServerLimits `json:"limits,omitzero"`
+
+	// transports say how clients may ask besides UDP.
+	//
+	// +optional
+	// +kubebuilder:default={}
+	Transports ServerTransports `json:"transports,omitzero"`
+}
+
+// Switch says whether something is in use.
+//
+// +kubebuilder:validation:Enum=Enabled;Disabled
+type Switch string
+
+const (
+	// SwitchEnabled is in use.
+	SwitchEnabled Switch = "Enabled"
+	// SwitchDisabled is not in use.
+	SwitchDisabled Switch = "Disabled"
+)
+
+// LimitsMode says what happens to what is over a limit.
+//
+// +kubebuilder:validation:Enum=Enforce;Log;Off
+type LimitsMode string
+
+const (
+	// LimitsEnforce drops or cuts answers that are over a limit.
+	LimitsEnforce LimitsMode = "Enforce"
+	// LimitsLog counts and logs what is over a limit, and answers it.
+	LimitsLog LimitsMode = "Log"
+	// LimitsOff has no limits.
+	LimitsOff LimitsMode = "Off"
+)
+
+// ServerLimits bound what one client, or one network of clients, may ask of each server over UDP. Who asks over TCP or
+// shows a valid DNS cookie has proved its address: answers to it are not limited.
+type ServerLimits struct {
+	// mode is Enforce (what is over a limit is dropped, or answered truncated), Log (it is counted, logged and
+	// answered) or Off. Left out: Enforce if one of the group's addresses is public, else Log: inside a company nearly
+	// all queries come from a few resolvers. status.serverGroups shows what is in force.
+	//
+	// +optional
+	Mode LimitsMode `json:"mode,omitempty"`
+
+	// responsesPerSecond is how many equal answers a second one client gets (response rate limiting). 0: as many as it
+	// asks for. Default: 200.
+	//
+	// +optional
+	// +kubebuilder:default=200
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=100000
+	ResponsesPerSecond *int32 `json:"responsesPerSecond,omitempty"`
+
+	// slip is which of the answers over responsesPerSecond are sent truncated instead of dropped, so that a real client
+	// can come again over TCP: with 2 every second one, with 1 all, with 0 none. Without TCP none is. Default: 2.
+	//
+	// +optional
+	// +kubebuilder:default=2
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=10
+	Slip *int32 `json:"slip,omitempty"`
+
+	// queriesPerSecond is how many queries a second one client may send, whatever it asks. 0: as many as it likes.
+	// Default: 0.
+	//
+	// +optional
+	// +kubebuilder:default=0
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=100000
+	QueriesPerSecond *int32 `json:"queriesPerSecond,omitempty"`
+
+	// ipv4PrefixLength is how many leading bits of an IPv4 address make a client: 32 counts each address by itself, 24
+	// all of a /24 together. Default: 32.
+	//
+	// +optional
+	// +kubebuilder:default=32
+	// +kubebuilder:validation:Minimum=8
+	// +kubebuilder:validation:Maximum=32
+	IPv4PrefixLength *int32 `json:"ipv4PrefixLength,omitempty"`
+
+	// ipv6PrefixLength is how many leading bits of an IPv6 address make a client: 128 counts each address by itself, 56
+	// all of a /56 together, which is what a customer of a public provider has. Default: 128.
+	//
+	// +optional
+	// +kubebuilder:default=128
+	// +kubebuilder:validation:Minimum=16
+	// +kubebuilder:validation:Maximum=128
+	IPv6PrefixLength *int32 `json:"ipv6PrefixLength,omitempty"`
+
+	// exempt are networks of clients without limits, beside resolvers, e.g. [10.0.0.0/8].
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=256
+	Exempt []CIDR `json:"exempt,omitempty"`
+}
+
+// TransportAccess says whether clients may use a transport.
+//
+// +kubebuilder:validation:Enum=Open;Closed
+type TransportAccess string
+
+const (
+	// TransportOpen is a transport that clients may use.
+	TransportOpen TransportAccess = "Open"
+	// TransportClosed is a transport that nobody listens on.
+	TransportClosed TransportAccess = "Closed"
+)
+
+// ServerTransports say how clients may ask besides UDP on port 53. Servers listen on every address on which they answer
+// over UDP.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.dot) || !has(self.doh) || self.dot.access != 'Open' || self.doh.access != 'Open' || self.dot.port != self.doh.port",message="dot and doh can't share a port",fieldPath=".doh.port"
+// +kubebuilder:validation:XValidation:rule="!has(self.dot) || !has(self.doh) || self.dot.access != 'Open' || self.httpdns.access != 'Open' || self.dot.port != self.httpdns.port",message="dot and httpdns can't share a port",fieldPath=".httpdns.port"
+// +kubebuilder:validation:XValidation:rule="!has(self.doh) || !has(self.httpdns) || self.doh.access != 'Open' || self.httpdns.access != 'Open' || self.doh.port != self.httpdns.port",message="doh and httpdns can't share a port: doh answers HTTPDNS too, under HTTPS",fieldPath=".httpdns.port"
+type ServerTransports struct {
+	// tcp is Open or Closed: TCP on port 53. Without it no answer is truncated, since who got one could not ask again;
+	// what does not fit into maxUDPSize is a condition of its zone. Default: Open, as RFC 7766 wants it.
+	//
+	// +optional
+	// +kubebuilder:default=Open
+	TCP TransportAccess `json:"tcp,omitempty"`
+
+	// dot is DNS over TLS (RFC 7858). Default: Closed.
+	//
+	// +optional
+	// +kubebuilder:default={}
+	DoT DoTTransport `json:"dot,omitzero"`
+
+	// doh is DNS over HTTPS (RFC 8484). Default: Closed.
+	//
+	// +optional
+	// +kubebuilder:default={}
+	DoH DoHTransport `json:"doh,omitzero"`
+
+	// httpdns is HTTPDNS in clear text: GET /resolve?name=&type=&client= answers with JSON, for programs that go round
+	// their local resolver. Default: Closed.
+	//
+	// +optional
+	// +kubebuilder:default={}
+	HTTPDNS HTTPDNSTransport `json:"httpdns,omitzero"`
+}
+
+// DoTTransport is DNS over TLS.
+type DoTTransport struct {
+	// access is Open or Closed. Default: Closed.
+	//
+	// +optional
+	// +kubebuilder:default=Closed
+	Access TransportAccess `json:"access,omitempty"`
+
+	// port is where servers listen. Not 53. Default: 853.
+	//
+	// +optional
+	// +kubebuilder:default=853
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	// +kubebuilder:validation:XValidation:rule="self != 53",message="port 53 is that of plain DNS"
+	Port int32 `json:"port,omitempty"`
+}
+
+// DoHTransport is DNS over HTTPS.
+type DoHTransport struct {
+	// access is Open or Closed. Default: Closed.
+	//
+	// +optional
+	// +kubebuilder:default=Closed
+	Access TransportAccess `json:"access,omitempty"`
+
+	// port is where servers listen. Not 53. Default: 443.
+	//
+	// +optional
+	// +kubebuilder:default=443
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	// +kubebuilder:validation:XValidation:rule="self != 53",message="port 53 is that of plain DNS"
+	Port int32 `json:"port,omitempty"`
+}
+
+// HTTPDNSTransport is HTTPDNS in clear text.
+type HTTPDNSTransport struct {
+	// access is Open or Closed. Default: Closed.
+	//
+	// +optional
+	// +kubebuilder:default=Closed
+	Access TransportAccess `json:"access,omitempty"`
+
+	// port is where servers listen. Not 53. Default: 80.
+	//
+	// +optional
+	// +kubebuilder:default=80
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	// +kubebuilder:validation:XValidation:rule="self != 53",message="port 53 is that of plain DNS"
+	Port int32 `json:"port,omitempty"`
 }
 
 // AllowedZones grants a server group to the zones of some namespaces.
@@ -229,8 +455,8 @@ type DatacenterStatus struct {
 	// +kubebuilder:validation:MaxLength=32
 	ServersReady string `json:"serversReady,omitempty"`
 
-	// synced says how many connected servers serve the published version of all their zones, of how many connected,
-	// e.g. 4/4.
+	// synced says how many connected servers serve the published version of all their zones under the settings of their
+	// group, of how many connected, e.g. 4/4.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=32
@@ -250,6 +476,36 @@ type DatacenterStatus struct {
 	// +listMapKey=name
 	// +kubebuilder:validation:MaxItems=64
 	Servers []ServerStatus `json:"servers,omitempty"`
+
+	// serverGroups is what is in force for each server group, by name.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=16
+	ServerGroups []ServerGroupStatus `json:"serverGroups,omitempty"`
+}
+
+// ServerGroupStatus is what is in force for one server group.
+type ServerGroupStatus struct {
+	// name is the group's.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name,omitempty"`
+
+	// limitsMode is what happens to what is over a limit, as in limits.mode or as the group's addresses decide: Enforce,
+	// Log or Off.
+	//
+	// +optional
+	LimitsMode LimitsMode `json:"limitsMode,omitempty"`
+
+	// settings says how many connected servers of the group have its settings in force, of how many connected, e.g. 2/2.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=32
+	Settings string `json:"settings,omitempty"`
 }
 
 // ServerState says whether a server's stream to the hub is up.
@@ -296,4 +552,12 @@ type ServerStatus struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=32
 	Zones string `json:"zones,omitempty"`
+
+	// peerAddress is where siblings and servers of other datacenters reach the server, HOST:PORT. It is kept here for
+	// them while the server has no stream to the hub.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=263
+	PeerAddress string `json:"peerAddress,omitempty"`
 }

@@ -122,6 +122,42 @@ func TestDefaultsOfAZone(t *testing.T) {
 	}
 }
 
+func TestDefaultsOfAServerGroup(t *testing.T) {
+	c := apiServer(t)
+	want := v1alpha1.ServerGroup{
+		Name: "root", Management: v1alpha1.ServerGroupManaged, MaxUDPSize: ptr.To[int32](1232), NSID: v1alpha1.SwitchDisabled,
+		Limits: v1alpha1.ServerLimits{
+			ResponsesPerSecond: ptr.To[int32](200), Slip: ptr.To[int32](2), QueriesPerSecond: ptr.To[int32](0),
+			IPv4PrefixLength: ptr.To[int32](32), IPv6PrefixLength: ptr.To[int32](128),
+		},
+		Transports: v1alpha1.ServerTransports{
+			TCP:     v1alpha1.TransportOpen,
+			DoT:     v1alpha1.DoTTransport{Access: v1alpha1.TransportClosed, Port: 853},
+			DoH:     v1alpha1.DoHTransport{Access: v1alpha1.TransportClosed, Port: 443},
+			HTTPDNS: v1alpha1.HTTPDNSTransport{Access: v1alpha1.TransportClosed, Port: 80},
+		},
+	}
+	for name, written := range map[string]string{
+		"nothing written":       `{"name": "root", "management": "Managed"}`,
+		"empty objects written": `{"name": "root", "management": "Managed", "limits": {}, "transports": {"dot": {}, "doh": {}, "httpdns": {}}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := object(t, `{"apiVersion": "fingerpost.dev/v1alpha1", "kind": "Datacenter", "metadata": {"name": "dc-defaults"}, "spec": {"serverGroups": [`+written+`]}}`)
+			if err := apply(t.Context(), c, o, namespace(t)); err != nil {
+				t.Fatal(err)
+			}
+			remove(t, c, o)
+			dc := &v1alpha1.Datacenter{}
+			if err := c.Get(t.Context(), client.ObjectKeyFromObject(o), dc); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff([]v1alpha1.ServerGroup{want}, dc.Spec.ServerGroups); diff != "" {
+				t.Errorf("spec (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 // TestDurations holds Parse against the API server: what one takes, the other takes.
 func TestDurations(t *testing.T) {
 	c := apiServer(t)

@@ -44,6 +44,10 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.DNSZoneSpecApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DNSZoneStatus"):
 		return &apiv1alpha1.DNSZoneStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("DoHTransport"):
+		return &apiv1alpha1.DoHTransportApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("DoTTransport"):
+		return &apiv1alpha1.DoTTransportApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DynamicRecord"):
 		return &apiv1alpha1.DynamicRecordApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DynamicRecordSpec"):
@@ -68,6 +72,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.HealthProbeSpecApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("HealthProbeStatus"):
 		return &apiv1alpha1.HealthProbeStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("HTTPDNSTransport"):
+		return &apiv1alpha1.HTTPDNSTransportApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("HTTPProbe"):
 		return &apiv1alpha1.HTTPProbeApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("LatencySteering"):
@@ -106,8 +112,14 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.ResolverPoolStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ServerGroup"):
 		return &apiv1alpha1.ServerGroupApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ServerGroupStatus"):
+		return &apiv1alpha1.ServerGroupStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ServerLimits"):
+		return &apiv1alpha1.ServerLimitsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ServerStatus"):
 		return &apiv1alpha1.ServerStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ServerTransports"):
+		return &apiv1alpha1.ServerTransportsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Service"):
 		return &apiv1alpha1.ServiceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("SourceStatus"):

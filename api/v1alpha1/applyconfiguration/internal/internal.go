@@ -342,6 +342,14 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: observedGeneration
       type:
         scalar: numeric
+    - name: serverGroups
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerGroupStatus
+          elementRelationship: associative
+          keys:
+          - name
     - name: servers
       type:
         list:
@@ -371,6 +379,28 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: min
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DoHTransport
+  map:
+    fields:
+    - name: access
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TransportAccess
+      default: Closed
+    - name: port
+      type:
+        scalar: numeric
+      default: 443
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DoTTransport
+  map:
+    fields:
+    - name: access
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TransportAccess
+      default: Closed
+    - name: port
+      type:
+        scalar: numeric
+      default: 853
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
   scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DynamicRecord
@@ -592,6 +622,17 @@ var schemaYAML = typed.YAMLObject(`types:
           elementType:
             scalar: string
           elementRelationship: associative
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.HTTPDNSTransport
+  map:
+    fields:
+    - name: access
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TransportAccess
+      default: Closed
+    - name: port
+      type:
+        scalar: numeric
+      default: 80
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.HTTPProbe
   map:
     fields:
@@ -705,6 +746,8 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: numeric
       default: 20
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.LimitsMode
+  scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Match
   map:
     fields:
@@ -944,17 +987,83 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: allowedZones
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.AllowedZones
+    - name: limits
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerLimits
+      default: {}
     - name: management
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerGroupManagement
+    - name: maxUDPSize
+      type:
+        scalar: numeric
+      default: 1232
     - name: name
       type:
         scalar: string
+    - name: nsid
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Switch
+      default: Disabled
     - name: replicas
       type:
         scalar: numeric
+    - name: resolvers
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.CIDR
+          elementRelationship: associative
+    - name: transports
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerTransports
+      default: {}
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerGroupManagement
   scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerGroupStatus
+  map:
+    fields:
+    - name: limitsMode
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.LimitsMode
+    - name: name
+      type:
+        scalar: string
+    - name: settings
+      type:
+        scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerLimits
+  map:
+    fields:
+    - name: exempt
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.CIDR
+          elementRelationship: associative
+    - name: ipv4PrefixLength
+      type:
+        scalar: numeric
+      default: 32
+    - name: ipv6PrefixLength
+      type:
+        scalar: numeric
+      default: 128
+    - name: mode
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.LimitsMode
+    - name: queriesPerSecond
+      type:
+        scalar: numeric
+      default: 0
+    - name: responsesPerSecond
+      type:
+        scalar: numeric
+      default: 200
+    - name: slip
+      type:
+        scalar: numeric
+      default: 2
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerState
   scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerStatus
@@ -966,6 +1075,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: name
       type:
         scalar: string
+    - name: peerAddress
+      type:
+        scalar: string
     - name: state
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerState
@@ -975,6 +1087,25 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: zones
       type:
         scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerTransports
+  map:
+    fields:
+    - name: doh
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DoHTransport
+      default: {}
+    - name: dot
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DoTTransport
+      default: {}
+    - name: httpdns
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.HTTPDNSTransport
+      default: {}
+    - name: tcp
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TransportAccess
+      default: Open
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Service
   map:
     fields:
@@ -1026,6 +1157,8 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.SteeringPolicy
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.SteeringPolicy
+  scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Switch
   scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TTLClass
   map:
@@ -1167,6 +1300,8 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: target
       type:
         scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TransportAccess
+  scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.VantagePolicy
   scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.WhenAllDown

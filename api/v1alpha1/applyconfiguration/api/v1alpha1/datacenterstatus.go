@@ -18,13 +18,15 @@ type DatacenterStatusApplyConfiguration struct {
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
 	// serversReady says how many servers are connected, of how many declared, e.g. 4/4.
 	ServersReady *string `json:"serversReady,omitempty"`
-	// synced says how many connected servers serve the published version of all their zones, of how many connected,
-	// e.g. 4/4.
+	// synced says how many connected servers serve the published version of all their zones under the settings of their
+	// group, of how many connected, e.g. 4/4.
 	Synced *string `json:"synced,omitempty"`
 	// vantage says how the datacenter sees the others. Empty until probes and votes are in use.
 	Vantage *string `json:"vantage,omitempty"`
 	// servers are the servers that have joined with a certificate for this datacenter. The first 64 by group and name.
 	Servers []ServerStatusApplyConfiguration `json:"servers,omitempty"`
+	// serverGroups is what is in force for each server group, by name.
+	ServerGroups []ServerGroupStatusApplyConfiguration `json:"serverGroups,omitempty"`
 }
 
 // DatacenterStatusApplyConfiguration constructs a declarative configuration of the DatacenterStatus type for use with
@@ -87,6 +89,19 @@ func (b *DatacenterStatusApplyConfiguration) WithServers(values ...*ServerStatus
 			panic("nil value passed to WithServers")
 		}
 		b.Servers = append(b.Servers, *values[i])
+	}
+	return b
+}
+
+// WithServerGroups adds the given value to the ServerGroups field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the ServerGroups field.
+func (b *DatacenterStatusApplyConfiguration) WithServerGroups(values ...*ServerGroupStatusApplyConfiguration) *DatacenterStatusApplyConfiguration {
+	for i := range values {
+		if values[i] == nil {
+			panic("nil value passed to WithServerGroups")
+		}
+		b.ServerGroups = append(b.ServerGroups, *values[i])
 	}
 	return b
 }

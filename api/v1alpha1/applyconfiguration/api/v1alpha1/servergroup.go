@@ -24,6 +24,20 @@ type ServerGroupApplyConfiguration struct {
 	Addresses []apiv1alpha1.IP `json:"addresses,omitempty"`
 	// allowedZones says which namespaces' zones may use the group here. Left out: those of every namespace.
 	AllowedZones *AllowedZonesApplyConfiguration `json:"allowedZones,omitempty"`
+	// maxUDPSize is how many octets an answer over UDP has at most, 512 to 4096. More than 1232 may not come through
+	// where packets are tunnelled or fragments dropped; where TCP is closed, it is what every answer has to fit into.
+	// Default: 1232.
+	MaxUDPSize *int32 `json:"maxUDPSize,omitempty"`
+	// nsid is Enabled (servers tell their name to who asks for it by the EDNS option NSID, RFC 5001) or Disabled.
+	// Default: Disabled.
+	NSID *apiv1alpha1.Switch `json:"nsid,omitempty"`
+	// resolvers are the networks of the company's own resolvers, e.g. [10.1.0.53/32, 10.1.1.53/32]. Limits do not apply
+	// to them; when servers have more to do than they can, resolvers share fairly what they can do.
+	Resolvers []apiv1alpha1.CIDR `json:"resolvers,omitempty"`
+	// limits bound what clients may ask over UDP, so that servers can't be used to flood others.
+	Limits *ServerLimitsApplyConfiguration `json:"limits,omitempty"`
+	// transports say how clients may ask besides UDP.
+	Transports *ServerTransportsApplyConfiguration `json:"transports,omitempty"`
 }
 
 // ServerGroupApplyConfiguration constructs a declarative configuration of the ServerGroup type for use with
@@ -71,5 +85,47 @@ func (b *ServerGroupApplyConfiguration) WithAddresses(values ...apiv1alpha1.IP) 
 // If called multiple times, the AllowedZones field is set to the value of the last call.
 func (b *ServerGroupApplyConfiguration) WithAllowedZones(value *AllowedZonesApplyConfiguration) *ServerGroupApplyConfiguration {
 	b.AllowedZones = value
+	return b
+}
+
+// WithMaxUDPSize sets the MaxUDPSize field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the MaxUDPSize field is set to the value of the last call.
+func (b *ServerGroupApplyConfiguration) WithMaxUDPSize(value int32) *ServerGroupApplyConfiguration {
+	b.MaxUDPSize = &value
+	return b
+}
+
+// WithNSID sets the NSID field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the NSID field is set to the value of the last call.
+func (b *ServerGroupApplyConfiguration) WithNSID(value apiv1alpha1.Switch) *ServerGroupApplyConfiguration {
+	b.NSID = &value
+	return b
+}
+
+// WithResolvers adds the given value to the Resolvers field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the Resolvers field.
+func (b *ServerGroupApplyConfiguration) WithResolvers(values ...apiv1alpha1.CIDR) *ServerGroupApplyConfiguration {
+	for i := range values {
+		b.Resolvers = append(b.Resolvers, values[i])
+	}
+	return b
+}
+
+// WithLimits sets the Limits field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Limits field is set to the value of the last call.
+func (b *ServerGroupApplyConfiguration) WithLimits(value *ServerLimitsApplyConfiguration) *ServerGroupApplyConfiguration {
+	b.Limits = value
+	return b
+}
+
+// WithTransports sets the Transports field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Transports field is set to the value of the last call.
+func (b *ServerGroupApplyConfiguration) WithTransports(value *ServerTransportsApplyConfiguration) *ServerGroupApplyConfiguration {
+	b.Transports = value
 	return b
 }

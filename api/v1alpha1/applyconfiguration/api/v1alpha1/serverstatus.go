@@ -21,6 +21,9 @@ type ServerStatusApplyConfiguration struct {
 	Version *string `json:"version,omitempty"`
 	// zones says of how many zones the server serves the published version, of how many it should serve, e.g. 12/12.
 	Zones *string `json:"zones,omitempty"`
+	// peerAddress is where siblings and servers of other datacenters reach the server, HOST:PORT. It is kept here for
+	// them while the server has no stream to the hub.
+	PeerAddress *string `json:"peerAddress,omitempty"`
 }
 
 // ServerStatusApplyConfiguration constructs a declarative configuration of the ServerStatus type for use with
@@ -66,5 +69,13 @@ func (b *ServerStatusApplyConfiguration) WithVersion(value string) *ServerStatus
 // If called multiple times, the Zones field is set to the value of the last call.
 func (b *ServerStatusApplyConfiguration) WithZones(value string) *ServerStatusApplyConfiguration {
 	b.Zones = &value
+	return b
+}
+
+// WithPeerAddress sets the PeerAddress field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the PeerAddress field is set to the value of the last call.
+func (b *ServerStatusApplyConfiguration) WithPeerAddress(value string) *ServerStatusApplyConfiguration {
+	b.PeerAddress = &value
 	return b
 }
