@@ -298,7 +298,7 @@ func unserved(t testing.TB, view *zone.View) *Server {
 	address := loopback()
 	all := []netip.AddrPort{address}
 	s, err := Listen(Options{
-		Addresses: all, View: view, Log: logr.Discard(), Certificate: testCertificate(t), Transports: Transports{DoT: all, DoH: all, HTTPDNS: all},
+		Addresses: all, View: view, Log: logr.Discard(), Certificate: testCertificate(t), Settings: Settings{Transports: Transports{DoT: all, DoH: all, HTTPDNS: all}},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -69,7 +69,7 @@ func (s *Server) Collect(ch chan<- prometheus.Metric) {
 		count(metricIgnored, sum(workers, func(c *counters) *atomic.Uint64 { return &c.messages[ignored] }), transport)
 		count(metricFailures, sum(workers, func(c *counters) *atomic.Uint64 { return &c.failures }), transport)
 	}
-	count(metricPanics, s.panics.count.Load())
+	count(metricPanics, s.answering.panics.count.Load())
 	count(metricRefused, s.streams.refused.Load())
 	count(metricEvicted, s.streams.evicted.Load())
 

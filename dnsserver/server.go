@@ -2,6 +2,7 @@ package dnsserver
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/go-logr/logr"
 
+	"github.com/fingerpost-dns/fingerpost/dnsserver/limit"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
 )
 
@@ -23,9 +25,11 @@ type Options struct {
 	// Addresses to answer on, each over UDP and TCP; at least one. Port 0 takes a free one,
 	// the same for both.
 	Addresses []netip.AddrPort
-	// Transports are the ways to ask besides UDP at the start, see Server.Configure. An unspecified
-	// address in them stands for all of its family in Addresses.
-	Transports Transports
+	// Settings are those at the start, see Server.Configure. An unspecified address in their
+	// Transports stands for all of its family in Addresses.
+	Settings
+	// Identity is what the server calls itself where NSID is switched on, up to zone.MaxNSID octets.
+	Identity string
 	// Certificate is what clients are shown over TLS, called for every connection, concurrently;
 	// nil if there is none: then there is neither DNS over TLS nor over HTTPS.
 	Certificate func() (*tls.Certificate, error)
@@ -59,6 +63,9 @@ type Options struct {
 	// Drain is for how long queries are still answered after the end of Serve's context: what
 	// was under way, or in the kernel, gets its reply. Default 100 ms.
 	Drain time.Duration
+
+	// taps show some of the queries to others.
+	taps []tap
 
 	// udp chooses how to answer over UDP, default what is best on this system.
 	udp func(workers, addresses int) udpPath
@@ -104,8 +111,12 @@ type Server struct {
 	udpWork   []udpWorker
 	listeners listeners
 	streams   streams
-	panics    *panics
+	answering answering
 	draining  atomic.Bool
+
+	ownSecret   [16]byte        // of cookies, where the group has none
+	configuring sync.Mutex      // for Configure, and accounts
+	accounts    *limit.Accounts // nil until there are limits
 }
 
 // Listen binds all sockets, or none: an address that is in use is an error.
@@ -114,12 +125,18 @@ func Listen(opts Options) (*Server, error) {
 	if len(opts.Addresses) == 0 {
 		return nil, errors.New("no address to listen on")
 	}
-	s := &Server{
-		opts: opts, panics: &panics{log: opts.Log}, udp: opts.udp(opts.Workers, len(opts.Addresses)),
-		streams: streams{opts: opts, turns: turns{max: max(1, runtime.GOMAXPROCS(0)/4)}},
+	if err := opts.check(); err != nil {
+		return nil, err
 	}
+	s := &Server{
+		opts: opts, udp: opts.udp(opts.Workers, len(opts.Addresses)),
+		streams:   streams{opts: opts, turns: turns{max: max(1, runtime.GOMAXPROCS(0)/4)}},
+		answering: answering{view: opts.View, started: time.Now(), panics: panics{log: opts.Log}, overLimit: overLimit{log: opts.Log}, taps: opts.taps},
+	}
+	_, _ = rand.Read(s.ownSecret[:]) // never fails
+	s.apply(&opts.Settings)
 	s.listeners = listeners{
-		streams: &s.streams, panics: s.panics, log: opts.Log, drain: opts.Drain, certificate: opts.Certificate,
+		streams: &s.streams, panics: &s.answering.panics, log: opts.Log, drain: opts.Drain, certificate: opts.Certificate,
 		open: map[place]*listener{}, failed: make(chan error, 1),
 	}
 	for over := range s.listeners.exchanges {
@@ -142,7 +159,7 @@ func Listen(opts Options) (*Server, error) {
 	s.udpWork = s.udp.workers(func() *responder {
 		counts := &counters{}
 		s.udpCounts = append(s.udpCounts, counts)
-		return newResponder(opts.View, zone.UDP, counts, s.panics)
+		return newResponder(&s.answering, zone.UDP, counts)
 	})
 	return s, nil
 }

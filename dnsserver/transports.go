@@ -153,7 +153,7 @@ type exchanges struct {
 
 func newExchanges(s *Server, over zone.Transport) *exchanges {
 	x := &exchanges{counts: &counters{}}
-	x.pool.New = func() any { return &exchange{responder: newResponder(s.opts.View, over, x.counts, s.panics)} }
+	x.pool.New = func() any { return &exchange{responder: newResponder(&s.answering, over, x.counts)} }
 	return x
 }
 

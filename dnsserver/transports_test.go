@@ -228,7 +228,7 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	address := loopback()
-	s := serve(t, Options{Addresses: []netip.AddrPort{address}, Transports: Transports{DoT: []netip.AddrPort{address}}, Certificate: shown.certificate})
+	s := serve(t, Options{Addresses: []netip.AddrPort{address}, Settings: Settings{Transports: Transports{DoT: []netip.AddrPort{address}}}, Certificate: shown.certificate})
 	cache := tls.NewLRUClientSessionCache(1)
 	connect := func() tls.ConnectionState {
 		t.Helper()
@@ -441,7 +441,7 @@ func TestTransportsThatCannotBe(t *testing.T) {
 		})
 	}
 	view := &zone.View{}
-	if broken, err := Listen(Options{Addresses: []netip.AddrPort{loopback()}, Transports: Transports{HTTPDNS: []netip.AddrPort{used}}, View: view, Log: testr.New(t)}); err == nil {
+	if broken, err := Listen(Options{Addresses: []netip.AddrPort{loopback()}, Settings: Settings{Transports: Transports{HTTPDNS: []netip.AddrPort{used}}}, View: view, Log: testr.New(t)}); err == nil {
 		broken.close()
 		t.Error("a server starts without one of its transports")
 	}
@@ -465,7 +465,7 @@ func TestUnspecifiedAddressesStandForAll(t *testing.T) {
 	any4, any6 := netip.MustParseAddrPort("0.0.0.0:0"), netip.MustParseAddrPort("[::]:0")
 	s := serve(t, Options{
 		Addresses: []netip.AddrPort{one, two, six}, Certificate: testCertificate(t),
-		Transports: Transports{NoTCP: true, DoT: []netip.AddrPort{any4, any6}, HTTPDNS: []netip.AddrPort{any6}},
+		Settings: Settings{Transports: Transports{NoTCP: true, DoT: []netip.AddrPort{any4, any6}, HTTPDNS: []netip.AddrPort{any6}}},
 	})
 	var got []string
 	for _, l := range s.listeners.addresses() {
@@ -487,7 +487,7 @@ func TestConnectionsInTheQueueAreServed(t *testing.T) {
 	address := loopback()
 	s, err := Listen(Options{
 		Addresses: []netip.AddrPort{address}, View: view, Log: testr.New(t), Drain: 5 * time.Second, Certificate: testCertificate(t),
-		Transports: Transports{DoT: []netip.AddrPort{address}, HTTPDNS: []netip.AddrPort{address}},
+		Settings: Settings{Transports: Transports{DoT: []netip.AddrPort{address}, HTTPDNS: []netip.AddrPort{address}}},
 	})
 	if err != nil {
 		t.Fatal(err)

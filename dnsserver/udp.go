@@ -34,9 +34,7 @@ const (
 	// network in one piece, and more than queries need.
 	maxQuery = 25*64 - 1
 	// maxDatagram is how much of a datagram is received, in octets: a longer one than maxQuery
-	// is known by it. It is an odd number of cache lines, so that the heads of datagrams received
-	// into one array, which is where most of the work is, do not all compete for the same few
-	// sets of a cache. Replies fit too.
+	// is known by it. Replies of the default size fit too.
 	maxDatagram = maxQuery + 1
 )
 

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fingerpost-dns/fingerpost/dnsserver/limit"
 )
 
 // defaultUDP is the way to answer over UDP on Linux.
@@ -66,6 +68,7 @@ func (p *udpBatches) workers(newResponder func() *responder) []udpWorker {
 				busy = append(busy, w)
 			}
 			w.polled = append(w.polled, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
+			w.full = append(w.full, notFull)
 		}
 	}
 	return busy
@@ -88,12 +91,20 @@ type batchWorker struct {
 	responder *responder
 	drained   int           // readable once until is set
 	polled    []unix.PollFd // the event, then each socket; Revents is not 0 while there may be something
+	full      []limit.Time  // of each socket, since when it has had a whole batch each time; or notFull
 	batch     *batch
+	room      int      // for a reply in batch, in octets
 	received  [][]byte // the queries of the batch
 	at        int      // index of the datagram that is being answered
 
 	until atomic.Pointer[time.Time]
 }
+
+// A socket that has had more than a batch for so long gets more than the worker can answer.
+const (
+	overloadAfter = limit.Time(20 * time.Millisecond)
+	notFull       = limit.Time(-1)
+)
 
 func (w *batchWorker) drain(until time.Time) {
 	w.until.Store(&until)
@@ -111,7 +122,7 @@ func (w *batchWorker) serve() error {
 	// One thread, so that what the kernel and the caches of a CPU know about it stays true.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	w.batch = newBatch()
+	w.fit()
 	sockets := w.polled[1:]
 	for round := 1; ; round++ {
 		idle := true
@@ -136,6 +147,8 @@ func (w *batchWorker) serve() error {
 			if failed := w.batch.send(int(s.Fd)); failed > 0 {
 				w.responder.counts.failures.Add(uint64(failed))
 			}
+			w.load(i, n)
+			w.fit()
 		}
 		until := w.until.Load()
 		if until != nil && !time.Now().Before(*until) && (idle || !time.Now().Before(until.Add(overtime))) {
@@ -146,6 +159,25 @@ func (w *batchWorker) serve() error {
 				return err
 			}
 		}
+	}
+}
+
+// load takes how many datagrams the i-th socket had.
+func (w *batchWorker) load(i, datagrams int) {
+	switch now := w.responder.now; {
+	case datagrams < batchSize:
+		w.full[i] = notFull
+	case w.full[i] == notFull:
+		w.full[i] = now
+	case now-w.full[i] >= overloadAfter:
+		w.responder.overloaded()
+	}
+}
+
+// fit makes the next batch one for replies as long as they may be by now.
+func (w *batchWorker) fit() {
+	if room := w.responder.live.replyRoom(); room != w.room {
+		w.room, w.batch = room, newBatch(room)
 	}
 }
 
@@ -168,6 +200,7 @@ func (w *batchWorker) look(wait bool, until *time.Time) error {
 
 // answer makes the replies to all datagrams of the batch.
 func (w *batchWorker) answer() {
+	w.responder.begin(time.Now())
 	w.received = w.received[:0]
 	for i := range w.batch.received {
 		w.received = append(w.received, datagram(w.batch.datagram(i)))
@@ -189,6 +222,9 @@ func (w *batchWorker) answerOn() {
 		}
 	}()
 	for w.at < w.batch.received {
+		if w.responder.watched != nil {
+			w.responder.watched.port = w.batch.port(w.at)
+		}
 		received := w.batch.datagram(w.at)
 		w.reply(w.responder.answerOne(received[:0], datagram(received), w.batch.client(w.at)))
 	}

@@ -124,7 +124,7 @@ func TestSourceControl(t *testing.T) {
 func TestBatchesDoNotAllocate(t *testing.T) {
 	s, batches := batchesOf(t, 1, netip.MustParseAddrPort("127.0.0.1:0"))
 	w := s.udpWork[0].(*batchWorker)
-	w.batch = newBatch()
+	w.fit()
 	fd := batches.bound[0][0]
 	c := newUDPClient(t, s.Addresses()[0])
 	if err := c.SetReadBuffer(1 << 22); err != nil {
@@ -155,7 +155,7 @@ func TestBatchesDoNotAllocate(t *testing.T) {
 func TestRepliesThatCannotBeSentCostNoOthers(t *testing.T) {
 	s, batches := batchesOf(t, 1, netip.MustParseAddrPort("127.0.0.1:0"))
 	w := s.udpWork[0].(*batchWorker)
-	w.batch = newBatch()
+	w.fit()
 	c := newUDPClient(t, s.Addresses()[0])
 	for range 10 {
 		c.send(last)

@@ -57,13 +57,16 @@ func (w *connWorker) drain(until time.Time) {
 }
 
 func (w *connWorker) serve() error {
-	message := make([]byte, maxDatagram)
+	var message []byte
 	var control []byte
 	if w.anyAddress {
 		control = make([]byte, controlSize)
 	}
 	for {
-		n, controlled, _, client, err := w.conn.ReadMsgUDPAddrPort(message, control)
+		if room := max(maxDatagram, w.responder.live.replyRoom()); room != len(message) {
+			message = make([]byte, room)
+		}
+		n, controlled, _, client, err := w.conn.ReadMsgUDPAddrPort(message[:maxDatagram], control)
 		if err != nil {
 			switch {
 			case errors.Is(err, os.ErrDeadlineExceeded) && w.draining.Load():
@@ -73,6 +76,9 @@ func (w *connWorker) serve() error {
 			}
 			w.responder.counts.failures.Add(1)
 			continue
+		}
+		if w.responder.watched != nil {
+			w.responder.watched.port = client.Port()
 		}
 		r := w.responder.answer(message[:0], datagram(message[:n]), client.Addr().Unmap())
 		if r == nil {

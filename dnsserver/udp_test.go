@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -143,7 +144,7 @@ func TestBothUDPPathsGiveTheSameReplies(t *testing.T) {
 				one.send(m)
 				other.send(m)
 			}
-			got, want := one.replies(), other.replies()
+			got, want := withoutCookies(one.replies()), withoutCookies(other.replies())
 			for i := range max(len(got), len(want)) {
 				if i >= len(got) || i >= len(want) || !bytes.Equal(got[i], want[i]) {
 					t.Fatalf("replies differ from number %d on: %x\nand\n%x\nto\n%x", i, got[min(i, len(got)):], want[min(i, len(want)):], asked)
@@ -155,6 +156,16 @@ func TestBothUDPPathsGiveTheSameReplies(t *testing.T) {
 			t.Errorf("%d of %d messages are answered", answered, messages)
 		}
 	}
+}
+
+// withoutCookies takes the server's half out of the cookies in replies to oddMessages: it has the time.
+func withoutCookies(replies [][]byte) [][]byte {
+	for _, r := range replies {
+		if n := len(r); n > 28 && bytes.HasPrefix(r[n-28:], []byte{0, 10, 0, 24}) {
+			clear(r[n-16:])
+		}
+	}
+	return replies
 }
 
 func TestUnusualDatagrams(t *testing.T) { eachUDPPath(t, testUnusualDatagrams) }
@@ -229,7 +240,7 @@ func testAPanicCostsOneQueryOfABatch(t *testing.T, udp func(workers, addresses i
 	t.Helper()
 	breaks := map[uint16]bool{0: true, 7: true, 8: true, 49: true}
 	view := &zone.View{}
-	view.Update([]*zone.Served{exampleZone(t)}, nil)
+	view.Update([]*zone.Served{loadZone(t, "example.test", "$TTL 300\n@ SOA ns hostmaster 1 3600 600 86400 60\n@ NS ns\nns A 10.0.0.1\n* A 10.0.0.2\n")}, nil)
 	s, err := Listen(Options{Addresses: []netip.AddrPort{loopback()}, View: view, Log: logr.Discard(), Workers: 1, udp: func(workers, addresses int) udpPath {
 		return spiedPath{udp(workers, addresses), func(r *responder) {
 			r.view = fragile{view, func(message []byte) bool { return breaks[binary.BigEndian.Uint16(message)] }}
@@ -241,7 +252,7 @@ func testAPanicCostsOneQueryOfABatch(t *testing.T, udp func(workers, addresses i
 	c := newUDPClient(t, s.Addresses()[0])
 	const queries = 50
 	for id := range uint16(queries) {
-		m := query("www.example.test.")
+		m := query(fmt.Sprintf("n%d.example.test.", id)) // what breaks once is not asked again
 		m.Id = id
 		b, err := m.Pack()
 		if err != nil {
@@ -269,7 +280,7 @@ func testAPanicCostsOneQueryOfABatch(t *testing.T, udp func(workers, addresses i
 			t.Errorf("query %d is answered %v", id, &m)
 		}
 	}
-	if n := s.panics.count.Load(); n != uint64(len(breaks)) {
+	if n := s.answering.panics.count.Load(); n != uint64(len(breaks)) {
 		t.Errorf("%d panics are counted", n)
 	}
 	if n := s.udpCounts[0].messages[dns.RcodeSuccess].Load(); n != uint64(queries-len(breaks)) {

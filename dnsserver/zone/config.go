@@ -39,6 +39,9 @@ func NewNetworks(networks []netip.Prefix) *Networks {
 	}
 	n := &Networks{}
 	for _, p := range networks {
+		if a := p.Addr(); a.Is4In6() && p.Bits() >= 96 {
+			p = netip.PrefixFrom(a.Unmap(), p.Bits()-96)
+		}
 		n.table.Insert(p)
 	}
 	return n

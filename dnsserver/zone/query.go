@@ -207,6 +207,25 @@ func (q *query) parse(message []byte) verdict {
 	return wellFormed
 }
 
+// HashQuestion returns a hash of the name that a message asks for, without case; 0 if there is none.
+func HashQuestion(message []byte) uint64 {
+	var name dissected
+	if len(message) < headerSize || !name.read(message[headerSize:]) {
+		return 0
+	}
+	return hashName(name.name())
+}
+
+// QuestionString returns the name and the type that a message asks for, for people to read; "" if
+// it has no question.
+func QuestionString(message []byte) string {
+	var q query
+	if len(message) < headerSize || !q.name.read(message[headerSize:]) || headerSize+q.name.size+4 > len(message) {
+		return ""
+	}
+	return Name(q.name.name()).String() + " " + TypeString(binary.BigEndian.Uint16(message[headerSize+q.name.size:]))
+}
+
 // records reads what follows the question, to the end of the message. OPT and TSIG belong into
 // the additional section, OPT once and TSIG as the last record.
 func (q *query) records(message []byte, counts uint64) (ok bool) {
