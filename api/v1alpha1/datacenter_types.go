@@ -339,7 +339,6 @@ const (
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.dot) || !has(self.doh) || self.dot.access != 'Open' || self.doh.access != 'Open' || self.dot.port != self.doh.port",message="dot and doh can't share a port",fieldPath=".doh.port"
 // +kubebuilder:validation:XValidation:rule="!has(self.dot) || !has(self.doh) || self.dot.access != 'Open' || self.httpdns.access != 'Open' || self.dot.port != self.httpdns.port",message="dot and httpdns can't share a port",fieldPath=".httpdns.port"
-// +kubebuilder:validation:XValidation:rule="!has(self.doh) || !has(self.httpdns) || self.doh.access != 'Open' || self.httpdns.access != 'Open' || self.doh.port != self.httpdns.port",message="doh and httpdns can't share a port: doh answers HTTPDNS too, under HTTPS",fieldPath=".httpdns.port"
 type ServerTransports struct {
 	// tcp is Open or Closed: TCP on port 53. Without it no answer is truncated, since who got one could not ask again;
 	// what does not fit into maxUDPSize is a condition of its zone. Default: Open, as RFC 7766 wants it.
@@ -360,8 +359,8 @@ type ServerTransports struct {
 	// +kubebuilder:default={}
 	DoH DoHTransport `json:"doh,omitzero"`
 
-	// httpdns is HTTPDNS in clear text: GET /resolve?name=&type=&client= answers with JSON, for programs that go round
-	// their local resolver. Default: Closed.
+	// httpdns is HTTPDNS: GET /resolve?name=&type=&client= answers with JSON, for programs that go round their local
+	// resolver. It is HTTPS on the port of doh, if that is open, and clear text on any other. Default: Closed.
 	//
 	// +optional
 	// +kubebuilder:default={}
@@ -404,7 +403,7 @@ type DoHTransport struct {
 	Port int32 `json:"port,omitempty"`
 }
 
-// HTTPDNSTransport is HTTPDNS in clear text.
+// HTTPDNSTransport is HTTPDNS, in clear text or beside DNS over HTTPS.
 type HTTPDNSTransport struct {
 	// access is Open or Closed. Default: Closed.
 	//

@@ -9,7 +9,7 @@ import (
 // HTTPDNSTransportApplyConfiguration represents a declarative configuration of the HTTPDNSTransport type for use
 // with apply.
 //
-// HTTPDNSTransport is HTTPDNS in clear text.
+// HTTPDNSTransport is HTTPDNS, in clear text or beside DNS over HTTPS.
 type HTTPDNSTransportApplyConfiguration struct {
 	// access is Open or Closed. Default: Closed.
 	Access *apiv1alpha1.TransportAccess `json:"access,omitempty"`

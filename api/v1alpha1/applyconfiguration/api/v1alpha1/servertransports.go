@@ -19,8 +19,8 @@ type ServerTransportsApplyConfiguration struct {
 	DoT *DoTTransportApplyConfiguration `json:"dot,omitempty"`
 	// doh is DNS over HTTPS (RFC 8484). Default: Closed.
 	DoH *DoHTransportApplyConfiguration `json:"doh,omitempty"`
-	// httpdns is HTTPDNS in clear text: GET /resolve?name=&type=&client= answers with JSON, for programs that go round
-	// their local resolver. Default: Closed.
+	// httpdns is HTTPDNS: GET /resolve?name=&type=&client= answers with JSON, for programs that go round their local
+	// resolver. It is HTTPS on the port of doh, if that is open, and clear text on any other. Default: Closed.
 	HTTPDNS *HTTPDNSTransportApplyConfiguration `json:"httpdns,omitempty"`
 }
 
