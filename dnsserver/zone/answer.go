@@ -48,6 +48,8 @@ type Scratch struct {
 
 	general bool // nothing ready is used
 
+	rotation uint32 // counts answers whose records are rotated
+
 	wild   [2 + MaxName]byte       // name of a wildcard
 	dnames [maxLinks]*byte         // record whose DNAME the answer has, of each link of the chain; nil for a CNAME
 	seen   [maxLinks][MaxName]byte // names of the chain before the present one, in wire form
@@ -63,7 +65,7 @@ type Scratch struct {
 // be less than MaxUDP. Message and dst may be the same memory if both start at the same
 // octet. The reply is valid until dst is used again.
 //
-// The address is the client's, an IPv4 one never in IPv6 form; static zones do not look at it.
+// The address is the client's, an IPv4 one never in IPv6 form; steered names alone look at it.
 //
 // What is answered is what NSD, Knot DNS and BIND answer. Where they differ:
 //   - A chain of CNAME and DNAME does not leave the zone of the question, as with Knot and
@@ -205,11 +207,14 @@ func (s *Scratch) resolve(z *Served) (authoritative bool) {
 			if owner := f.record.owner(); links == 0 && owner[0] == 1 && owner[1] == '*' {
 				s.about = hashName(owner) // as above
 			}
-			if f.record.is(flagSteered) && (set.Empty() || isSteered(q.qtype)) {
-				if size = s.steered(z, name, z.index.slots[f.record.slot()]); size == 0 {
-					return true
+			if f.record.is(flagSteered) {
+				var answered bool
+				if size, answered = s.steered(z, name, links, set.Empty(), z.index.slots[f.record.slot()]); answered {
+					if size == 0 {
+						return s.rcode != RcodeRefused
+					}
+					break
 				}
-				break
 			}
 			if set.Empty() {
 				s.negative(z)

@@ -77,7 +77,7 @@ func NewLocator(locations int, places []Place, overlap Overlap) (*Locator, error
 		l.six = append(l.six, r.start)
 		l.six2 = append(l.six2, r.location)
 	}
-	l.indexFour()
+	l.indexFour(fewRanges)
 	return l, nil
 }
 
@@ -204,8 +204,8 @@ func sixOf(a netip.Addr) six {
 // fewRanges are found without an index.
 const fewRanges = 64
 
-func (l *Locator) indexFour() {
-	if len(l.four) <= fewRanges {
+func (l *Locator) indexFour(few int) {
+	if len(l.four) <= few {
 		return
 	}
 	l.top = make([]uint32, 1<<16+1)
@@ -273,28 +273,29 @@ func (a six) common(b six) int {
 
 // findFour returns the range that an address is in.
 func (l *Locator) findFour(x uint32) int {
-	base, n := 0, len(l.four)
+	starts, base, n := l.four, 0, len(l.four)
 	if l.top != nil {
 		base = int(l.top[x>>16])
 		n = int(l.top[x>>16+1]) - base + 1
 	}
 	for n > 1 {
-		half := n / 2
-		if l.four[base+half] <= x {
-			base += half
-		}
+		half := n >> 1
+		// No branch depends on the address: none could be predicted.
+		_, below := bits.Sub64(uint64(x), uint64(starts[base+half]), 0)
+		base += half & (int(below) - 1)
 		n -= half
 	}
 	return base
 }
 
 func (l *Locator) findSix(x six) int {
-	base, n := 0, len(l.six)
+	starts, base, n := l.six, 0, len(l.six)
 	for n > 1 {
-		half := n / 2
-		if s := &l.six[base+half]; s.hi < x.hi || s.hi == x.hi && s.lo <= x.lo {
-			base += half
-		}
+		half := n >> 1
+		s := &starts[base+half]
+		_, below := bits.Sub64(x.lo, s.lo, 0)
+		_, below = bits.Sub64(x.hi, s.hi, below)
+		base += half & (int(below) - 1)
 		n -= half
 	}
 	return base

@@ -1,6 +1,9 @@
 package zone
 
-import "sync/atomic"
+import (
+	"encoding/binary"
+	"sync/atomic"
+)
 
 // Private types of records that tell servers of steered names (RFC 6895 §3.1). They travel in
 // zone content alone: no zone text has them, and no answer.
@@ -14,9 +17,8 @@ const (
 // IsPrivate reports whether records of the type are for servers alone.
 func IsPrivate(typ uint16) bool { return typ == TypeSteered || typ == TypeZoneSettings }
 
-// isSteered reports whether a steered name answers the type from its slot, whatever RRsets are
-// beside it. Other types are answered from the slot only if the name has no such RRset.
-func isSteered(qtype uint16) bool {
+// maySteer reports whether a name that is not ready yet might be steered for the type.
+func maySteer(qtype uint16) bool {
 	switch qtype {
 	case TypeA, TypeAAAA, TypeCNAME, TypeHTTPS, TypeSRV:
 		return true
@@ -46,17 +48,130 @@ func (v *View) SetSteered(apex, owner Name, answers *Steered) bool {
 	return true
 }
 
-// steered answers the question for name, which is q.name or the last target of its chain, from
-// the slot of the steered name that it is or that it is synthesised from.
+// steered answers the question for name, which is q.name, or the last target of its chain of so many
+// links, from the slot of the steered name that it is or that it is synthesised from. bare tells that
+// there is no RRset beside that answers the question. It reports whether the question was answered: if
+// not, the name's other RRsets do that.
 //
 // It appends to s.message what belongs there and sets s.rcode and s.ede. If it appends a CNAME
 // that is to be followed, it copies the target to s.alias and returns its size, else 0.
-func (s *Scratch) steered(z *Served, name *dissected, slot *steeredSlot) (alias int) {
-	if slot.answers.Load() == nil {
-		s.message.discard()
-		s.rcode, s.ede = RcodeServFail, EDENotReady
+func (s *Scratch) steered(z *Served, name *dissected, links int, bare bool, slot *steeredSlot) (alias int, answered bool) {
+	st := slot.answers.Load()
+	qtype := s.query.qtype
+	if st == nil {
+		if !bare && !maySteer(qtype) {
+			return 0, false
+		}
+		s.fail(RcodeServFail, EDENotReady)
+		return 0, true
+	}
+	network, stated := s.clientNetwork()
+	k := asker{client: network.Addr(), now: s.Now}
+	o := st.outcome(st.choice(k.client), &k)
+	rcode, ede := le16(st.data, o), le16(st.data, o+2)
+	if own := st.types.has(qtype) || qtype == TypeANY && bare; !own && rcode != RcodeRefused {
+		return 0, false
+	}
+	st.note(o, s.Now)
+	if stated {
+		s.setScope(max(int(s.message.scope), st.Scope(k.client)))
+	}
+	if rcode != RcodeSuccess {
+		s.fail(rcode, int(ede))
+		return 0, true
+	}
+	if ede != 0 {
+		s.explain(int(ede), "")
+	}
+	set, ok := st.set(o, qtype)
+	if !ok {
+		s.steeredNegative(z, st.ttl)
+		return 0, true
+	}
+	st.begin(&set, &k, &s.rotation)
+	if set.typ == TypeCNAME {
+		return s.steeredAlias(name, st, &set), true
+	}
+	if links > 0 || s.general || s.message.question == 1 || !s.putSteered(st, &set) {
+		s.message.need(s.putAny(name.name(), st, &set))
+	}
+	return 0, true
+}
+
+// fail makes of what was put so far a reply without records.
+func (s *Scratch) fail(rcode uint16, ede int) {
+	s.message.discard()
+	s.class, s.about = ClassError, 0
+	s.rcode = rcode
+	if ede != 0 {
+		s.explain(ede, "")
+	}
+}
+
+// steeredNegative is negative with a SOA whose TTL is not above the steered name's.
+func (s *Scratch) steeredNegative(z *Served, ttl uint32) {
+	start := s.message.n
+	s.negative(z)
+	if m := &s.message; ttl < z.negative && m.n > start {
+		at := start + pointerSize
+		if m.b[start] == 0 { // the root is its own name
+			at = start + 1
+		}
+		binary.BigEndian.PutUint32(m.b[at+4:], ttl)
+	}
+}
+
+// steeredAlias appends a CNAME and, unless it is all that was asked for, copies the target to s.alias.
+func (s *Scratch) steeredAlias(name *dissected, st *Steered, set *readySet) (alias int) {
+	target := set.wire[st.end(set, set.first)+recordHead : st.end(set, set.first+1)]
+	size := copy(s.alias[:], target)
+	if !s.message.need(s.message.putCNAME(name.name(), set.ttl, s.alias[:size])) || s.query.qtype == TypeCNAME || s.query.qtype == TypeANY {
 		return 0
 	}
-	s.negative(z)
-	return 0
+	return size
+}
+
+// putSteered appends the records of a set, for the question's own name; false if there is no room.
+func (s *Scratch) putSteered(st *Steered, set *readySet) bool {
+	m := &s.message
+	from, last := st.end(set, set.first), set.first+set.most
+	if last <= set.count {
+		if !m.putReadyString(set.wire[from:st.end(set, last)]) {
+			return false
+		}
+	} else {
+		tail, head := set.wire[from:st.end(set, set.count)], set.wire[:st.end(set, last-set.count)]
+		if m.n+len(tail)+len(head) > m.limit {
+			return false
+		}
+		m.putReadyString(tail)
+		m.putReadyString(head)
+	}
+	m.counts[sectionAnswer] += uint16(set.most)
+	return true
+}
+
+// putReadyString is putReady.
+func (m *message) putReadyString(wire string) bool {
+	if m.n+len(wire) > m.limit {
+		return false
+	}
+	m.n += copy(m.b[m.n:], wire)
+	return true
+}
+
+// putAny appends the records of a set, for any name, all or none.
+func (s *Scratch) putAny(owner []byte, st *Steered, set *readySet) bool {
+	m := &s.message
+	start := m.mark()
+	at := 0
+	for i := range set.most {
+		record := (set.first + i) % set.count
+		rdata := set.wire[st.end(set, record)+recordHead : st.end(set, record+1)]
+		if at = m.head(owner, at, set.typ, set.ttl); at < 0 || !m.body(rdata, 0, 0) {
+			m.rollback(start)
+			return false
+		}
+	}
+	return true
 }

@@ -62,7 +62,7 @@ func TestSteeredNamesWithoutAnswersFail(t *testing.T) {
 func TestSteeredNamesKeepTheirSlots(t *testing.T) {
 	z := withSteered(t)
 	apex, www := z.Apex(), mustName(t, "www.example.test.")
-	v, ready := viewOf(z), &Steered{}
+	v, ready := viewOf(z), steeredTo(t, answersOf(address("10.9.9.9")))
 	expect := func(sentence, want string) {
 		t.Helper()
 		message, over := question(t, "www.example.test. A")
@@ -82,7 +82,7 @@ func TestSteeredNamesKeepTheirSlots(t *testing.T) {
 	if !v.SetSteered(apex, www, ready) {
 		t.Error("the name takes no answers")
 	}
-	const answered = "NOERROR aa 1/0/1/0"
+	const answered = "NOERROR aa 1/1/0/0"
 	expect("answers are set", answered)
 
 	other, err := z.content.With(NewNode(mustName(t, "other.example.test."), a(9)), NewNode(www, z.content.Node(www).RRset(TypeSteered)))
