@@ -212,9 +212,7 @@ func IDOf(cfg *steeringpb.Probe, address netip.Addr) (ID, error) {
 	octets := address.As16()
 	h.Write(octets[:])
 	h.Write(text)
-	var id ID
-	h.Sum(id[:0])
-	return id, nil
+	return ID(h.Sum(nil)[:len(ID{})]), nil
 }
 
 // Address returns the address that a probe asks about a target: its own if it has one, else the target's probe address

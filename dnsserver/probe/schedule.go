@@ -49,8 +49,9 @@ func CheckOf(cfg *steeringpb.Probe, prober Prober, address netip.Addr) (Check, e
 const Jitter = 0.1
 
 const (
-	// firstWithin is how soon a new check is probed for the first time, if its interval is not shorter.
-	firstWithin = 10 * time.Second
+	// early is within what a new check is probed for the first time whose place in a long interval is later than twice
+	// that.
+	early = 10 * time.Second
 	// tick is how exact the schedule is: what is due within it begins together.
 	tick = 5 * time.Millisecond
 	// lost is how late a Scheduler that was stopped must be to spread what it missed, and not to catch up at once.
@@ -65,8 +66,8 @@ type Options struct {
 	Deliver func(ID, Result)
 	// MaxInFlight is how many probes may run at a time, each with a file descriptor and memory of its own; 0: 8192, or
 	// half of the files that the process may open if that is less. As long as Stats.Needed is less, no check waits for
-	// others, whatever targets do. If it is more, checks whose last probe took most of its time share three quarters
-	// of the places, and wait for them; those of targets that answer have the rest for themselves.
+	// others, whatever targets do. If it is more, new checks and those whose last probe took most of its time share three
+	// quarters of the places, and wait for them; those of targets that answer have the rest for themselves.
 	MaxInFlight int
 	// Seed differs from server to server, so that they do not ask a target at the same moment.
 	Seed uint64
@@ -109,13 +110,13 @@ type check struct {
 	Check
 	idle    bool
 	removed bool
-	probed  uint64             // how often
 	began   time.Time          // the last probe; zero: none
 	due     time.Time          // the next one
+	second  time.Time          // when the one after the first is due at the latest, if that was early; else zero
 	place   int                // in the schedule; -1: not there
 	waiting *list.Element      // nil: it does not wait
 	cancel  context.CancelFunc // nil: it does not run
-	slow    bool               // the last probe took most of its time
+	slow    bool               // the last probe took most of its time, or there was none
 
 	delivery sync.Mutex // held while a result is delivered
 	rtt      RTT        // of delivery
@@ -177,11 +178,12 @@ func (s *Scheduler) begin(now time.Time) time.Duration {
 	return max(s.due[0].due.Sub(now), tick)
 }
 
-// spread has checks that should have begun long ago begin from now on, as if they were new.
+// spread has checks that should have begun long ago begin over as long a time as they were missed in.
 func (s *Scheduler) spread(now time.Time) {
+	missed := now.Sub(s.due[0].due)
 	for _, c := range s.due {
 		if c.due.Before(now) {
-			c.due = now.Add(s.phase(c, 0, min(c.interval(), firstWithin)))
+			c.due = now.Add(time.Duration(s.random.Float64() * float64(min(c.interval(), missed))))
 		}
 	}
 	heap.Init(&s.due)
@@ -204,7 +206,6 @@ func (s *Scheduler) fill(now time.Time) {
 func (s *Scheduler) start(c *check, now time.Time) {
 	ctx, cancel := context.WithCancel(s.run)
 	c.waiting, c.cancel, c.began = nil, cancel, now
-	c.probed++
 	s.late = now.Sub(c.due)
 	s.probes++
 	s.inFlight++
@@ -212,19 +213,19 @@ func (s *Scheduler) start(c *check, now time.Time) {
 		s.slow++
 	}
 	s.running.Add(1)
-	go s.probe(ctx, c, c.Prober, c.Address, c.slow)
+	go s.probe(ctx, c, c.Check, c.slow)
 }
 
-// probe runs one probe, delivers what came of it, and says when the next one is due.
-func (s *Scheduler) probe(ctx context.Context, c *check, prober Prober, address netip.Addr, slow bool) {
+// probe runs one probe of a check as it was then, delivers what came of it, and says when the next one is due.
+func (s *Scheduler) probe(ctx context.Context, c *check, as Check, slow bool) {
 	defer s.running.Done()
-	result := prober.Probe(ctx, address)
+	result := as.Prober.Probe(ctx, as.Address)
 	if result.Code != Canceled {
 		c.delivery.Lock()
 		if ctx.Err() == nil { // neither removed nor at the end
 			c.rtt.Observe(result)
 			result.Smoothed = c.rtt.Value()
-			s.options.Deliver(c.ID, result)
+			s.options.Deliver(as.ID, result)
 		}
 		c.delivery.Unlock()
 	}
@@ -246,16 +247,20 @@ func (s *Scheduler) probe(ctx context.Context, c *check, prober Prober, address 
 
 // next returns when a check that has begun is due again.
 func (s *Scheduler) next(c *check, now time.Time) time.Time {
-	interval := c.interval()
-	if c.probed == 1 && interval > firstWithin { // the first one came early, together with others
-		return c.began.Add(max(s.phase(c, 1, interval), firstWithin))
+	at := c.began.Add(jittered(c.interval(), s.random.Float64()))
+	if c.second.After(now) && c.second.Before(at) {
+		at = c.second
 	}
-	jitter := 1 + Jitter*(2*s.random.Float64()-1)
-	at := c.began.Add(time.Duration(float64(interval) * jitter))
+	c.second = time.Time{}
 	if at.Before(now) { // as after a change of the interval
 		return now
 	}
 	return at
+}
+
+// jittered returns an interval with as much of Jitter as the random number says, which is in [0,1).
+func jittered(interval time.Duration, random float64) time.Duration {
+	return time.Duration(float64(interval) * (1 + Jitter*(2*random-1)))
 }
 
 // queue puts a check that neither runs nor waits into the schedule.
@@ -274,15 +279,27 @@ func (s *Scheduler) queue(c *check, due time.Time) {
 	}
 }
 
-// phase returns where in a length of time a check has its place: always the same, and evenly over all checks.
-func (s *Scheduler) phase(c *check, n uint64, length time.Duration) time.Duration {
-	x := binary.BigEndian.Uint64(c.ID[:8]) ^ s.options.Seed ^ n*0x9e3779b97f4a7c15
-	x ^= x >> 30 // SplitMix64
+// enter puts a new check into the schedule: at a place in the interval that is always the same for it, and for all
+// checks together as if they had been probed forever. If that is far, it is probed once before.
+func (s *Scheduler) enter(c *check, now time.Time) {
+	first := time.Duration(s.hash(c, 0) * float64(jittered(c.interval(), s.hash(c, 1))))
+	if first >= 2*early {
+		c.second = now.Add(first)
+		first = time.Duration(s.hash(c, 2) * float64(early))
+	}
+	s.queue(c, now.Add(first))
+}
+
+// hash returns the nth number in [0,1) of a check: always the same, and evenly over all checks.
+func (s *Scheduler) hash(c *check, n uint64) float64 {
+	x := binary.BigEndian.Uint64(c.ID[:8]) ^ s.options.Seed
+	x += (n + 1) * 0x9e3779b97f4a7c15 // SplitMix64
+	x ^= x >> 30
 	x *= 0xbf58476d1ce4e5b9
 	x ^= x >> 27
 	x *= 0x94d049bb133111eb
 	x ^= x >> 31
-	return time.Duration(float64(x>>11) / (1 << 53) * float64(length))
+	return float64(x>>11) / (1 << 53)
 }
 
 // Set has the Scheduler run the checks given and no others. Of those that it runs already the settings are taken over:
@@ -369,16 +386,16 @@ func (s *Scheduler) put(wanted Check, now time.Time) {
 		s.changed(c, before, now)
 		return
 	}
-	c := &check{Check: wanted, place: -1}
+	c := &check{Check: wanted, place: -1, slow: true}
 	s.checks[c.ID] = c
-	s.queue(c, now.Add(s.phase(c, 0, min(c.interval(), firstWithin))))
+	s.enter(c, now)
 }
 
 // changed has a check whose interval may have become shorter follow it at once. What would be overdue then is spread
 // over the new interval.
 func (s *Scheduler) changed(c *check, before time.Duration, now time.Time) {
 	interval := c.interval()
-	if interval >= before || c.place < 0 || c.probed == 0 {
+	if interval >= before || c.place < 0 || c.began.IsZero() {
 		return
 	}
 	due := c.began.Add(interval)
