@@ -135,10 +135,11 @@ type place struct {
 	pb      *steeringpb.Datacenter
 	servers bool // has servers by the topology, other than this one
 
-	fresh    int  // its servers that are heard, this one too
-	whole    bool // it has such, and all their ballots are known
-	isolated bool // all of those say so
-	lost     bool // it has servers, and none is heard
-	anchors  bool // one of its anchors answers from this datacenter, by any of its servers
-	here     bool // one of its anchors answers this server
+	fresh    int       // its servers that are heard, this one too
+	whole    bool      // it has such, and all their ballots are known
+	isolated bool      // all of those say so
+	lost     bool      // it has servers, and none is heard
+	back     time.Time // when that ended; zero: it never was
+	anchors  bool      // one of its anchors answers from this datacenter, by any of its servers
+	here     bool      // one of its anchors answers this server
 }

@@ -51,9 +51,8 @@ type subject struct {
 	homeAt     int   // place; -1: none
 	electorate []int // places
 
-	state   State
-	since   int64     // Unix milliseconds: when it was decided, by whoever did
-	changed time.Time // when this server came to it
+	state State
+	since int64 // Unix milliseconds: when it was decided, by whoever did
 
 	held, tied bool
 	users      map[*record]bool
@@ -197,7 +196,10 @@ func (m *Machine) count(now time.Time, c *check, own State) []State {
 			}
 		}
 		if i != at {
-			m.votes[i] = either(m.places[i].isolated, Unknown, vote)
+			if i < len(m.places) && m.places[i].isolated {
+				vote = Unknown
+			}
+			m.votes[i] = vote
 			continue
 		}
 		if vote == Unknown && t.votes() > 0 { // tied from the beginning
@@ -244,10 +246,11 @@ func (m *Machine) decide(now time.Time, s *subject) {
 		for _, i := range s.electorate {
 			t.add(c.votes[i])
 			pl := &m.places[i]
-			absent = absent || i != m.own && pl.servers && !pl.whole
+			// Somebody who is not heard yet, or whose votes are still to come, may have one.
+			absent = absent || i != m.own && c.votes[i] == Unknown && !pl.whole && (pl.fresh > 0 || pl.servers && !m.grown)
 		}
 		switch {
-		case absent && !m.grown && kept.state != Unknown:
+		case absent && kept.state != Unknown:
 		case t.votes() > 0:
 			next, s.tied = t.combine(c.probe.GetVantage(), Unknown)
 		case !s.hold:
@@ -265,9 +268,6 @@ func (m *Machine) decide(now time.Time, s *subject) {
 	verdict := kept
 	if next != Unknown {
 		verdict = statement{next, either(next == s.state, s.since, now.UnixMilli())}
-	}
-	if verdict.state != s.state {
-		s.changed = now
 	}
 	s.state, s.since = verdict.state, verdict.since
 }

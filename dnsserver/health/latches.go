@@ -11,9 +11,6 @@ import (
 // Entries that say In, or are about records that are not here, are forgotten after so long.
 const rememberLatch = 30 * 24 * time.Hour
 
-// Whether a pool is disputed is looked up again after so long.
-const disputedAgain = time.Second
-
 // judgeRecords judges the records that something happened to, and those whose time has come.
 func (m *Machine) judgeRecords(now time.Time) {
 	for len(m.timers) > 0 && !m.timers[0].at.After(now) {
@@ -50,8 +47,12 @@ func (m *Machine) judgeRecord(now time.Time, r *record) {
 	if m.settled && !m.witness && !r.controls.Frozen && len(r.pools) > 1 {
 		m.latch(now, r)
 	}
+	delete(m.left, r)
 	for i := range r.pools {
 		p, was := &r.pools[i], &before[i]
+		if p.out {
+			m.left[r] = true
+		}
 		name := r.pb.GetPools()[i].GetName()
 		if p.state != was.state || p.out != was.out || p.awaiting != was.awaiting || p.held != was.held || !p.returnAt.Equal(was.returnAt) {
 			m.changed[r.source] = true
@@ -79,23 +80,19 @@ func (p *pool) pending(r *record) bool {
 func (m *Machine) judgePool(now time.Time, r *record, i int) {
 	p, pb := &r.pools[i], r.pb.GetPools()[i]
 	p.held, p.tied = false, false
-	var changed time.Time
 	for _, t := range p.targets {
 		for _, s := range t.leaves {
 			p.held = p.held || s.held
 			p.tied = p.tied || s.tied
-			changed = later(changed, s.changed)
 		}
 	}
 	state := p.judge(pb.GetMinHealthy(), m.evaluation, (*subject).verdict)
-	if state != p.state {
-		p.since = now
-		if !p.known { // since before this process, perhaps
-			p.since = changed
-		}
-		p.state = state
+	p.doubtful = false
+	if p.held && state == Up {
+		m.evaluation++
+		p.doubtful = p.judge(pb.GetMinHealthy(), m.evaluation, (*subject).unheld) == Down
 	}
-	p.known = p.known || state != Unknown
+	p.state = state
 	l := m.effective(r.source, pb.GetName(), m.self.Datacenter)
 	p.out, p.latched = l.Out, l.At
 	p.awaiting = false
@@ -127,6 +124,18 @@ func (p *pool) judge(minHealthy uint32, evaluation uint64, verdict func(*subject
 
 func (s *subject) verdict() State { return s.state }
 
+// unheld is what the verdict would be if it were not held.
+func (s *subject) unheld() State {
+	switch {
+	case !s.held:
+		return s.state
+	case s.state.IsUp():
+		return Down
+	default:
+		return Up
+	}
+}
+
 // effective is the entry that a datacenter follows: zero if there is none.
 func (m *Machine) effective(record, pool, datacenter string) Latch {
 	own, all := m.latches[LatchKey{record, pool, datacenter}], m.latches[LatchKey{Record: record, Pool: pool}]
@@ -155,37 +164,39 @@ func (m *Machine) latch(now time.Time, r *record) {
 		p := &r.pools[i]
 		switch {
 		case p.out || drained(i):
-		case p.state != Down:
+		case p.state != Down && !p.doubtful:
 			used = min(used, i)
 		case inOrder && used < i || !elsewhere(i):
 		default:
-			byHand := len(r.controls.Forced) > 0 && !slices.Contains(r.controls.Forced, i)
-			if r.pb.GetFailoverManual() && !byHand {
-				p.awaiting = true
+			person := len(r.controls.Forced) > 0 && !slices.Contains(r.controls.Forced, i)
+			if waits := p.doubtful || r.pb.GetFailoverManual(); waits && !person {
+				p.awaiting = !p.doubtful
 				used = min(used, i)
-				continue
+			} else {
+				m.decideLatch(now, r, i, "", Latch{Out: true, Person: waits})
 			}
-			m.decideLatch(now, r, i, "", Latch{Out: true, Person: byHand && r.pb.GetFailoverManual()})
 		}
 	}
 	for i := range r.pools {
 		p := &r.pools[i]
-		if !p.out || p.state != Up {
+		if !p.out || p.state != Up || p.doubtful && used < len(r.pools) {
+			p.clear = time.Time{}
 			continue
 		}
 		// Somebody who sees the pool down would take it out again: only what has to be is done against him, and for
 		// this datacenter alone.
 		scope := ""
-		disputed := m.disputed(r, i)
-		if disputed {
+		if m.disputed(r, i) {
 			scope = m.self.Datacenter
+			p.clear = time.Time{}
+		} else if p.clear.IsZero() {
+			p.clear = now
 		}
-		due := p.since.Add(milliseconds(r.pb.GetFailbackDelay()))
+		due := p.clear.Add(milliseconds(r.pb.GetFailbackDelay()))
 		switch {
 		case used == len(r.pools) || r.controls.Failback:
 			m.decideLatch(now, r, i, scope, Latch{Person: r.controls.Failback})
-		case disputed:
-			m.again(now.Add(disputedAgain), r, i)
+		case p.clear.IsZero():
 		case inOrder && used < i:
 			m.decideLatch(now, r, i, "", Latch{})
 		case r.pb.GetFailbackManual():

@@ -34,7 +34,7 @@ const (
 // # Latches
 //
 // A pool that is down is left, once another is up: its latch says Out, and clients get other pools. With failover by
-// hand, a person must have forced another pool first. It comes in again when it was up for the failback delay, or when a
+// hand, and if the pool is not down only because that is held, a person must have forced another pool first. It comes in again when it was up for the failback delay, or when a
 // person fails it back; at once if no pool that is in is up, or with the policy FAILOVER if a pool before it is in use.
 //
 // Latches are for all datacenters, but for three cases where the deciding datacenter decides for itself alone: the
@@ -86,6 +86,7 @@ type Machine struct {
 	records  map[string]*record
 	controls map[string]Controls
 	stir     map[*record]bool // to be judged again
+	left     map[*record]bool // records with a pool that is out
 	timers   timers
 
 	evaluation uint64 // see formula
@@ -112,7 +113,7 @@ func New(self ServerID, boot uint64, now time.Time, stored []Stored) *Machine {
 		self: self, boot: boot, start: now, born: now, last: now, own: -1, voteTTL: defaultVoteTTL, connected: now,
 		topology: &steeringpb.Topology{},
 		stated:   map[ServerID]bool{}, peers: map[ServerID]*peer{}, doubted: map[*check]bool{},
-		records: map[string]*record{}, controls: map[string]Controls{}, stir: map[*record]bool{},
+		records: map[string]*record{}, controls: map[string]Controls{}, stir: map[*record]bool{}, left: map[*record]bool{},
 		latches: map[LatchKey]Latch{}, newLatches: map[LatchKey]bool{},
 		changed: map[string]bool{}, shown: map[string]bool{}, run: map[*check]bool{},
 		unsaved: map[CheckID]bool{}, unsavedLatch: map[LatchKey]bool{},
@@ -356,8 +357,11 @@ func (m *Machine) Step(now time.Time) Output {
 		m.grown, m.estate = grown, true
 	}
 	if m.estate {
-		m.survey()
+		m.survey(now)
 		m.estate, m.all = false, true
+		for r := range m.left { // somebody else may dispute that a pool is up
+			m.stir[r] = true
+		}
 	}
 	m.settle(now)
 	m.schedule()

@@ -22,8 +22,9 @@ type Message struct {
 // Heartbeat renews all votes of its sender at once, and sums up what else it has told. It goes to every peer: five in a
 // voteTTL, on a new connection, and when one of its flags changes.
 type Heartbeat struct {
-	Boot uint64 // of the sender's process: votes of another one are not continued
-	Seq  uint64 // of the last Ballots sent
+	Boot  uint64 // of the sender's process: votes of another one are not continued
+	Began int64  // since when it runs without having stood still, Unix milliseconds
+	Seq   uint64 // of the last Ballots sent
 	// Digest is over all ballots of the sender as of Seq, LatchDigest over all latches that it knows.
 	Digest, LatchDigest uint64
 

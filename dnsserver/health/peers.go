@@ -3,6 +3,7 @@ package health
 import (
 	"cmp"
 	"maps"
+	"math"
 	"slices"
 	"time"
 )
@@ -22,7 +23,8 @@ type peer struct {
 	place int // index into Machine.places; -1: none
 	// heard is when the last message came; zero: not since the start.
 	heard time.Time
-	fresh bool // heard within a voteTTL
+	fresh bool      // heard within a voteTTL
+	since time.Time // when it became fresh
 
 	// Its table of ballots, as far as it is known.
 	boot  uint64
@@ -32,11 +34,13 @@ type peer struct {
 	asked time.Time
 
 	// Latches.
-	sent      time.Time // all latches were, last
+	sent      time.Time // all latches were, last; zero: not over this connection
+	sentTo    uint64    // its boot then
 	complete  bool      // all of its own have come, or were equal
 	different int       // heartbeats in a row whose digest is not ours
 
 	settled, isolated, sick bool
+	began                   int64 // Heartbeat.Began
 	anchors                 []string
 }
 
@@ -54,10 +58,6 @@ func (m *Machine) Receive(now time.Time, from ServerID, msg Message) {
 	}
 	p := m.peer(from)
 	p.heard = now
-	if !p.fresh {
-		p.fresh = true
-		m.estate = true
-	}
 	switch {
 	case msg.Heartbeat != nil:
 		m.heartbeat(now, p, msg.Heartbeat)
@@ -97,6 +97,11 @@ func (m *Machine) peer(id ServerID) *peer {
 }
 
 func (m *Machine) heartbeat(now time.Time, p *peer, h *Heartbeat) {
+	p.began = h.Began
+	if !p.fresh {
+		p.fresh, p.since = true, now
+		m.estate = true
+	}
 	if p.settled != h.Settled || p.isolated != h.Isolated || p.sick != h.Sick || !slices.Equal(p.anchors, h.Anchors) {
 		p.settled, p.isolated, p.sick, p.anchors = h.Settled, h.Isolated, h.Sick, h.Anchors
 		m.estate = true
@@ -110,7 +115,7 @@ func (m *Machine) heartbeat(now time.Time, p *peer, h *Heartbeat) {
 	if !p.whole {
 		m.ask(now, p)
 	}
-	m.estate = m.estate || whole != p.whole && !m.grown
+	m.estate = m.estate || whole != p.whole
 
 	if h.LatchDigest == m.latchDigest {
 		p.complete, p.different = true, 0
@@ -118,10 +123,10 @@ func (m *Machine) heartbeat(now time.Time, p *peer, h *Heartbeat) {
 	}
 	// What is on its way makes digests differ, too.
 	p.different++
-	if p.complete && (p.different < 2 || now.Sub(m.latched) < askAgain) || now.Sub(p.sent) < askAgain {
+	if first := p.sent.IsZero() || p.sentTo != h.Boot; !first && (p.different < 2 || now.Sub(m.latched) < askAgain || now.Sub(p.sent) < askAgain) {
 		return
 	}
-	p.sent, p.different = now, 0
+	p.sent, p.sentTo, p.different = now, h.Boot, 0
 	all := slices.SortedFunc(maps.Values(m.latches), func(a, b Latch) int { return compareKeys(a.LatchKey, b.LatchKey) })
 	for first := 0; first == 0 || first < len(all); first += latchesPerMessage {
 		part := all[first:min(first+latchesPerMessage, len(all))]
@@ -206,8 +211,8 @@ func (m *Machine) table(p *peer, t *Table) {
 		}
 	}
 	if t.Last {
+		m.estate = m.estate || !p.whole
 		p.whole, p.asked = true, time.Time{}
-		m.estate = m.estate || !m.grown
 	}
 }
 
@@ -219,6 +224,15 @@ func (m *Machine) cast(p *peer, b *Ballot) {
 			return
 		}
 		c = m.addCheck(b.Check)
+	}
+	if old := c.of(p); old == nil || !slices.Equal(old.Verdicts, b.Verdicts) {
+		for _, s := range c.subjects {
+			for r := range s.users {
+				if m.left[r] {
+					m.stir[r] = true
+				}
+			}
+		}
 	}
 	m.put(c, p, b)
 	m.touch(c)
@@ -277,7 +291,7 @@ func (m *Machine) expire(now time.Time) {
 }
 
 // survey brings m.places up to date with the peers' flags, after some of them changed.
-func (m *Machine) survey() {
+func (m *Machine) survey(now time.Time) {
 	for i := range m.places {
 		pl := &m.places[i]
 		pl.fresh, pl.whole, pl.isolated, pl.anchors = 0, true, true, pl.here
@@ -288,7 +302,7 @@ func (m *Machine) survey() {
 		}
 		pl := &m.places[p.place]
 		pl.fresh++
-		pl.whole = pl.whole && p.whole
+		pl.whole = pl.whole && (p.whole || now.Sub(p.since) >= m.voteTTL)
 		pl.isolated = pl.isolated && p.isolated
 		if p.place != m.own {
 			continue
@@ -306,7 +320,33 @@ func (m *Machine) survey() {
 		lost := pl.servers && pl.fresh == 0 && m.grown
 		if lost != pl.lost {
 			pl.lost = lost
+			if !lost {
+				pl.back = now
+			}
 			m.event(Event{Kind: either(lost, PeerLost, PeerBack), Datacenter: pl.name})
+		}
+		if !pl.lost && !pl.back.IsZero() && now.Sub(pl.back) < m.voteTTL { // its servers come one by one
+			m.forgive(now, i)
+		}
+	}
+}
+
+// forgive forgets votes against targets of a datacenter that is heard again, if it was cut off and not dead: one of its
+// servers ran all the time. That its targets were silent says nothing of them then.
+func (m *Machine) forgive(now time.Time, place int) {
+	began := int64(math.MaxInt64)
+	for _, p := range m.peers {
+		if p.place == place && p.fresh && p.settled {
+			began = min(began, p.began)
+		}
+	}
+	for c := range m.checks() {
+		if !c.running || !c.tracker.Silent() || !slices.ContainsFunc(c.subjects, func(s *subject) bool { return s.homeAt == place }) {
+			continue
+		}
+		if _, since := c.tracker.State(); began < since.UnixMilli() && since.Before(m.places[place].back) {
+			c.tracker.forget(now)
+			m.unsaved[c.id] = true
 		}
 	}
 }
@@ -314,7 +354,7 @@ func (m *Machine) survey() {
 // state is the heartbeat of now.
 func (m *Machine) state() *Heartbeat {
 	h := &Heartbeat{
-		Boot: m.boot, Seq: m.me.seq, Digest: sum(&m.me.parts), LatchDigest: m.latchDigest,
+		Boot: m.boot, Began: m.start.UnixMilli(), Seq: m.me.seq, Digest: sum(&m.me.parts), LatchDigest: m.latchDigest,
 		Settled: m.settled, Isolated: m.me.isolated, Sick: m.me.sick,
 	}
 	for i := range m.places {

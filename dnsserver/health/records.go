@@ -26,12 +26,12 @@ type pool struct {
 	local   bool       // it has a Local probe: datacenters differ
 
 	state      State // Up or Down; Unknown: not known
-	since      time.Time
-	known      bool // it was not Unknown before
 	out        bool
 	latched    int64 // when the latch changed, Unix milliseconds; 0: never
 	awaiting   bool
 	held, tied bool
+	doubtful   bool      // up only because that is held
+	clear      time.Time // since when nobody disputes that it is up; zero: somebody does, or it is in, or down
 	timer      time.Time // the last one set
 	returnAt   time.Time // zero: a person must let it in, or it is in, or down
 }
@@ -254,7 +254,7 @@ func (r *record) continues(old *record) {
 				continue
 			}
 			p, o := &r.pools[i], &old.pools[j]
-			p.state, p.since, p.known, p.out, p.latched = o.state, o.since, o.known, o.out, o.latched
+			p.state, p.out, p.latched, p.clear = o.state, o.out, o.latched, o.clear
 			p.awaiting, p.held, p.tied = o.awaiting, o.held, o.tied
 		}
 	}
@@ -263,6 +263,7 @@ func (r *record) continues(old *record) {
 // release ends the subscriptions of a record.
 func (m *Machine) release(r *record) {
 	delete(m.stir, r)
+	delete(m.left, r)
 	for _, s := range r.subjects {
 		delete(s.users, r)
 		c := s.check

@@ -72,10 +72,8 @@ func (m *Machine) wake(now time.Time) time.Time {
 		}
 	}
 	if !m.settled {
-		sooner(m.start.Add(adoptWithin / 2))
-		if now.Sub(m.start) >= adoptWithin/2 {
-			sooner(m.start.Add(adoptWithin))
-		}
+		half := m.start.Add(adoptWithin / 2)
+		sooner(either(now.Before(half), half, m.start.Add(adoptWithin)))
 	}
 	if !m.grown {
 		sooner(m.start.Add(m.voteTTL))

@@ -30,15 +30,11 @@ var errStored = errors.New("not an entry of this version")
 // storedCheck is what is known of a check beyond a restart.
 type storedCheck struct {
 	vote     State
+	silent   bool
 	since    int64
 	falls    [flapFalls]int64 // 0: none
 	local    statement
-	verdicts []storedVerdict
-}
-
-type storedVerdict struct {
-	Verdict
-	changed int64
+	verdicts []Verdict
 }
 
 // Unsaved returns what changed since the call before, for the disk; nil if nothing did. Call it every second or so, and
@@ -143,7 +139,7 @@ func (m *Machine) claim(s *subject) {
 		c.local = old.local
 	}
 	if state, _ := c.tracker.State(); state == Unknown && old.vote != Unknown {
-		c.tracker.state, c.tracker.since = old.vote, time.UnixMilli(old.since)
+		c.tracker.state, c.tracker.silent, c.tracker.since = old.vote, old.silent, time.UnixMilli(old.since)
 		for i, at := range old.falls {
 			if at != 0 {
 				c.tracker.falls[i] = time.UnixMilli(at)
@@ -152,7 +148,7 @@ func (m *Machine) claim(s *subject) {
 	}
 	for _, v := range old.verdicts {
 		if v.Home == s.home && v.Hold == s.hold {
-			s.state, s.since, s.changed = v.State, v.Since, time.UnixMilli(v.changed)
+			s.state, s.since = v.State, v.Since
 		}
 	}
 }
@@ -168,7 +164,7 @@ func encodeLatch(l Latch) []byte {
 
 func encodeCheck(c *check) []byte {
 	state, since := c.tracker.State()
-	b := []byte{storeVersion, byte(state)}
+	b := []byte{storeVersion, byte(state), byte(number(c.tracker.silent))}
 	b = appendTime(b, since)
 	for _, f := range c.tracker.falls {
 		b = appendTime(b, f)
@@ -180,22 +176,19 @@ func encodeCheck(c *check) []byte {
 		b = appendText(b, s.home)
 		b = append(b, byte(number(s.hold)), byte(s.state))
 		b = binary.BigEndian.AppendUint64(b, uint64(s.since))
-		b = appendTime(b, s.changed)
 	}
 	return b
 }
 
 func decodeCheck(r *reader) storedCheck {
-	c := storedCheck{vote: r.state(), since: int64(r.fixed())}
+	c := storedCheck{vote: r.state(), silent: r.octet() == 1, since: int64(r.fixed())}
 	for i := range c.falls {
 		c.falls[i] = int64(r.fixed())
 	}
 	c.local = statement{r.state(), int64(r.fixed())}
 	n := r.number()
 	for range min(n, uint64(len(r.rest))) {
-		v := storedVerdict{Verdict: Verdict{Home: r.text(), Hold: r.octet() == 1, State: r.state(), Since: int64(r.fixed())}}
-		v.changed = int64(r.fixed())
-		c.verdicts = append(c.verdicts, v)
+		c.verdicts = append(c.verdicts, Verdict{Home: r.text(), Hold: r.octet() == 1, State: r.state(), Since: int64(r.fixed())})
 	}
 	return c
 }

@@ -18,6 +18,7 @@ type Tracker struct {
 	falls   [flapFalls]time.Time
 	against int    // results in a row against the state
 	blind   int    // results in a row that say nothing
+	silent  bool   // with Down: all failures since the last answer were silence
 	failure string // of the last result that was not Up, until the state is Up and so is a result
 }
 
@@ -48,6 +49,9 @@ func (t *Tracker) Result(p *steeringpb.Probe, now time.Time, r Result) bool {
 		return true
 	}
 	t.blind = 0
+	if r.Outcome == Down {
+		t.silent = r.Silent && (t.silent || t.state != Down && t.against == 0)
+	}
 	switch {
 	case t.state == Unknown:
 		t.state, t.since, t.against = r.Outcome, now, 0
@@ -112,6 +116,9 @@ func (t *Tracker) fell(now time.Time) {
 	copy(t.falls[:], t.falls[1:])
 	t.falls[flapFalls-1] = now
 }
+
+// Silent reports whether the state is Down, and the target has done nothing but not answer.
+func (t *Tracker) Silent() bool { return t.state == Down && t.silent }
 
 // forget makes the vote Unknown.
 func (t *Tracker) forget(now time.Time) { *t = Tracker{since: now, falls: t.falls} }

@@ -61,8 +61,8 @@ type Controls struct {
 	Frozen bool
 	// Failback: pools that are out come in as soon as they are up, without delay and whoever should decide (Failback).
 	Failback bool
-	// Forced are the pools that all clients are sent to (Force), by index. A pool that is down and waits for a person
-	// is left, if it is not among them: the person has decided.
+	// Forced are the pools that all clients are sent to (Force), by index. A pool that is down and waits for a person,
+	// or that is up only because that is held, is left if it is not among them: the person has decided.
 	Forced []int
 	// Drained are pools without a target that may be answered (Drain), by index. No failover goes there, nor is one from
 	// there remembered.
