@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-
-	"github.com/fingerpost-dns/fingerpost/hack/bench/workload"
 )
 
 // syntheticZone has so many hosts, one in 20 of them a delegation with glue.
@@ -80,45 +78,6 @@ func BenchmarkAnswer(b *testing.B) {
 						b.Fatal("silence")
 					}
 					i++
-				}
-			})
-		}
-	}
-}
-
-// BenchmarkMix asks in random order what authoritative servers are asked, about names all over a
-// zone, 64 in a row as a worker does.
-func BenchmarkMix(b *testing.B) {
-	for _, names := range []int{100, 1e4, 111e3, 1e6} {
-		made := workload.NewZone(names)
-		var text strings.Builder
-		if _, err := made.WriteTo(&text); err != nil {
-			b.Fatal(err)
-		}
-		v := viewOf(fromText(b, workload.Apex, text.String()))
-		text.Reset()
-		var questions [][]byte
-		for all := made.Questions(max(1e4, 2*names), workload.Usual); len(all) > 0; {
-			size := int(all[0])<<8 | int(all[1])
-			questions = append(questions, all[2:2+size])
-			all = all[2+size:]
-		}
-		for _, ahead := range []bool{false, true} {
-			b.Run(fmt.Sprintf("names=%d/ahead=%v", names, ahead), func(b *testing.B) {
-				s, dst, a := &Scratch{}, make([]byte, MaxUDP), &Ahead{}
-				b.ReportAllocs()
-				const batch = 64
-				i := 0
-				for b.Loop() {
-					if i%batch == 0 && ahead {
-						v.Ahead(a, questions[i:min(i+batch, len(questions))])
-					}
-					if v.Answer(s, dst, questions[i], client, UDP) == nil {
-						b.Fatal("silence")
-					}
-					if i++; i == len(questions) {
-						i = 0
-					}
 				}
 			})
 		}

@@ -1,0 +1,69 @@
+package zone
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fingerpost-dns/fingerpost/hack/bench/workload"
+)
+
+// BenchmarkMix asks in random order what authoritative servers are asked, about names all over a
+// zone, in batches as a worker has them. CPU time is what counts on a machine that others use too.
+func BenchmarkMix(b *testing.B) {
+	for _, names := range []int{100, 1e4, 111e3, 1e6} {
+		made := workload.NewZone(names)
+		var text strings.Builder
+		if _, err := made.WriteTo(&text); err != nil {
+			b.Fatal(err)
+		}
+		v := viewOf(fromText(b, workload.Apex, text.String()))
+		text.Reset()
+		questions := made.Questions(max(1e4, names), workload.Usual)
+		made = nil
+		runtime.GC()
+		for _, ahead := range []bool{false, true} {
+			b.Run(fmt.Sprintf("names=%d/ahead=%v", names, ahead), func(b *testing.B) {
+				runtime.LockOSThread()
+				defer runtime.UnlockOSThread()
+				var received [64][512]byte
+				var batch [64][]byte
+				s, a, left := &Scratch{}, &Ahead{}, questions
+				b.ReportAllocs()
+				start := cpuTime(b)
+				for i := 0; b.Loop(); i++ {
+					if i %= len(batch); i == 0 {
+						for at := range batch {
+							if len(left) == 0 {
+								left = questions
+							}
+							size := int(left[0])<<8 | int(left[1])
+							batch[at] = received[at][:copy(received[at][:], left[2:2+size])]
+							left = left[2+size:]
+						}
+						if ahead {
+							v.Ahead(a, batch[:])
+						}
+					}
+					if v.Answer(s, batch[i][:0], batch[i], client, UDP) == nil {
+						b.Fatal("silence")
+					}
+				}
+				b.ReportMetric(float64((cpuTime(b)-start).Nanoseconds())/float64(b.N), "cpu-ns/op")
+			})
+		}
+	}
+}
+
+// cpuTime is what the present thread has used.
+func cpuTime(t testing.TB) time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(ts.Nano())
+}
