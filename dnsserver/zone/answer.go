@@ -29,8 +29,10 @@ type Scratch struct {
 	Quarantine *Quarantine
 
 	none    Config
-	query   query
-	parsed  bool // query is of the present message
+	query   *query // the present one: own, or one of an Ahead
+	own     query
+	ahead   *prepared // what is known already of the present query, or nil
+	parsed  bool      // query is of the present message
 	asked   options
 	tsig    tsig
 	client  netip.Addr
@@ -81,14 +83,19 @@ type Scratch struct {
 //     as with NSD. An NXDOMAIN would deny the whole child (RFC 8020).
 //   - CD is copied (RFC 4035 §3.1.6) as with BIND.
 func (v *View) Answer(s *Scratch, dst, message []byte, client netip.Addr, over Transport) []byte {
-	q := &s.query
+	s.query, s.ahead = &s.own, nil
+	return v.answer(s, dst, message, client, over)
+}
+
+func (v *View) answer(s *Scratch, dst, message []byte, client netip.Addr, over Transport) []byte {
+	q := s.query
 	s.parsed, s.quarantined = false, false
 	quarantine := s.Quarantine.any(s.Now)
 	if quarantine && s.Quarantine.Holds(wholeMessage(message), s.Now) {
 		s.quarantined = true
 		return nil // nobody knows if it is a query
 	}
-	found := q.parse(message)
+	found := s.parse(message)
 	if found == silence {
 		return nil
 	}
@@ -112,12 +119,11 @@ func (v *View) Answer(s *Scratch, dst, message []byte, client netip.Addr, over T
 	case q.qclass != classIN && q.qclass != classANY, q.qtype == TypeAXFR, q.qtype == TypeIXFR:
 		s.rcode = RcodeRefused
 	default:
-		zones := v.zones.Load()
-		if zones == nil {
+		z, child, ready := s.authority(v)
+		if !ready {
 			s.rcode, s.ede = RcodeServFail, EDENotReady
 			break
 		}
-		z, child := zones.authority(&q.name, q.qtype)
 		if z == nil {
 			s.rcode, s.ede = RcodeRefused, EDENotAuthoritative
 			break
@@ -138,7 +144,7 @@ func (v *View) Answer(s *Scratch, dst, message []byte, client netip.Addr, over T
 // begin begins the reply to the message that was parsed. It reports whether the options of an OPT
 // record are sound; if they are not even framed there is no OPT record any more.
 func (s *Scratch) begin(dst, message []byte, client netip.Addr, over Transport) (sound bool) {
-	q, m := &s.query, &s.message
+	q, m := s.query, &s.message
 	c := s.Config
 	if c == nil {
 		c = &s.none
@@ -169,10 +175,10 @@ func (s *Scratch) begin(dst, message []byte, client netip.Addr, over Transport) 
 // resolve answers the question from z into the message, RFC 1034 §4.3.2, and follows
 // aliases as long as they stay in z. It sets s.rcode and returns the AA bit.
 func (s *Scratch) resolve(z *Served) (authoritative bool) {
-	q, m := &s.query, &s.message
+	q, m := s.query, &s.message
 	name := &q.name // of the question, then of each target
 	for links := 0; ; links++ {
-		f := z.find(name, q.qtype, &s.wild)
+		f := s.find(z, name, links)
 		size := 0 // of the target in s.alias
 		switch f.what {
 		case atCut:
@@ -289,7 +295,7 @@ func substitute(dst *[MaxName]byte, name *dissected, depth int, dname RRset) int
 // negative appends the SOA of NXDOMAIN and NODATA (RFC 2308 §2).
 func (s *Scratch) negative(z *Served) {
 	m, name := &s.message, &s.query.name
-	if q := &s.query; s.class == ClassAnswer && m.counts[sectionAnswer] == 0 {
+	if q := s.query; s.class == ClassAnswer && m.counts[sectionAnswer] == 0 {
 		s.class = ClassNoData
 		if s.about == q.hash+uint64(q.qtype) {
 			s.about = q.hash
@@ -451,11 +457,23 @@ type found struct {
 	depth       int // labels of the cut or the DNAME's owner
 }
 
-// find looks up a name of the zone: RFC 1034 §4.3.2 step 3 with RFC 4592 and RFC 6672. At a
-// zone cut DS is the parent's own, RFC 4035 §3.1.4.1. wild lends memory.
-func (z *Served) find(name *dissected, qtype uint16, wild *[2 + MaxName]byte) found {
+// find looks up the name of the question, or the target of so many aliases, in its zone: RFC 1034
+// §4.3.2 step 3 with RFC 4592 and RFC 6672. At a zone cut DS is the parent's own, RFC 4035 §3.1.4.1.
+func (s *Scratch) find(z *Served, name *dissected, links int) found {
 	x := z.index
-	r, depth := x.suffix(name, name.labels), name.labels
+	var r record
+	depth := name.labels
+	switch {
+	case depth == x.labels:
+		r = x.top
+	case links > 0:
+		r = x.suffix(name, depth)
+	case depth > x.depth:
+	case s.ahead != nil:
+		r = x.confirm(s.ahead.record, tagOf(s.query.hash), name.name())
+	default:
+		r = x.findTagged(tagOf(s.query.hash), name.name())
+	}
 	if r == nil {
 		r, depth = x.encloser(name)
 	}
@@ -465,14 +483,14 @@ func (z *Served) find(name *dissected, qtype uint16, wild *[2 + MaxName]byte) fo
 		r = x.suffix(name, depth)
 	}
 	switch below := depth < name.labels; {
-	case r.is(flagCut) && (below || qtype != TypeDS):
+	case r.is(flagCut) && (below || s.query.qtype != TypeDS):
 		return found{what: atCut, record: r, depth: depth, inside: inside}
 	case r.is(flagDNAME) && below:
 		return found{what: belowAlias, record: r, depth: depth}
 	case !below:
 		return found{what: exists, record: r, isApex: depth == z.labels}
 	case r.is(flagWildcard):
-		return found{what: exists, record: z.synthesis(name, depth, wild), synthesised: true}
+		return found{what: exists, record: z.synthesis(name, depth, &s.wild), synthesised: true}
 	}
 	return found{what: missing}
 }

@@ -360,7 +360,7 @@ func (m *message) pointer(offset int) {
 
 // finish appends OPT and TSIG, writes the header and returns the reply.
 func (s *Scratch) finish(authoritative bool) []byte {
-	q, m := &s.query, &s.message
+	q, m := s.query, &s.message
 	m.options = [2]int{}
 	if q.edns {
 		s.opt()
@@ -403,7 +403,7 @@ const (
 
 // opt appends the OPT record (RFC 6891 §6.1.2).
 func (s *Scratch) opt() {
-	q, m, o := &s.query, &s.message, &s.asked
+	q, m, o := s.query, &s.message, &s.asked
 	m.options[0] = m.n
 	b := m.b[m.n : m.n+optSize]
 	b[0] = 0

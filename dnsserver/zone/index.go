@@ -71,6 +71,24 @@ func (x *index) findTagged(tag uint32, name []byte) record {
 	}
 }
 
+// confirm is findTagged if first is what seek has found under the tag.
+func (x *index) confirm(first record, tag uint32, name []byte) record {
+	if first == nil || string(first.owner()) == string(name) {
+		return first
+	}
+	return x.findTagged(tag, name)
+}
+
+// seek returns the first record that has the tag, nil if there is none, without reading it.
+func (x *index) seek(p *page, tag uint32) record {
+	if p != nil {
+		if ref, _ := p.next(tag, tag); ref != 0 {
+			return x.at(ref)
+		}
+	}
+	return nil
+}
+
 // suffix is find of the last labels of a name that is below the apex.
 func (x *index) suffix(name *dissected, depth int) record {
 	switch {

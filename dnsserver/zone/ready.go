@@ -21,7 +21,9 @@ type compiler struct {
 
 // compilers are many zones' one after the other, for each takes much memory.
 var compilers = sync.Pool{New: func() any {
-	return &compiler{scratch: Scratch{general: true}, reply: make([]byte, MaxMessage)}
+	c := &compiler{scratch: Scratch{general: true}, reply: make([]byte, MaxMessage)}
+	c.scratch.query = &c.scratch.own
+	return c
 }}
 
 // ask begins a reply to a question for a name.
@@ -32,7 +34,7 @@ func (c *compiler) ask(name []byte) *message {
 	s.message.noting, s.message.pointers = false, s.message.pointers[:0]
 	s.query.hasQuestion, s.query.end = true, len(c.asked)
 	s.query.name.read(name)
-	s.message.begin(c.reply, len(c.reply), &s.query, &s.tsig, c.asked)
+	s.message.begin(c.reply, len(c.reply), s.query, &s.tsig, c.asked)
 	return &s.message
 }
 
