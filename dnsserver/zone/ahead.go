@@ -5,6 +5,7 @@ import "net/netip"
 // Ahead is what View.Ahead prepares. Each worker has its own; the zero value is ready.
 type Ahead struct {
 	prepared []prepared
+	lookups  []lookup
 	touched  byte // what is read must be used
 }
 
@@ -13,12 +14,20 @@ type prepared struct {
 	query   query
 	verdict verdict
 	ready   bool    // there are zones at all
-	zone    *Served // nil if there is none for the question
 	child   bool    // see authority
-	page    *page   // where the name is looked up, and then another one; nil for none
-	tag     uint32  // of the other one
-	record  record  // the first with the tag of the name, or nil
-	second  record  // of the name above, if record is nil
+	zone    *Served // nil if there is none for the question
+	// record is the first one with the tag of the question's name, or nil. second is the same
+	// for the target of its CNAME, or for the name above if record is nil.
+	record, second record
+}
+
+// lookup is one of many that are made at once.
+type lookup struct {
+	index  *index
+	of     *prepared
+	page   *page
+	tag    uint32
+	record record
 }
 
 // Ahead prepares for answering many messages, each by AnswerAhead. It brings what answers are
@@ -26,73 +35,94 @@ type prepared struct {
 // for any, so that the CPU waits for memory once for many and not for each. Messages may be
 // anything.
 func (v *View) Ahead(a *Ahead, messages [][]byte) {
-	for len(a.prepared) < len(messages) {
-		a.prepared = append(a.prepared, prepared{})
+	if len(a.prepared) < len(messages) {
+		a.prepared = make([]prepared, len(messages))
+		a.lookups = make([]lookup, 0, len(messages))
 	}
 	all := a.prepared[:len(messages)]
 	zones := v.zones.Load()
-	touched := uint64(0)
+	lookups := a.lookups[:0]
 	for i := range all {
 		p := &all[i]
-		p.zone, p.page, p.record, p.second = nil, nil, nil, nil
+		p.zone, p.record, p.second = nil, nil, nil
 		p.ready = zones != nil
 		if p.verdict = p.query.parse(messages[i]); p.verdict != wellFormed || zones == nil {
 			continue
 		}
 		name := &p.query.name
-		p.zone, p.child = zones.authority(name, p.query.qtype)
-		if p.zone == nil || name.labels == p.zone.labels {
+		if p.zone, p.child = zones.authority(name, p.query.qtype); p.zone == nil {
 			continue
 		}
-		x := p.zone.index
-		if name.labels > x.depth {
-			continue
-		}
-		tag := tagOf(p.query.hash)
-		if p.page = x.table.page(tag); p.page != nil {
-			touched += p.page[tag%pageSlots]
+		if x := p.zone.index; x.labels < name.labels && name.labels <= x.depth {
+			lookups = append(lookups, lookup{index: x, of: p, tag: tagOf(p.query.hash)})
 		}
 	}
+	a.look(lookups)
+	for i := range lookups {
+		l := &lookups[i]
+		l.of.record = l.record
+	}
+
+	// Once more, for what the first names lead to.
+	lookups = lookups[:0]
 	for i := range all {
 		p := &all[i]
 		if p.zone == nil {
 			continue
 		}
 		x, name := p.zone.index, &p.query.name
-		if p.page != nil {
-			p.record = x.seek(p.page, tagOf(p.query.hash))
-			p.page = nil
-		}
-		if r := p.record; r != nil {
-			touched += uint64(r[0]) + uint64(r[min(len(r)-1, cacheLine-1)])
-		} else if above := name.labels - 1; above > x.labels && above <= x.depth {
-			p.tag = tagOf(hashName(name.suffix(above)))
-			if p.page = x.table.page(p.tag); p.page != nil {
-				touched += p.page[p.tag%pageSlots]
+		if p.record != nil {
+			if hash := p.record.aliasHash(); hash != 0 {
+				lookups = append(lookups, lookup{index: x, of: p, tag: tagOf(hash)})
 			}
+		} else if above := min(name.labels-1, x.depth); above > x.labels {
+			lookups = append(lookups, lookup{index: x, of: p, tag: tagOf(hashName(name.suffix(above)))})
 		}
 	}
-	for i := range all {
-		p := &all[i]
-		if p.page == nil {
-			continue
-		}
-		p.second = p.zone.index.seek(p.page, p.tag)
-		if r := p.second; r != nil {
-			touched += uint64(r[0]) + uint64(r[min(len(r)-1, cacheLine-1)])
+	a.look(lookups)
+	touched := byte(0)
+	for i := range lookups {
+		l := &lookups[i]
+		r := l.record
+		l.of.second = r
+		if r != nil && r.is(flagCut) && r.referral() != 0 {
+			ref := l.index.referral(r.referral())
+			touched += touch(ref, 0) + touch(ref, 1) + touch(ref, 2)
 		}
 	}
-	for i := range all {
-		p := &all[i]
-		if r := p.second; r != nil && r.is(flagCut) && r.referral() != 0 {
-			ref := p.zone.index.referral(r.referral())
-			touched += uint64(ref[0]) + uint64(ref[min(len(ref)-1, cacheLine)]) + uint64(ref[min(len(ref)-1, 2*cacheLine)])
+	a.touched += touched
+	clear(a.lookups[:cap(a.lookups)]) // they would keep an old version of a zone in memory
+}
+
+// look fills in the records of lookups and reads their beginnings.
+func (a *Ahead) look(lookups []lookup) {
+	for i := range lookups {
+		l := &lookups[i]
+		l.page = l.index.table.page(l.tag)
+	}
+	touched := uint64(0)
+	for i := range lookups {
+		if l := &lookups[i]; l.page != nil {
+			touched += l.page[l.tag%pageSlots]
+		}
+	}
+	for i := range lookups {
+		if l := &lookups[i]; l.page != nil {
+			l.record = l.index.seek(l.page, l.tag)
+		}
+	}
+	for i := range lookups {
+		if r := lookups[i].record; r != nil {
+			touched += uint64(touch(r, 0) + touch(r, 1))
 		}
 	}
 	a.touched = byte(touched)
 }
 
 const cacheLine = 64 // octets, of most CPUs
+
+// touch reads b so many cache lines behind its start.
+func touch(b []byte, line int) byte { return b[min(len(b)-1, line*cacheLine)] }
 
 // AnswerAhead is Answer to the message with index i of those that the last Ahead has prepared. Each
 // can be answered once, and may not have changed.

@@ -227,7 +227,7 @@ func (s *Scratch) resolve(z *Served) (authoritative bool) {
 				return true
 			}
 			follows := set.Type == TypeCNAME && q.qtype != TypeCNAME && q.qtype != TypeANY
-			if !follows && links == 0 && s.ready(f, &set) {
+			if links == 0 && s.ready(z, f, &set, follows) {
 				return true
 			}
 			if !m.need(m.put(name.name(), set.RRset, set.TTL)) {
@@ -247,19 +247,67 @@ func (s *Scratch) resolve(z *Served) (authoritative bool) {
 	}
 }
 
-// ready answers with a set for the question's own name as it was made ready, if it was.
-func (s *Scratch) ready(f found, set *chosen) bool {
+// ready answers with a set for the question's own name as it was made ready, if it was. follows
+// tells that a CNAME is to be followed.
+func (s *Scratch) ready(z *Served, f found, set *chosen, follows bool) bool {
 	m := &s.message
 	switch {
 	case s.general || m.question == 1:
 		return false
 	case len(set.ready) == 0:
-		return m.putPlain(set.RRset)
-	case f.synthesised || set.ready.records() == 0 || !m.putReady(set.ready.wire()):
+		return m.putPlain(toQuestion, set.RRset)
+	case f.synthesised || set.ready.records() == 0:
+		return false
+	case set.Type == TypeCNAME:
+		return s.readyAlias(z, set, follows)
+	case !m.putReady(set.ready.wire()):
 		return false
 	}
 	m.counts[sectionAnswer] += set.ready.records()
 	return true
+}
+
+// readyAlias answers with a ready CNAME and, if it is to be followed, with what its target has,
+// unless that takes more than a look at the target.
+func (s *Scratch) readyAlias(z *Served, set *chosen, follows bool) bool {
+	m := &s.message
+	before := m.n
+	hash, wire := set.ready.alias()
+	if !m.putReady(wire) {
+		return false
+	}
+	m.counts[sectionAnswer]++
+	if !follows || hash == 0 {
+		return true
+	}
+	// A target that is the end of the question's name is a pointer there; to any other one that
+	// stands here now a pointer leads.
+	owner := uint16(0xc000 | before + plainHead)
+	if len(wire) == plainHead+pointerSize {
+		owner = binary.BigEndian.Uint16(wire[plainHead:])
+	}
+	target := s.target(z, hash, set.firstRData())
+	if target != nil && !target.is(flagCut|flagCovered|flagSteered) {
+		if plain, ok := target.plain(s.query.qtype); ok && m.putPlain(owner, plain) {
+			return true
+		}
+	}
+	m.n = before
+	m.counts[sectionAnswer]--
+	return false
+}
+
+// target returns the record of the target of a ready CNAME, nil if it does not exist or is the apex.
+func (s *Scratch) target(z *Served, hash uint64, name string) (r record) {
+	x := z.index
+	if len(name) == len(x.apex) {
+		return nil
+	}
+	wire := s.alias[:copy(s.alias[:], name)]
+	if s.ahead != nil {
+		return x.confirm(s.ahead.second, tagOf(hash), wire)
+	}
+	return x.findTagged(tagOf(hash), wire)
 }
 
 // follow makes name the target of an alias, the links-th of the chain, counted from 0. It

@@ -52,12 +52,16 @@ func FuzzAnswer(f *testing.F) {
 	f.Add(packet{0, [4]uint16{1, 1, 1, 1}, []byte(www + rawRecord("\xc0\x0c", TypeA, classIN, 0, "abcd") + rawRecord("\x01x\xc0\x0c", TypeA, classIN, 0, "") + opt(""))}.bytes(), true)
 	s, a := &Scratch{}, &Ahead{}
 	f.Fuzz(func(t *testing.T, message []byte, tcp bool) {
-		v.Ahead(a, [][]byte{message, questions[0]})
 		over, limit := UDP, MaxUDP
 		if tcp {
 			over, limit = TCP, MaxMessage
 		}
+		v.Ahead(a, [][]byte{questions[0], message})
+		prepared := v.AnswerAhead(s, a, 1, make([]byte, 0, MaxMessage), message, client, over)
 		reply := ask(v, s, message, over)
+		if !bytes.Equal(reply, prepared) || (reply == nil) != (prepared == nil) {
+			t.Errorf("prepared, the answer is %x, else %x", prepared, reply)
+		}
 		if reply == nil {
 			if len(message) >= 12 && message[2]&0x80 == 0 {
 				t.Fatal("silence to a query")

@@ -114,11 +114,12 @@ func (m *message) put(owner []byte, set RRset, ttl uint32) bool {
 // plainHead is how much of a record stands before its rdata if the owner is a pointer.
 const plainHead = pointerSize + 10
 
-// putPlain is put for sets whose owner is the question's name, other than the root, and whose
-// rdata is not compressed.
-func (m *message) putPlain(set RRset) bool {
-	const question = 0xc000 | headerSize
-	head := question<<48 | uint64(set.Type)<<32 | classIN<<16 | uint64(set.TTL>>16)
+// toQuestion is a pointer to the question's name.
+const toQuestion = 0xc000 | headerSize
+
+// putPlain is put for sets whose rdata is not compressed, with a pointer to their owner.
+func (m *message) putPlain(owner uint16, set RRset) bool {
+	head := uint64(owner)<<48 | uint64(set.Type)<<32 | classIN<<16 | uint64(set.TTL>>16)
 	tail := set.TTL << 16
 	at, count := m.n, m.counts[m.section]
 	for rest := set.rdata; rest != ""; {

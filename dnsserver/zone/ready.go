@@ -41,13 +41,19 @@ func (c *compiler) ask(name []byte) *message {
 // readyRecords is an RRset in wire form for a question whose name is the owner's: 2 octets with the
 // number of records, and these. It is empty for types whose records need no more than a
 // pointer to the question before them, and has no more than the number 0 where records must
-// be made for each question.
+// be made for each question. Between number and record of a CNAME stand 8 octets with the hash of
+// its target, 0 if that is outside the zone.
 type readyRecords []byte
 
 var unready = readyRecords{0, 0}
 
 func (r readyRecords) records() uint16 { return binary.LittleEndian.Uint16(r) }
 func (r readyRecords) wire() []byte    { return r[2:] }
+
+// alias is what a ready CNAME has.
+func (r readyRecords) alias() (target uint64, wire []byte) {
+	return binary.LittleEndian.Uint64(r[2:]), r[10:]
+}
 
 // maxReady bounds ready parts, in octets: what is larger is rarely asked for over UDP.
 const maxReady = 2048
@@ -70,12 +76,19 @@ func (x *indexer) appendReadySet(dst []byte, f *fields, set RRset) []byte {
 		plain += plainHead + len(rdata)
 	}
 	switch size := m.n - start; {
-	case size == plain:
+	case size == plain && set.Type != TypeCNAME:
 		return dst
-	case size == 0 || size > maxReady:
+	case size == 0 || size > maxReady || len(f.owner) == 1:
 		return append(dst, unready...)
 	}
 	dst = binary.LittleEndian.AppendUint16(dst, m.counts[sectionAnswer])
+	if set.Type == TypeCNAME {
+		target := uint64(0)
+		if rdata := Name(set.firstRData()); rdata.Within(x.apex) {
+			target = hashName([]byte(rdata))
+		}
+		dst = binary.LittleEndian.AppendUint64(dst, target)
+	}
 	return append(dst, m.b[start:m.n]...)
 }
 

@@ -37,27 +37,44 @@ func fromText(t testing.TB, apex, text string) *Served {
 }
 
 // differ asks both views the same, one of them perhaps without what is ready, and reports the first
-// question that they do not answer with the same octets.
+// question that they do not answer with the same octets. The first view prepares for most batches.
 func differ(t testing.TB, r *rand.Rand, names []string, questions int, has, wants *View, general bool) {
 	t.Helper()
-	s, plain := &Scratch{}, &Scratch{general: general}
+	s, plain, a := &Scratch{}, &Scratch{general: general}, &Ahead{}
 	reply, other := make([]byte, MaxMessage), make([]byte, MaxMessage)
-	for range questions {
-		m, tcp := worlds.Question(r, names)
-		over := UDP
-		if tcp {
-			over = TCP
+	for asked := 0; asked < questions; {
+		batch := make([][]byte, r.IntN(64))
+		over := make([]Transport, len(batch))
+		for i := range batch {
+			m, tcp := worlds.Question(r, names)
+			if tcp {
+				over[i] = TCP
+			}
+			var err error
+			if batch[i], err = m.Pack(); err != nil {
+				t.Fatal(err)
+			}
 		}
-		message, err := m.Pack()
-		if err != nil {
-			t.Fatal(err)
+		asked += len(batch) + 1
+		ahead := r.IntN(4) > 0
+		if ahead {
+			has.Ahead(a, batch)
 		}
-		got, want := has.Answer(s, reply, message, client, over), wants.Answer(plain, other, message, client, over)
-		if !bytes.Equal(got, want) {
-			t.Fatalf("%s, EDNS %v, TCP %v is answered\n%s%x\nwanted\n%s%x", m.Question[0].String(), m.IsEdns0(), tcp, present(t, got), got, present(t, want), want)
-		}
-		if s.Rcode() != plain.Rcode() || s.Class() != plain.Class() || s.Subject() != plain.Subject() {
-			t.Fatalf("%s: rcode %d, class %d, subject %x, wanted %d, %d, %x", m.Question[0].String(), s.Rcode(), s.Class(), s.Subject(), plain.Rcode(), plain.Class(), plain.Subject())
+		for i, message := range batch {
+			var got []byte
+			if ahead {
+				got = has.AnswerAhead(s, a, i, reply, message, client, over[i])
+			} else {
+				got = has.Answer(s, reply, message, client, over[i])
+			}
+			want := wants.Answer(plain, other, message, client, over[i])
+			if !bytes.Equal(got, want) {
+				t.Fatalf("%x, over %d, ahead %v, is answered\n%s%x\nwanted\n%s%x", message, over[i], ahead, present(t, got), got, present(t, want), want)
+			}
+			if s.Rcode() != plain.Rcode() || s.Class() != plain.Class() || s.Subject() != plain.Subject() {
+				t.Fatalf("%x: rcode %d, class %d, subject %x, wanted %d, %d, %x", message,
+					s.Rcode(), s.Class(), s.Subject(), plain.Rcode(), plain.Class(), plain.Subject())
+			}
 		}
 	}
 }

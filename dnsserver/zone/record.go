@@ -126,6 +126,36 @@ func (r record) RRset(typ uint16) RRset {
 	return RRset{Type: typ}
 }
 
+// aliasHash returns the hash of the target of a CNAME that is the first RRset, if it is ready and
+// the target is in the zone, else 0.
+func (r record) aliasHash() uint64 {
+	sets := r.sets()
+	if sets.count == 0 || sets.typ() != TypeCNAME {
+		return 0
+	}
+	ready := sets.get().ready
+	if ready.records() == 0 {
+		return 0
+	}
+	hash, _ := ready.alias()
+	return hash
+}
+
+// plain returns the record's set of the type if that is all that there is to say, without any
+// compression.
+func (r record) plain(typ uint16) (set RRset, ok bool) {
+	for sets := r.sets(); sets.count > 0; sets.skip() {
+		switch found := sets.typ(); {
+		case found == TypeCNAME:
+			return RRset{}, false
+		case found == typ:
+			c := sets.get()
+			return c.RRset, len(c.ready) == 0 && !IsPrivate(typ)
+		}
+	}
+	return RRset{}, false
+}
+
 // fields are what a record is made of.
 type fields struct {
 	owner Name
