@@ -12,7 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// endpoint is the HTTP side: /healthz, /readyz and /metrics.
+// endpoint is the HTTP side: /healthz, /readyz, /metrics and /top.
 type endpoint struct {
 	listener net.Listener
 	server   *http.Server
@@ -21,8 +21,9 @@ type endpoint struct {
 // readyTimeout bounds one answer to /readyz.
 const readyTimeout = 2 * time.Second
 
-// listenHTTP binds address. ready says why the server is not to be sent clients, or nil.
-func listenHTTP(address string, ready func(context.Context) error, metrics prometheus.Gatherer) (*endpoint, error) {
+// listenHTTP binds address. ready says why the server is not to be sent clients, or nil. top may be
+// nil.
+func listenHTTP(address string, ready func(context.Context) error, metrics prometheus.Gatherer, top *topNames) (*endpoint, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listening on %s for HTTP: %w", address, cause(err))
@@ -39,6 +40,9 @@ func listenHTTP(address string, ready func(context.Context) error, metrics prome
 		fmt.Fprintln(w, "ok")
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
+	if top != nil {
+		mux.Handle("GET /top", top)
+	}
 	return &endpoint{l, &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}}, nil
 }
 

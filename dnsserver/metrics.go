@@ -3,6 +3,7 @@ package dnsserver
 import (
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,6 +25,11 @@ var (
 	metricIgnored     = metric("ignored_messages_total", "Messages that are owed no reply: responses, and less than a header.", "transport")
 	metricFailures    = metric("socket_failures_total", "Failed system calls on sockets.", "transport")
 	metricPanics      = metric("panics_total", "Queries that were answered SERVFAIL because answering panicked. The first is in the log.")
+	metricLimited     = metric("limited_total", "Replies over UDP that were over a limit of their client, by what became of them.", "limit", "outcome")
+	metricShed        = metric("shed_queries_total", "Queries of resolvers over UDP that were dropped because there were more than can be answered, and that resolver asked most for that name.")
+	metricCookies     = metric("cookies_total", "Queries with a DNS cookie: client is one without a server cookie.", "transport", "cookie")
+	metricQuarantined = metric("quarantined_questions", "Questions that are refused for some minutes because answering them panicked.")
+	metricQuarantine  = metric("quarantined_total", "Queries refused because answering such a question panicked before.", "transport")
 	metricConnections = metric("connections", "Open connections. Those to an address of DNS over HTTPS count there, whatever they bring.", "transport")
 	metricRefused     = metric("connections_refused_total", "Connections closed at once because there were too many of that client.")
 	metricEvicted     = metric("connections_evicted_total", "Connections closed to make room for others: idle ones of clients with most connections.")
@@ -36,7 +42,7 @@ var (
 // Describe implements prometheus.Collector.
 func (s *Server) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		metricResponses, metricIgnored, metricFailures, metricPanics, metricConnections, metricRefused, metricEvicted, metricHandshakes, metricZones, metricSerial, metricRecords,
+		metricResponses, metricIgnored, metricFailures, metricPanics, metricLimited, metricShed, metricCookies, metricQuarantined, metricQuarantine, metricConnections, metricRefused, metricEvicted, metricHandshakes, metricZones, metricSerial, metricRecords,
 	} {
 		ch <- d
 	}
@@ -67,8 +73,20 @@ func (s *Server) Collect(ch chan<- prometheus.Metric) {
 			}
 		}
 		count(metricIgnored, sum(workers, func(c *counters) *atomic.Uint64 { return &c.messages[ignored] }), transport)
+		for kind, name := range map[int]string{goodCookie: "good", badCookie: "bad", clientCookie: "client"} {
+			count(metricCookies, sum(workers, func(c *counters) *atomic.Uint64 { return &c.messages[kind] }), transport, name)
+		}
+		count(metricQuarantine, sum(workers, func(c *counters) *atomic.Uint64 { return &c.messages[quarantined] }), transport)
 		count(metricFailures, sum(workers, func(c *counters) *atomic.Uint64 { return &c.failures }), transport)
 	}
+	for over, limit := range limitNames {
+		for outcome, name := range [outcomes]string{"dropped", "truncated", "badcookie", "logged"} {
+			kind := limited + over*outcomes + outcome
+			count(metricLimited, sum(s.udpCounts, func(c *counters) *atomic.Uint64 { return &c.messages[kind] }), limit, name)
+		}
+	}
+	count(metricShed, sum(s.udpCounts, func(c *counters) *atomic.Uint64 { return &c.messages[shed] }))
+	gauge(metricQuarantined, float64(s.answering.quarantine.Len(time.Now().Unix())))
 	count(metricPanics, s.answering.panics.count.Load())
 	count(metricRefused, s.streams.refused.Load())
 	count(metricEvicted, s.streams.evicted.Load())

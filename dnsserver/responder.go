@@ -81,6 +81,7 @@ type responder struct {
 	scratch *zone.Scratch
 	before  zone.Ahead
 	over    zone.Transport
+	via     transport // of connections
 	counts  *counters
 	share   limit.Share
 	watched *watched // nil if nobody watches
@@ -123,7 +124,7 @@ func (r *responder) answer(dst, message []byte, client netip.Addr) (reply []byte
 func (r *responder) answerOne(dst, message []byte, client netip.Addr) []byte {
 	if r.watched != nil && r.watched.next(message) {
 		reply := r.reply(dst, message, client)
-		r.watched.show(reply, client, r.over, r.scratch.Now)
+		r.watched.show(reply, client, r)
 		return reply
 	}
 	return r.reply(dst, message, client)

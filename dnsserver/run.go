@@ -22,7 +22,8 @@ const DefaultPort = 53
 // Hub are set.
 type Config struct {
 	// Options of the sockets. Without Addresses the server answers on all of this machine, on
-	// DefaultPort. Run sets View and Certificate.
+	// DefaultPort. Run sets View and Certificate, and
+	// Identity to the name of a server with a hub if there is none.
 	Options Options
 	// TLS is the certificate for DNS over TLS and over HTTPS; nil for that towards the hub, which
 	// a server that runs alone has not.
@@ -35,6 +36,16 @@ type Config struct {
 	Reload   <-chan struct{} // each element reads the zone files again; may be nil
 
 	Hub *HubConfig
+
+	// CookieSecretFile has the secrets of cookies, instead of Options.Settings: a line of 32
+	// hexadecimal digits for each, the first makes cookies and all are accepted. Reload reads it again.
+	CookieSecretFile string
+
+	// Dnstap tells others of queries and replies; nil tells nobody.
+	Dnstap *DnstapConfig
+	// TopEvery has the names that are asked for most at /top of HTTPListen: one of so many queries is
+	// counted, 0 is none.
+	TopEvery uint32
 
 	Version string // of the program
 }
@@ -91,6 +102,15 @@ func Run(ctx context.Context, cfg Config) error {
 			return err
 		}
 	}
+	var secrets *cookieSecrets
+	if cfg.CookieSecretFile != "" {
+		secrets = &cookieSecrets{path: cfg.CookieSecretFile, again: cfg.Reload, next: make(chan struct{}), log: cfg.Options.Log}
+		var err error
+		if cfg.Options.CookieSecrets, err = secrets.read(); err != nil {
+			return fmt.Errorf("reading the secrets of cookies: %w", err)
+		}
+		cfg.Reload = secrets.next
+	}
 	from, err := newSource(cfg, view)
 	if err != nil {
 		return err
@@ -110,13 +130,29 @@ func Run(ctx context.Context, cfg Config) error {
 		cfg.Options.Addresses = allAddresses()
 	}
 	log := cfg.Options.Log
+	var told *dnstap
+	if cfg.Dnstap != nil {
+		if told, err = newDnstap(cfg.Dnstap.Target, cfg.Options.Identity, cfg.Version, log); err != nil {
+			return fmt.Errorf("telling of queries: %w", err)
+		}
+		cfg.Options.taps = append(cfg.Options.taps, tap{max(cfg.Dnstap.Every, 1), told})
+		parts = append(parts, told)
+	}
+	var top *topNames
+	if cfg.TopEvery > 0 && cfg.HTTPListen != "" {
+		top = newTopNames(cfg.TopEvery)
+		cfg.Options.taps = append(cfg.Options.taps, tap{cfg.TopEvery, top})
+	}
+	if cfg.Hub != nil && cfg.Options.Identity == "" {
+		cfg.Options.Identity = cfg.Hub.Name
+	}
 	server, err := Listen(cfg.Options)
 	if err != nil {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	if cfg.HTTPListen != "" {
-		http, err := listenHTTP(cfg.HTTPListen, readiness(server, view, from), registry(cfg.Version, append(parts, server)...))
+		http, err := listenHTTP(cfg.HTTPListen, readiness(server, view, from), registry(cfg.Version, append(parts, server)...), top)
 		if err != nil {
 			server.close()
 			return err
@@ -129,6 +165,12 @@ func Run(ctx context.Context, cfg Config) error {
 		group.Go(func() error { defer stop(); return server.Serve(ctx) })
 	} else {
 		group.Go(func() error { return server.Serve(ctx) })
+	}
+	if secrets != nil {
+		group.Go(func() error { return secrets.run(ctx, server) })
+	}
+	if told != nil {
+		group.Go(func() error { return told.run(ctx) })
 	}
 	if shown != nil {
 		group.Go(func() error { watchCertificates(ctx, shown.files, log); return nil })

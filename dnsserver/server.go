@@ -144,7 +144,7 @@ func Listen(opts Options) (*Server, error) {
 		if transport(over).protocols() != nil {
 			way = zone.TLS
 		}
-		s.listeners.exchanges[over] = newExchanges(s, way)
+		s.listeners.exchanges[over] = newExchanges(s, way, transport(over))
 	}
 	for _, address := range opts.Addresses {
 		if err := s.bind(address); err != nil {

@@ -151,9 +151,13 @@ type exchanges struct {
 	counts *counters
 }
 
-func newExchanges(s *Server, over zone.Transport) *exchanges {
+func newExchanges(s *Server, over zone.Transport, via transport) *exchanges {
 	x := &exchanges{counts: &counters{}}
-	x.pool.New = func() any { return &exchange{responder: newResponder(&s.answering, over, x.counts)} }
+	x.pool.New = func() any {
+		r := newResponder(&s.answering, over, x.counts)
+		r.via = via
+		return &exchange{responder: r}
+	}
 	return x
 }
 

@@ -122,7 +122,6 @@ func (w *batchWorker) serve() error {
 	// One thread, so that what the kernel and the caches of a CPU know about it stays true.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	w.fit()
 	sockets := w.polled[1:]
 	for round := 1; ; round++ {
 		idle := true
@@ -131,6 +130,7 @@ func (w *batchWorker) serve() error {
 			if s.Revents == 0 {
 				continue
 			}
+			w.fit()
 			n, err := w.batch.receive(int(s.Fd))
 			switch {
 			case unusable(err):
@@ -148,7 +148,6 @@ func (w *batchWorker) serve() error {
 				w.responder.counts.failures.Add(uint64(failed))
 			}
 			w.load(i, n)
-			w.fit()
 		}
 		until := w.until.Load()
 		if until != nil && !time.Now().Before(*until) && (idle || !time.Now().Before(until.Add(overtime))) {
@@ -176,7 +175,7 @@ func (w *batchWorker) load(i, datagrams int) {
 
 // fit makes the next batch one for replies as long as they may be by now.
 func (w *batchWorker) fit() {
-	if room := w.responder.live.replyRoom(); room != w.room {
+	if room := w.responder.settings.Load().replyRoom(); room != w.room {
 		w.room, w.batch = room, newBatch(room)
 	}
 }

@@ -57,15 +57,12 @@ func (w *connWorker) drain(until time.Time) {
 }
 
 func (w *connWorker) serve() error {
-	var message []byte
+	message := make([]byte, maxDatagram)
 	var control []byte
 	if w.anyAddress {
 		control = make([]byte, controlSize)
 	}
 	for {
-		if room := max(maxDatagram, w.responder.live.replyRoom()); room != len(message) {
-			message = make([]byte, room)
-		}
 		n, controlled, _, client, err := w.conn.ReadMsgUDPAddrPort(message[:maxDatagram], control)
 		if err != nil {
 			switch {
@@ -76,6 +73,11 @@ func (w *connWorker) serve() error {
 			}
 			w.responder.counts.failures.Add(1)
 			continue
+		}
+		if room := max(maxDatagram, w.responder.settings.Load().replyRoom()); room != len(message) {
+			fits := make([]byte, room)
+			copy(fits, message[:n])
+			message = fits
 		}
 		if w.responder.watched != nil {
 			w.responder.watched.port = client.Port()

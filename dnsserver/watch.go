@@ -13,7 +13,8 @@ type seen struct {
 	reply  []byte         // nil: nothing was sent
 	client netip.AddrPort // port 0 if it is not known
 	over   zone.Transport
-	at     int64 // Unix seconds
+	via    transport // of connections
+	at     int64     // Unix seconds
 }
 
 // watcher is shown some of what is asked. It is for concurrent use, and never waits.
@@ -66,8 +67,9 @@ func (w *watched) next(query []byte) bool {
 }
 
 // show shows the present query with its reply.
-func (w *watched) show(reply []byte, client netip.Addr, over zone.Transport, at int64) {
-	w.seen.reply, w.seen.client, w.seen.over, w.seen.at = reply, netip.AddrPortFrom(client, w.port), over, at
+func (w *watched) show(reply []byte, client netip.Addr, r *responder) {
+	w.seen.reply, w.seen.client = reply, netip.AddrPortFrom(client, w.port)
+	w.seen.over, w.seen.via, w.seen.at = r.over, r.via, r.scratch.Now
 	for i := range w.taps {
 		if w.due&(1<<i) != 0 {
 			w.taps[i].to.watch(&w.seen)
