@@ -77,6 +77,10 @@ func (w *web) resolve(r *http.Request, c *stream) webResponse {
 	if err != nil {
 		return jsonResponse(http.StatusBadRequest, -1, webError{err.Error()})
 	}
+	defer w.turn(c)()
+	if r.Context().Err() != nil {
+		return refused(http.StatusServiceUnavailable, "you have gone")
+	}
 	x := w.httpdns.get()
 	defer w.httpdns.put(x)
 	x.responder.scratch.KeepAlive = 0

@@ -188,7 +188,7 @@ func (r webResponse) write(out http.ResponseWriter, all *streams) {
 	size := int64(len(r.body))
 	all.unsent.Add(size)
 	defer all.unsent.Add(-size)
-	if patience := all.patience(); patience < all.opts.WriteTimeout {
+	if patience := all.patience(); size > keptReplies && patience < all.opts.WriteTimeout {
 		_ = http.NewResponseController(out).SetWriteDeadline(time.Now().Add(patience)) // else it has what the server gives
 	}
 	h := out.Header()
@@ -215,6 +215,10 @@ func (w *web) query(r *http.Request, c *stream) webResponse {
 	if fault != nil {
 		return *fault
 	}
+	defer w.turn(c)()
+	if r.Context().Err() != nil {
+		return refused(http.StatusServiceUnavailable, "you have gone")
+	}
 	x := w.doh.get()
 	defer w.doh.put(x)
 	x.responder.scratch.KeepAlive = 0 // which HTTP has ways of its own for
@@ -223,6 +227,13 @@ func (w *web) query(r *http.Request, c *stream) webResponse {
 		return refused(http.StatusBadRequest, "this is no DNS query")
 	}
 	return webResponse{status: http.StatusOK, contentType: typeMessage, maxAge: maxAge(reply), body: bytes.Clone(reply)}
+}
+
+// turn waits for the client's turn, which end ends.
+func (w *web) turn(c *stream) (end func()) {
+	turns := &w.listener.streams.turns
+	turns.begin(c.client)
+	return turns.end
 }
 
 // maxAge is for how long a reply holds, by the smallest of its TTLs (RFC 8484 §5.1).

@@ -403,3 +403,25 @@ func FuzzHTTPDNS(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkHTTP answers requests without a network.
+func BenchmarkHTTP(b *testing.B) {
+	view := &zone.View{}
+	view.Update([]*zone.Served{exampleZone(b)}, nil)
+	handle := webFor(b, unserved(b, view))
+	for name, path := range map[string]string{
+		"dns-query":   pathDoH + "?dns=" + base64.RawURLEncoding.EncodeToString(packed(b, query("www.example.test."))),
+		"resolve":     pathResolve + "?name=www.example.test",
+		"resolve-big": pathResolve + "?name=big.example.test",
+	} {
+		b.Run(name, func(b *testing.B) {
+			r := httptest.NewRequest(http.MethodGet, path, nil)
+			b.ReportAllocs()
+			for b.Loop() {
+				if out := handle(r); out.Code != http.StatusOK {
+					b.Fatal(out.Body)
+				}
+			}
+		})
+	}
+}

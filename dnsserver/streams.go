@@ -19,7 +19,7 @@ type streams struct {
 	unsent  atomic.Int64 // octets of replies that clients are to take
 	long    atomic.Int32 // messages beyond streamBuffer that are being read
 	asked   atomic.Int32 // HTTP requests under way
-	turns   turns        // of handshakes
+	turns   turns        // of handshakes and requests over HTTP
 
 	mu   sync.Mutex
 	open crowd
@@ -233,8 +233,9 @@ func (w *wire) Close() error {
 	return nil
 }
 
-// turns bounds how many handshakes compute at once, so that a flood of them leaves CPUs to who
-// is answered. Clients take turns: one that starts many handshakes delays its own alone.
+// turns bounds how many handshakes and requests over HTTP compute at once, which take far longer
+// than other queries, so that a flood of them leaves CPUs to these. Clients take turns: one that
+// starts many delays its own alone.
 type turns struct {
 	mu      sync.Mutex
 	taken   int
@@ -243,7 +244,7 @@ type turns struct {
 	order   list.List                    // of *queue, whose turn is next first; none is empty
 }
 
-// queue is a client's handshakes that wait for a turn.
+// queue is what of a client waits for a turn.
 type queue struct {
 	client netip.Addr
 	turns  []chan struct{} // closed when it is their turn

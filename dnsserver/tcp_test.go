@@ -1,113 +1,19 @@
 package dnsserver
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
-	"os/exec"
 	"runtime"
-	"strconv"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
 )
-
-// TestMain lets tests start this binary as a client with very many connections: client and
-// server together would need more files than a process may open.
-func TestMain(m *testing.M) {
-	if server := os.Getenv(holdFrom); server != "" {
-		if err := hold(server, os.Args[1], os.Args[2]); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
-	os.Exit(m.Run())
-}
-
-// holdFrom names the variable with the address of the server to connect to.
-const holdFrom = "FINGERPOST_TEST_HOLD_CONNECTIONS"
-
-// hold opens so many connections from each of so many addresses, asks and is answered on each,
-// says so, and keeps them until the end of standard input.
-func hold(server, clients, each string) error {
-	address, err := netip.ParseAddrPort(server)
-	if err != nil {
-		return err
-	}
-	nClients, err := strconv.Atoi(clients)
-	if err != nil {
-		return err
-	}
-	nEach, err := strconv.Atoi(each)
-	if err != nil {
-		return err
-	}
-	question, err := query("www.example.test.").Pack()
-	if err != nil {
-		return err
-	}
-	question = append(binary.BigEndian.AppendUint16(nil, uint16(len(question))), question...)
-	var conns []net.Conn
-	for range nEach {
-		for c := range nClients {
-			conn, err := net.DialTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 77, 0, byte(1+c))}, net.TCPAddrFromAddrPort(address))
-			if err != nil {
-				return err
-			}
-			conns = append(conns, conn)
-			if _, err := conn.Write(question); err != nil {
-				return err
-			}
-			if _, err := io.ReadFull(conn, make([]byte, 2)); err != nil {
-				return err
-			}
-		}
-	}
-	fmt.Println("ready")
-	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
-		return err
-	}
-	for _, conn := range conns {
-		_ = conn.Close()
-	}
-	return nil
-}
-
-// holding starts a process with connections, which are there when it returns, until release.
-func holding(t *testing.T, s *Server, clients, each int) (release func()) {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), os.Args[0], strconv.Itoa(clients), strconv.Itoa(each))
-	cmd.Env = append(os.Environ(), holdFrom+"="+s.Addresses()[0].String())
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
-		t.Fatalf("%d connections could not be opened: %q %v", clients*each, line, err)
-	}
-	return func() {
-		_ = in.Close()
-		if err := cmd.Wait(); err != nil {
-			t.Error(err)
-		}
-	}
-}
 
 // dialFrom connects from an address of this machine.
 func dialFrom(t *testing.T, s *Server, client string) *net.TCPConn {
@@ -176,19 +82,12 @@ func TestConnectionsAreLimited(t *testing.T) {
 func TestManyIdleConnections(t *testing.T) {
 	const clients, each = 10, 1000
 	s := serve(t, Options{IdleTimeout: time.Hour, MaxConnections: clients * each})
-	memory := func() int64 {
-		runtime.GC()
-		runtime.GC() // what pools hold goes with the second
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapInuse + m.StackInuse)
-	}
 	if !answered(t, dialFrom(t, s, "127.0.0.2")) {
 		t.Fatal("a first connection is not answered")
 	}
-	before := memory()
-	release := holding(t, s, clients, each)
-	during := memory()
+	before := memoryInUse()
+	release := attack(t, holdTCP, s.Addresses()[0], clients, each)
+	during := memoryInUse()
 	if n := s.streams.count(); n != clients*each {
 		t.Errorf("%d connections are open", n)
 	}
@@ -213,7 +112,7 @@ func TestManyIdleConnections(t *testing.T) {
 		}
 		runtime.Gosched()
 	}
-	after := memory()
+	after := memoryInUse()
 	const mib = 1 << 20
 	t.Logf("memory before %d, during %d, after %d KiB", before>>10, during>>10, after>>10)
 	if during-before > 200*mib || after-before > 16*mib {

@@ -486,7 +486,7 @@ func TestConnectionsInTheQueueAreServed(t *testing.T) {
 	view.Update([]*zone.Served{exampleZone(t)}, nil)
 	address := loopback()
 	s, err := Listen(Options{
-		Addresses: []netip.AddrPort{address}, View: view, Log: testr.New(t), Drain: 5 * time.Second, Certificate: testCertificate(t),
+		Addresses: []netip.AddrPort{address}, View: view, Log: testr.New(t), Drain: 2 * time.Second, Certificate: testCertificate(t),
 		Settings: Settings{Transports: Transports{DoT: []netip.AddrPort{address}, HTTPDNS: []netip.AddrPort{address}}},
 	})
 	if err != nil {
