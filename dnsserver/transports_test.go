@@ -385,10 +385,11 @@ func TestTransportsComeAndGo(t *testing.T) {
 			}
 		}
 	}
+	cancel()
+	clients.Wait()
 	if err := s.listeners.set(Transports{DoH: []netip.AddrPort{kept}}); err != nil {
 		t.Errorf("DNS over HTTPS in place of HTTPDNS: %v", err)
 	}
-	cancel()
 }
 
 // get returns status and body, without the header's end of line.
