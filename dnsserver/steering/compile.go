@@ -43,6 +43,7 @@ type Result struct {
 
 	// targets that each outcome of Steered has, by its index.
 	targets [][]string
+	fault   error // why Steered answers SERVFAIL to all; never set
 }
 
 // Memory is what was decided before. It is immutable, and kept as JSON over restarts.

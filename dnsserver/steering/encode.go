@@ -43,8 +43,7 @@ func (k *compiler) encode() {
 		a.Outcomes = append(a.Outcomes, k.answer(o))
 		k.result.targets = append(k.result.targets, k.names(o))
 	}
-	var err error
-	if k.result.Steered, err = zone.NewSteered(a); err != nil {
+	if k.result.Steered, k.result.fault = zone.NewSteered(a); k.result.fault != nil {
 		k.result.Steered = failing(a)
 	}
 }
