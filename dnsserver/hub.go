@@ -27,6 +27,10 @@ type HubConfig struct {
 	StateDir   string   // where zones are kept
 	Siblings   []string // HOST:PORT of other servers of the group; may be empty
 	PeerListen string   // ADDR:PORT where siblings get copies; "" for none
+
+	// PeerAddress is HOST:PORT of PeerListen as others reach it; "" stands for PeerListen, at the
+	// address that the hub sees if that is on all of this machine.
+	PeerAddress string
 }
 
 // hubSource is the stream to the hub, the store behind it and the copies for siblings.
@@ -37,11 +41,13 @@ type hubSource struct {
 	started time.Time
 	version string
 
-	files    *control.Files
-	replica  *Replica
-	client   *control.Client
-	peers    net.Listener // nil without PeerListen
-	fromDisk bool         // there were zones on disk
+	files     *control.Files
+	replica   *Replica
+	documents documents
+	settings  groupSettings
+	client    *control.Client
+	peers     net.Listener // nil without PeerListen
+	fromDisk  bool         // there were zones on disk
 }
 
 func newHubSource(cfg HubConfig, view *zone.View, version string, log logr.Logger) *hubSource {
@@ -64,9 +70,11 @@ func (h *hubSource) start() error {
 		return err
 	}
 	h.fromDisk = h.view.Ready()
+	h.documents.handle(documentSettings, h.settings.take)
+	h.replica.HandleDocuments(h.documents.take)
 	h.client, err = control.NewClient(control.ClientOptions{
 		Hubs: h.cfg.Hubs, Siblings: h.cfg.Siblings, Credentials: h.files.Credentials(),
-		Name: h.cfg.Name, SoftwareVersion: h.version, Replica: h.replica, Log: h.log, OnState: h.onState,
+		Name: h.cfg.Name, SoftwareVersion: h.version, Peer: h.peerAddress(), Replica: h.replica, Log: h.log, OnState: h.onState,
 	})
 	if err != nil {
 		h.close()
@@ -75,6 +83,53 @@ func (h *hubSource) start() error {
 	h.log.Info("zones loaded", "zones", h.view.Len(), "damaged", len(h.replica.Lost()))
 	return nil
 }
+
+// peerAddress is where others reach the listener for siblings, as control.ClientOptions wants it.
+func (h *hubSource) peerAddress() string {
+	switch {
+	case h.peers == nil:
+		return ""
+	case h.cfg.PeerAddress != "":
+		return h.cfg.PeerAddress
+	}
+	bound := h.peers.Addr().(*net.TCPAddr)
+	if bound.IP.IsUnspecified() {
+		return fmt.Sprintf(":%d", bound.Port)
+	}
+	return bound.String()
+}
+
+// configure has the server go by the settings that are on disk, before the hub is met. What can't
+// be opened now is tried again by run.
+func (h *hubSource) configure(server *Server) {
+	if err := h.settings.configure(server); err != nil {
+		h.log.Error(err, "not all settings are in force; they are tried again")
+	}
+}
+
+// retrySettings tries to open what could not be opened at the start, until that is done.
+func (h *hubSource) retrySettings(ctx context.Context) {
+	tick := time.NewTicker(settingsRetry)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		switch tried, err := h.settings.retry(); {
+		case !tried:
+			return
+		case err == nil:
+			h.log.Info("all settings are in force")
+		default:
+			h.log.Info("not all settings are in force", "reason", err.Error())
+		}
+	}
+}
+
+// settingsRetry is how often it is tried to open what could not be opened at the start.
+const settingsRetry = 30 * time.Second
 
 // onState says that there is nothing to wait for when the hub or a sibling has sent all,
 // which may be nothing.
@@ -89,6 +144,7 @@ func (h *hubSource) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return h.client.Run(ctx) })
 	group.Go(func() error { watchCertificates(ctx, h.files, h.log); return nil })
+	group.Go(func() error { h.retrySettings(ctx); return nil })
 	if h.peers != nil {
 		server := grpc.NewServer(control.ServerOptions(h.files.Credentials())...)
 		control.NewSibling(h.replica, h.files.Credentials()).Register(server)
@@ -126,9 +182,10 @@ var (
 	metricSynced       = metric("hub_synced", "1 if the hub has said since the start that it has sent everything, else 0.")
 	metricEpoch        = metric("hub_epoch", "The highest epoch of a leader that was seen.")
 	metricInstalled    = metric("zones_installed_total", "Versions of zones that were installed, from the hub or a sibling.")
+	metricDocuments    = metric("documents_installed_total", "Documents that came into force, from the hub or a sibling: settings, for instance.")
 	metricRemoved      = metric("zones_removed_total", "Zones that were removed for the hub.")
 	metricCopied       = metric("zones_copied_total", "Zones that came from a sibling.")
-	metricNacks        = metric("nacks_total", "Versions of zones that were refused, by reason.", "reason")
+	metricNacks        = metric("nacks_total", "Versions of zones and documents that were refused, by reason.", "reason")
 	metricNotDurable   = metric("zones_not_durable", "Zones that are served and of which the disk has no or an older copy.")
 	metricLost         = metric("zones_lost", "Zones whose copy on disk was damaged and that were not received again yet.")
 	metricCertificates = metric("certificate_expiry_timestamp_seconds", "When the certificate in force expires.")
@@ -137,7 +194,7 @@ var (
 // Describe implements prometheus.Collector.
 func (h *hubSource) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		metricConnected, metricStaleness, metricSynced, metricEpoch, metricInstalled, metricRemoved, metricCopied, metricNacks,
+		metricConnected, metricStaleness, metricSynced, metricEpoch, metricInstalled, metricDocuments, metricRemoved, metricCopied, metricNacks,
 		metricNotDurable, metricLost, metricCertificates,
 	} {
 		ch <- d
@@ -169,6 +226,7 @@ func (h *hubSource) Collect(ch chan<- prometheus.Metric) {
 	gauge(metricSynced, truth(s.Synced))
 	gauge(metricEpoch, float64(s.Fence.Epoch))
 	count(metricInstalled, s.Installed)
+	count(metricDocuments, s.Documents)
 	count(metricRemoved, s.Removed)
 	count(metricCopied, s.Copied)
 	for reason, n := range s.Nacks {
