@@ -121,12 +121,12 @@ func (p *httpProbe) request(ctx context.Context, target netip.Addr, at step) (re
 	if !at.tls {
 		security, scheme = nil, "http"
 	}
-	c, state, result := security.dial(ctx, p.dialer, target, at.port)
+	c, told, result := security.dial(ctx, p.dialer, target, at.port)
 	if result.Outcome != Up {
 		return response{}, result
 	}
 	defer c.Close()
-	if state != nil && state.NegotiatedProtocol == "h2" {
+	if told.protocol == "h2" {
 		exchange = exchange2
 	}
 	r := request{method: at.method, scheme: scheme, host: at.host, path: at.path}

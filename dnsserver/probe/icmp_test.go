@@ -27,14 +27,7 @@ func icmpOf(timeout time.Duration) *steeringpb.Probe {
 
 // TestICMP pings in a network of its own, where it may say who may ping.
 func TestICMP(t *testing.T) {
-	command := exec.CommandContext(t.Context(), "/proc/self/exe")
-	command.Env = append(os.Environ(), "PROBE_TEST_CHILD=ping")
-	command.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-	}
-	out, err := command.CombinedOutput()
+	out, err := inNamespace(t.Context(), "ping").CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v (the test needs user namespaces)\n%s", err, out)
 	}
@@ -51,6 +44,18 @@ anchors: [true true false]
 	if string(out) != want {
 		t.Errorf("got\n%s\nwanted\n%s", out, want)
 	}
+}
+
+// inNamespace returns a child that has a network of its own.
+func inNamespace(ctx context.Context, child string) *exec.Cmd {
+	command := exec.CommandContext(ctx, "/proc/self/exe")
+	command.Env = append(os.Environ(), "PROBE_TEST_CHILD="+child)
+	command.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+	}
+	return command
 }
 
 // pingInNamespace is the other side of TestICMP. Nothing but the host itself is reachable.

@@ -36,7 +36,9 @@ func TestMain(m *testing.M) {
 }
 
 // children are what the test binary does when it is started by a test: as a process of its own.
-var children = map[string]func(){"ping": pingInNamespace, "targets": benchTargets}
+var children = map[string]func(){
+	"ping": pingInNamespace, "pings": pings, "targets": benchTargets, "blackhole": muteTargets,
+}
 
 var localhost = netip.MustParseAddr("127.0.0.1")
 
@@ -157,7 +159,7 @@ func fullPort(t testing.TB, address string) uint16 {
 	}
 }
 
-// authority is a certificate authority for one test.
+// testAuthority is a certificate authority for one test.
 type testAuthority struct {
 	t    testing.TB
 	cert *x509.Certificate
@@ -167,24 +169,34 @@ type testAuthority struct {
 
 func newAuthority(t testing.TB) *testAuthority {
 	t.Helper()
+	return (&testAuthority{t: t}).authority(-1000*day, 1000*day)
+}
+
+// authority returns another authority below this one, or of itself if there is none yet, valid as said from now.
+func (a *testAuthority) authority(from, to time.Duration) *testAuthority {
+	a.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		a.t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"},
-		NotBefore: time.Now().Add(-1000 * day), NotAfter: time.Now().Add(1000 * day),
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority", SerialNumber: rand.Text()},
+		NotBefore: time.Now().Add(from), NotAfter: time.Now().Add(to),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	by, with := template, key
+	if a.cert != nil {
+		by, with = a.cert, a.key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, by, key.Public(), with)
 	if err != nil {
-		t.Fatal(err)
+		a.t.Fatal(err)
 	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
-		t.Fatal(err)
+		a.t.Fatal(err)
 	}
-	return &testAuthority{t, cert, key, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))}
+	return &testAuthority{a.t, cert, key, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))}
 }
 
 // issue returns a certificate for app.pay.bank and 127.0.0.1 that is valid as said, from now.

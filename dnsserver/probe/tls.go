@@ -2,7 +2,6 @@ package probe
 
 import (
 	"context"
-	"crypto/x509"
 	"net/netip"
 	"strconv"
 	"time"
@@ -39,37 +38,32 @@ func newTLS(cfg *steeringpb.Tls, env Env) (*tlsProbe, error) {
 const day = 24 * time.Hour
 
 func (p *tlsProbe) ask(ctx context.Context, target netip.Addr) Result {
-	c, state, result := p.security.dial(ctx, p.dialer, target, p.port)
+	c, told, result := p.security.dial(ctx, p.dialer, target, p.port)
 	if result.Outcome != Up {
 		return result
 	}
 	_ = c.Close()
-	chain := state.PeerCertificates[:min(len(state.PeerCertificates), 1)] // unverified: what else came is any
-	if len(state.VerifiedChains) > 0 {
-		chain = state.VerifiedChains[0]
-	}
-	return p.judge(chain, time.Now())
+	return p.judge(told.chain, time.Now())
 }
 
-// judge looks at the certificates that the target depends on, its own first.
-func (p *tlsProbe) judge(chain []*x509.Certificate, now time.Time) Result {
-	if p.soon == 0 || len(chain) == 0 {
+func (p *tlsProbe) judge(of chain, now time.Time) Result {
+	left := of.ends.Sub(now)
+	if p.soon == 0 || left >= p.soon {
 		return up()
 	}
-	ends, whose := chain[0].NotAfter, "certificate"
-	for _, c := range chain[1:] {
-		if c.NotAfter.Before(ends) {
-			ends, whose = c.NotAfter, "issuer's certificate"
-		}
+	reason := "certificate"
+	if of.issuer {
+		reason = "issuer's certificate"
 	}
-	switch left := ends.Sub(now); {
-	case left >= p.soon:
-		return up()
+	switch {
 	case left < 0:
-		return Result{Outcome: Degraded, Code: Expiring, Reason: whose + " expired"}
+		reason += " expired"
 	case left < day:
-		return Result{Outcome: Degraded, Code: Expiring, Reason: whose + " expires in less than a day"}
+		reason += " expires in less than a day"
+	case left < 2*day:
+		reason += " expires in 1 day"
 	default:
-		return Result{Outcome: Degraded, Code: Expiring, Reason: whose + " expires in " + strconv.Itoa(int(left/day)) + " days"}
+		reason += " expires in " + strconv.Itoa(int(left/day)) + " days"
 	}
+	return Result{Outcome: Degraded, Code: Expiring, Reason: reason}
 }

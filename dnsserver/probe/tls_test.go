@@ -44,12 +44,63 @@ func TestTLS(t *testing.T) {
 			is(t, ask(t, p, anywhere(), localhost), c.want)
 		})
 	}
-	t.Run("the chain ends with the first of its certificates", func(t *testing.T) {
-		now := time.Unix(1e9, 0)
-		chain := []*x509.Certificate{{NotAfter: now.Add(300 * day)}, {NotAfter: now.Add(3 * day)}, {NotAfter: now.Add(30 * day)}}
-		r := (&tlsProbe{soon: 10 * day}).judge(chain, now)
-		if r.String() != "Degraded: issuer's certificate expires in 3 days" || r.Code != Expiring {
-			t.Error(r)
+	now := time.Unix(1e9, 0)
+	for want, c := range map[string]chain{
+		"Degraded: issuer's certificate expires in 3 days": {now.Add(3*day + time.Hour), true},
+		"Degraded: certificate expires in 1 day":           {now.Add(day), false},
+		"Degraded: certificate expired":                    {now.Add(-time.Second), false},
+		"Up":                                               {now.Add(10 * day), true},
+	} {
+		if r := (&tlsProbe{soon: 10 * day}).judge(c, now); r.String() != want {
+			t.Errorf("%s, wanted %s", r, want)
 		}
-	})
+	}
+}
+
+func TestKnownChains(t *testing.T) {
+	a, other := newAuthority(t), newAuthority(t)
+	middle := a.authority(-day, 3*day)
+	parse := func(c tls.Certificate) *x509.Certificate {
+		leaf, err := x509.ParseCertificate(c.Certificate[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return leaf
+	}
+	leaf, below := parse(a.issue(-day, 2*day)), parse(middle.issue(-day, 5*day))
+	pool := func(of *testAuthority) *x509.CertPool {
+		p := x509.NewCertPool()
+		p.AddCert(of.cert)
+		return p
+	}
+	now := time.Now()
+	var k knownChains
+	for _, c := range []struct {
+		name  string
+		chain []*x509.Certificate
+		as    string
+		roots *x509.CertPool
+		at    time.Time
+		ok    bool
+		want  chain
+	}{
+		{"one is good", []*x509.Certificate{leaf}, "app.pay.bank", pool(a), now, true, chain{leaf.NotAfter, false}},
+		{"it is good again", []*x509.Certificate{leaf}, "app.pay.bank", pool(a), now, true, chain{leaf.NotAfter, false}},
+		{"not for another name", []*x509.Certificate{leaf}, "web.pay.bank", pool(a), now, false, chain{}},
+		{"not when it has ended", []*x509.Certificate{leaf}, "app.pay.bank", pool(a), now.Add(2 * day), false, chain{}},
+		{"not before its issuer is known", []*x509.Certificate{below}, "app.pay.bank", pool(a), now, false, chain{}},
+		{"its issuer ends first", []*x509.Certificate{below, middle.cert}, "app.pay.bank", pool(a), now, true, chain{middle.cert.NotAfter, true}},
+		{"not when the issuer has ended", []*x509.Certificate{below, middle.cert}, "app.pay.bank", pool(a), now.Add(4 * day), false, chain{}},
+	} {
+		if got, err := k.verify(c.chain, c.as, c.roots, c.at); (err == nil) != c.ok || got != c.want {
+			t.Errorf("%s: %v, %v", c.name, got, err)
+		}
+	}
+	if len(k.all) != 2 {
+		t.Errorf("%d are known", len(k.all))
+	}
+	var others knownChains
+	if _, err := others.verify([]*x509.Certificate{leaf}, "app.pay.bank", pool(other), now); err == nil {
+		t.Error("good for another authority")
+	}
 }
