@@ -70,6 +70,21 @@ func ParseListen(text string, port uint16) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()), nil
 }
 
+// ParseNetwork reads an address, which stands for itself alone, or ADDRESS/BITS.
+func ParseNetwork(text string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" {
+		return netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("%q is neither an address nor a network, ADDR or ADDR/BITS", text)
+	}
+	if p.Masked() != p {
+		return netip.Prefix{}, fmt.Errorf("%q has bits set behind its prefix; the network is %s", text, p.Masked())
+	}
+	return p, nil
+}
+
 // allAddresses are those of IPv4 and, where the machine has it, of IPv6.
 func allAddresses() []netip.AddrPort {
 	all := []netip.AddrPort{netip.AddrPortFrom(netip.IPv4Unspecified(), DefaultPort)}

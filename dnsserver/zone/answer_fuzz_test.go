@@ -3,6 +3,7 @@ package zone
 import (
 	"bytes"
 	"encoding/binary"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -49,8 +50,13 @@ func FuzzAnswer(f *testing.F) {
 	}
 	www := string(rawQuestion(wireWWW, TypeA, classIN))
 	f.Add(packet{0, [4]uint16{1, 0, 0, 2}, []byte(www + opt("\xff\x00\x00\x02ab") + signed(classANY, tsigRData))}.bytes(), false)
+	f.Add(packet{0, [4]uint16{1, 0, 0, 1}, []byte(www + opt(ednsOption(optionCookie, "12345678")+ednsOption(optionNSID, "")+ednsOption(optionSubnet, "\x00\x01\x18\x00\xc0\x00\x02")))}.bytes(), false)
+	f.Add(packet{0, [4]uint16{1, 0, 0, 1}, []byte(www + opt(ednsOption(optionCookie, "1234567812345678")+ednsOption(optionKeepAlive, "")))}.bytes(), true)
 	f.Add(packet{0, [4]uint16{1, 1, 1, 1}, []byte(www + rawRecord("\xc0\x0c", TypeA, classIN, 0, "abcd") + rawRecord("\x01x\xc0\x0c", TypeA, classIN, 0, "") + opt(""))}.bytes(), true)
-	s, a := &Scratch{}, &Ahead{}
+	for _, z := range zones {
+		v.TrustSubnets(z.Apex(), NewNetworks([]netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}))
+	}
+	s, a := &Scratch{Config: &Config{NSID: "dc-a/auth-1", Cookies: [][16]byte{{1}, {2}}}, Now: 1559731985}, &Ahead{}
 	f.Fuzz(func(t *testing.T, message []byte, tcp bool) {
 		over, limit := UDP, MaxUDP
 		if tcp {
