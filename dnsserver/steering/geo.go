@@ -111,6 +111,33 @@ func (r *Record) ASNs() []uint32 {
 	return slices.Compact(all)
 }
 
+// geoPlaces bounds how many kinds of clients the pools tell apart by geo, whatever is in a database.
+func (r *Record) geoPlaces() int {
+	countries, continents, operators := map[string]pools{}, map[string]pools{}, map[uint32]pools{}
+	for i := range r.Pools {
+		g := &r.Pools[i].Geo
+		for _, c := range g.Countries {
+			countries[c] |= 1 << i
+		}
+		for _, c := range g.Continents {
+			continents[c] |= 1 << i
+		}
+		for _, asn := range g.ASNs {
+			operators[asn] |= 1 << i
+		}
+	}
+	return distinct(countries) * distinct(continents) * distinct(operators)
+}
+
+// distinct counts the sets of pools, and the one of no pool.
+func distinct[K comparable](of map[K]pools) int {
+	all := map[pools]bool{0: true}
+	for _, s := range of {
+		all[s] = true
+	}
+	return len(all)
+}
+
 // geo chooses the pool that is for the client: by operator, then by country, then by continent, then
 // one that is for those that no other is for, then any. Of several it is the first in the order
 // written.
@@ -165,20 +192,20 @@ func newGeo(r *Record, t *GeoTable) *geo {
 }
 
 // classify puts locations into classes by what is the same for all of a class.
-func classify(locations int, of func(int) [2]pools) (classes []uint16, distinct [][2]pools) {
+func classify(locations int, of func(int) [2]pools) (classes []uint16, members [][2]pools) {
 	classes = make([]uint16, locations)
 	index := map[[2]pools]uint16{}
 	for i := range classes {
 		m := of(i)
 		class, seen := index[m]
 		if !seen {
-			class = uint16(len(distinct))
+			class = uint16(len(members))
 			index[m] = class
-			distinct = append(distinct, m)
+			members = append(members, m)
 		}
 		classes[i] = class
 	}
-	return classes, distinct
+	return classes, members
 }
 
 // place adds a place whose clients the sets of pools are for, the best first.

@@ -26,8 +26,11 @@ const (
 	// MaxPoolProbes the probes, and the gates, of one pool.
 	MaxParts      = 256
 	MaxPoolProbes = 16
-	maxWeight     = 1 << 16
-	maxDuration   = 366 * 24 * time.Hour
+	// MaxPlaces bounds the combinations of rules, countries, continents and network operators that
+	// pools tell apart.
+	MaxPlaces   = 1 << 14
+	maxWeight   = 1 << 16
+	maxDuration = 366 * 24 * time.Hour
 )
 
 // Record is one steered name as a server knows it. It is immutable.
@@ -396,6 +399,9 @@ func (r *Record) readRules(m *steeringpb.Record) error {
 			return defect("rule %d names no pool", i)
 		}
 		r.Rules = append(r.Rules, rule)
+	}
+	if places := (1 + len(r.Rules)) * r.geoPlaces(); places > MaxPlaces {
+		return defect("rules and pools tell %d kinds of clients apart, at most %d", places, MaxPlaces)
 	}
 	if len(r.Rules) == 0 {
 		return nil
