@@ -31,8 +31,12 @@ import (
 // benchmarkTargets are ports of targets in a process of their own, at every loopback address, so that what they cost is
 // not counted.
 type benchmarkTargets struct {
-	TCP, HTTP, HTTPS, GRPC, DNS uint16
-	Authority                   string
+	TCP       uint16 `json:"tcp"`
+	HTTP      uint16 `json:"http"`
+	HTTPS     uint16 `json:"https"`
+	GRPC      uint16 `json:"grpc"`
+	DNS       uint16 `json:"dns"`
+	Authority string `json:"authority"`
 }
 
 // benchTargets is the other side of startTargets: it serves until its input ends.

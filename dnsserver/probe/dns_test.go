@@ -30,9 +30,9 @@ func dnsServer(t testing.TB, h dns.Handler) uint32 {
 		packets, _ = net.ListenPacket("udp", l.Addr().String())
 	}
 	for _, s := range []*dns.Server{{PacketConn: packets, Handler: h}, {Listener: l, Handler: h}} {
-		started, done := make(chan struct{}), make(chan error)
+		started, done := make(chan struct{}), make(chan struct{})
 		s.NotifyStartedFunc = func() { close(started) }
-		go func() { done <- s.ActivateAndServe() }()
+		go func() { defer close(done); _ = s.ActivateAndServe() }()
 		<-started
 		t.Cleanup(func() { _ = s.Shutdown(); <-done })
 	}

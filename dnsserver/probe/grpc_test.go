@@ -23,8 +23,8 @@ func grpcServer(t testing.TB, register func(*grpc.Server), options ...grpc.Serve
 	l, port := listen(t, "127.0.0.1")
 	s := grpc.NewServer(options...)
 	register(s)
-	done := make(chan error)
-	go func() { done <- s.Serve(l) }()
+	done := make(chan struct{})
+	go func() { defer close(done); _ = s.Serve(l) }()
 	t.Cleanup(func() { s.Stop(); <-done })
 	return uint32(port)
 }
@@ -64,7 +64,7 @@ func TestGRPC(t *testing.T) {
 		"a closed port is down":                 {&steeringpb.Grpc{Port: uint32(closedPort(t))}, "Down: connection refused"},
 		"a web server without HTTP/2 is down":   {&steeringpb.Grpc{Port: uint32(webServer(t, http.NotFoundHandler(), nil))}, "Down: the answer is not gRPC"},
 		"a web server with HTTP/2 is down":      {&steeringpb.Grpc{Port: uint32(webServer(t, http.NotFoundHandler(), &tls.Config{Certificates: []tls.Certificate{a.issue(-day, day)}})), Tls: true, SkipVerify: true}, "Down: HTTP 404, wanted gRPC"},
-		"a web server that is happy is down": {&steeringpb.Grpc{Port: uint32(webServer(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(200) }),
+		"a web server that is happy is down": {&steeringpb.Grpc{Port: uint32(webServer(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }),
 			&tls.Config{Certificates: []tls.Certificate{a.issue(-day, day)}})), Tls: true, SkipVerify: true}, "Down: the answer is not gRPC"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -82,8 +82,8 @@ func TestGRPC(t *testing.T) {
 		l, port := listen(t, "127.0.0.1")
 		s := grpc.NewServer(names(l.Addr().(*net.TCPAddr).String()))
 		healthy(s)
-		done := make(chan error)
-		go func() { done <- s.Serve(l) }()
+		done := make(chan struct{})
+		go func() { defer close(done); _ = s.Serve(l) }()
 		p := probeOf(late)
 		p.Type = &steeringpb.Probe_Grpc{Grpc: &steeringpb.Grpc{Port: uint32(port)}}
 		is(t, ask(t, p, anywhere(), localhost), "Up")

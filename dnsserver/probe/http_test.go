@@ -30,7 +30,10 @@ func TestHTTP(t *testing.T) {
 	answer("/401", 401, "")
 	answer("/204", 204, "")
 	to := func(path, location string) {
-		site.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Location", location); w.WriteHeader(302) })
+		site.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Location", location)
+			w.WriteHeader(http.StatusFound)
+		})
 	}
 	to("/there", "/204")
 	to("/absolute", "http://app.pay.bank/204")
@@ -41,7 +44,7 @@ func TestHTTP(t *testing.T) {
 	to("/nonsense", "http://[::1/")
 	site.HandleFunc("/host", func(w http.ResponseWriter, r *http.Request) {
 		if r.Host != "app.pay.bank" || r.UserAgent() != "fingerpost-probe" || r.ProtoMajor == 1 && r.Header.Get("Connection") != "close" {
-			w.WriteHeader(400)
+			w.WriteHeader(http.StatusBadRequest)
 		}
 	})
 	site.HandleFunc("/method", func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Method+" "+r.URL.RawQuery) })
@@ -139,11 +142,11 @@ func TestHTTP(t *testing.T) {
 		l, port := listen(t, "::1")
 		s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.Host != fmt.Sprintf("[::1]:%d", port) {
-				w.WriteHeader(400)
+				w.WriteHeader(http.StatusBadRequest)
 			}
 		})}
-		done := make(chan error)
-		go func() { done <- s.Serve(l) }()
+		done := make(chan struct{})
+		go func() { defer close(done); _ = s.Serve(l) }()
 		is(t, ask(t, httpOf(&steeringpb.Http{Port: uint32(port)}, late), anywhere(), netip.MustParseAddr("::1")), "Up")
 		s.Close()
 		<-done
@@ -214,7 +217,7 @@ func TestHTTPS(t *testing.T) {
 	a, other := newAuthority(t), newAuthority(t)
 	ok := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/sni" && r.TLS.ServerName != "app.pay.bank" {
-			w.WriteHeader(400)
+			w.WriteHeader(http.StatusBadRequest)
 		}
 	})
 	serve := func(c tls.Certificate, change ...func(*tls.Config)) uint32 {

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -91,5 +92,5 @@ func isEcho(message []byte, from, target netip.Addr, data []byte) bool {
 		return false
 	}
 	echo, ok := m.Body.(*icmp.Echo)
-	return ok && string(echo.Data) == string(data)
+	return ok && bytes.Equal(echo.Data, data)
 }

@@ -19,13 +19,13 @@ import (
 type Outcome uint8
 
 const (
-	// Unknown: nothing was learned of the target, for a reason on this side.
+	// Unknown is that nothing was learned of the target, for a reason on this side.
 	Unknown Outcome = iota
-	// Up: the target answered as it should.
+	// Up is that the target answered as it should.
 	Up
-	// Degraded: it answered as it should, and won't for much longer.
+	// Degraded is that it answered as it should, and won't for much longer.
 	Degraded
-	// Down: it did not.
+	// Down is that it did not.
 	Down
 )
 

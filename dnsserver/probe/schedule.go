@@ -427,7 +427,7 @@ func (s *Scheduler) drop(c *check) {
 func settle(dropped []*check) {
 	for _, c := range dropped {
 		c.delivery.Lock()
-		c.delivery.Unlock() //nolint:staticcheck // nothing is guarded: who had it has delivered
+		c.delivery.Unlock() //nolint:gocritic,staticcheck // nothing is guarded: whoever had it has delivered
 	}
 }
 
@@ -441,12 +441,13 @@ func (c *check) interval() time.Duration {
 // schedule is a heap of checks, the one that is due first in front.
 type schedule []*check
 
-func (h schedule) Len() int           { return len(h) }
-func (h schedule) Less(i, j int) bool { return h[i].due.Before(h[j].due) }
+func (h *schedule) Len() int           { return len(*h) }
+func (h *schedule) Less(i, j int) bool { return (*h)[i].due.Before((*h)[j].due) }
 
-func (h schedule) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].place, h[j].place = i, j
+func (h *schedule) Swap(i, j int) {
+	all := *h
+	all[i], all[j] = all[j], all[i]
+	all[i].place, all[j].place = i, j
 }
 
 // Push implements heap.Interface.

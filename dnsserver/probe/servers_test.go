@@ -133,6 +133,7 @@ func speaker(t testing.TB, speak func(net.Conn)) uint16 {
 
 // blackhole accepts connections and never answers.
 func blackhole(t testing.TB) uint16 {
+	t.Helper()
 	return speaker(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 }
 

@@ -2,7 +2,6 @@ package probe
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"net/netip"
 	"testing"
@@ -151,5 +150,3 @@ func TestAddress(t *testing.T) {
 }
 
 var errNone = errors.New("none")
-
-func noCertificate(string) (*tls.Certificate, error) { return nil, errNone }
