@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -43,8 +44,8 @@ func (r *DatacenterReconciler) Reconcile(ctx context.Context, req reconcile.Requ
 	} else if err != nil {
 		return reconcile.Result{}, fmt.Errorf("reading Datacenter %s: %w", req.Name, err)
 	}
-	if digest := dc.Annotations[v1alpha1.ApproveRemovalAnnotation]; digest != "" {
-		r.Hub.ApproveAbsence(dc.Name, digest)
+	for digest := range strings.SplitSeq(dc.Annotations[v1alpha1.ApproveRemovalAnnotation], ",") {
+		r.Hub.ApproveAbsence(dc.Name, strings.TrimSpace(digest))
 	}
 	if !r.Estate.Complete() {
 		return reconcile.Result{}, nil // the estate calls again
@@ -81,7 +82,21 @@ func (r *DatacenterReconciler) servers(name string) []render.DatacenterServer {
 		if s.ID.Datacenter != name {
 			continue
 		}
-		srv := render.DatacenterServer{Group: s.ID.Group, Name: s.ID.Name, Version: s.Software, Current: s.Current, Wanted: s.Wanted}
+		srv := render.DatacenterServer{
+			Group: s.ID.Group, Name: s.ID.Name, Version: s.Software, Peer: s.Peer, Current: s.Current, Wanted: s.Wanted, Synced: s.Synced(),
+			Outdated: !s.TakesDocuments,
+		}
+		var refused, notDurable []string
+		for _, d := range s.Documents {
+			switch {
+			case d.Nack != nil:
+				refused = append(refused, fmt.Sprintf("%s: %s: %s", d.Kind, d.Nack.Reason, d.Nack.Message))
+			case d.NotDurable:
+				notDurable = append(notDurable, d.Kind)
+			}
+			srv.Settings = srv.Settings || d.Kind == documentSettings && d.Current
+		}
+		srv.Refused, srv.NotDurable = strings.Join(refused, "; "), strings.Join(notDurable, ", ")
 		if a := s.Absence; a.Count > 0 {
 			srv.Absent = &render.Absence{Count: a.Count, Examples: a.Examples, Digest: a.Digest, Reason: v1alpha1.ReasonMassRemoval}
 		}
@@ -91,6 +106,10 @@ func (r *DatacenterReconciler) servers(name string) []render.DatacenterServer {
 }
 
 func (r *DatacenterReconciler) announce(dc *v1alpha1.Datacenter, before, after []metav1.Condition) {
+	if now, old := meta.FindStatusCondition(after, v1alpha1.ConditionProgrammed), meta.FindStatusCondition(before, v1alpha1.ConditionProgrammed); now != nil &&
+		now.Reason == v1alpha1.ReasonRejected && (old == nil || old.Message != now.Message) {
+		r.Events.Eventf(dc, nil, corev1.EventTypeWarning, now.Reason, "Watch", "%s", note(now.Message))
+	}
 	for _, typ := range []string{v1alpha1.ConditionDegraded, v1alpha1.ConditionRemovalWithheld} {
 		now, old := meta.FindStatusCondition(after, typ), meta.FindStatusCondition(before, typ)
 		switch {

@@ -50,8 +50,10 @@ type EstateReconciler struct {
 	// informed: the decisions in force were made after servers had said whose zones they hold.
 	informed bool
 	// open are the zones that the servers' first full list still waits for; nil before the first informed decision.
-	open     map[types.NamespacedName]bool
-	complete bool
+	open map[types.NamespacedName]bool
+	// documents: what servers are told beside zones is published, as far as it can be.
+	documents bool
+	complete  bool
 }
 
 // decided is a placement and what it was decided from.
@@ -115,9 +117,17 @@ func (r *EstateReconciler) Complete() bool {
 	return r.complete
 }
 
+// DocumentsPublished says that what servers are told beside zones was published: they have not heard all before.
+func (r *EstateReconciler) DocumentsPublished() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.documents = true
+	r.settle(types.NamespacedName{})
+}
+
 func (r *EstateReconciler) settle(key types.NamespacedName) {
 	delete(r.open, key)
-	if r.open == nil || len(r.open) > 0 || r.complete {
+	if r.open == nil || len(r.open) > 0 || !r.documents || r.complete {
 		return
 	}
 	r.complete = true

@@ -3,10 +3,12 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
 	"slices"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
@@ -40,6 +42,7 @@ type Options struct {
 	Certificates   CertificateOptions
 	MaxAbsent      control.AbsenceLimit
 	StatusWrites   int                   // a second, for all objects
+	CookieRotation time.Duration         // how long a secret makes DNS cookies; 0: DefaultCookieRotation
 	Metrics        prometheus.Registerer // nil: none are registered
 }
 
@@ -58,6 +61,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		zones       = make(chan event.GenericEvent, 1024) // to be reconciled
 		estate      = make(chan event.GenericEvent, 1)
 		datacenters = make(chan event.GenericEvent, 1024)
+		documents   = make(chan event.GenericEvent, 1)
 		seen        = make(chan uint64, 1)
 		joined      = make(chan control.ServerID, 1)
 	)
@@ -68,6 +72,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		OnServer: func(id control.ServerID) {
 			events.server(id)
 			offer(joined, id)
+			offer(documents, event.GenericEvent{Object: &metav1.PartialObjectMetadata{}})
 		},
 		OnEpoch: func(epoch uint64) { offer(seen, epoch) },
 	})
@@ -83,7 +88,10 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	estateReconciler := &EstateReconciler{
 		Client: mgr.GetClient(), Hub: hub, ApexNamespaces: o.ApexNamespaces, Settled: leader.Settled, Call: events.call, Changed: estate,
 	}
-	leader.OnSettled = estateReconciler.Refresh
+	leader.OnSettled = func() {
+		estateReconciler.Refresh()
+		offer(documents, event.GenericEvent{Object: &metav1.PartialObjectMetadata{}})
+	}
 	estateReconciler.OnComplete = func() { events.everyDatacenter(ctx) }
 	recorder := mgr.GetEventRecorder("fingerpost")
 	zoneReconciler := &ZoneReconciler{
@@ -121,6 +129,23 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		WithOptions(controller.Options{EnableWarmup: &warm}).
 		Complete(&DatacenterReconciler{Client: mgr.GetClient(), Hub: hub, Estate: estateReconciler, Budget: budget, Events: recorder, Clock: clock.RealClock{}}); err != nil {
 		return fmt.Errorf("setting up Datacenters: %w", err)
+	}
+	documentReconciler := &DocumentReconciler{
+		Client: mgr.GetClient(), Hub: hub, Settled: leader.Settled, Published: estateReconciler.DocumentsPublished,
+		APIServer: apiServerAddresses(mgr.GetConfig().Host), Now: time.Now,
+		cookies: cookieKeeper{
+			CertificateIssuer: CertificateIssuer{Secrets: mgr.GetAPIReader(), Writer: mgr.GetClient(), Namespace: o.Namespace},
+			rotation:          cmp.Or(o.CookieRotation, DefaultCookieRotation),
+		},
+	}
+	toDocuments := handler.EnqueueRequestsFromMapFunc(func(context.Context, client.Object) []reconcile.Request { return []reconcile.Request{{}} })
+	if err := ctrl.NewControllerManagedBy(mgr).Named("documents").
+		Watches(&v1alpha1.Datacenter{}, toDocuments, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		WatchesRawSource(source.Channel(documents, toDocuments)).
+		WatchesRawSource(once()).
+		WithOptions(controller.Options{EnableWarmup: &warm, MaxConcurrentReconciles: 1}).
+		Complete(documentReconciler); err != nil {
+		return fmt.Errorf("setting up documents: %w", err)
 	}
 	if err := mgr.Add(leader); err != nil {
 		return fmt.Errorf("adding the leader: %w", err)

@@ -2,7 +2,8 @@ package v1alpha1
 
 // ApproveRemovalAnnotation approves one removal that the guard withholds. Its value is the digest from the message of
 // the condition RemovalWithheld, so that an approval given for one removal never lets another one pass. It is read from
-// a DNSZone for records that would vanish from the zone, and from a Datacenter for zones that would vanish from its servers.
+// a DNSZone for records that would vanish from the zone, and from a Datacenter for zones that would vanish from its
+// servers: there it may have several digests with commas between them, since servers may wait with different removals.
 const ApproveRemovalAnnotation = "fingerpost.dev/approve-removal"
 
 // Condition types. A condition that is absent says nothing; Ready and Accepted are present from the start, as Unknown.
@@ -123,6 +124,8 @@ const (
 	ReasonDatacenterUnreachable = "DatacenterUnreachable"
 	// ReasonServersMissing: fewer servers are connected than the datacenter declares.
 	ReasonServersMissing = "ServersMissing"
+	// ReasonOutdated: the program of a server is too old for something that it is to do.
+	ReasonOutdated = "Outdated"
 	// ReasonFindings: something was left out of what is served; see status.findings.
 	ReasonFindings = "Findings"
 	// ReasonSourceMissing: a ConfigMap of recordsFrom, or its key, is missing. Its last content goes on being served.

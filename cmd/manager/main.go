@@ -84,6 +84,7 @@ The cluster is that of --kubeconfig, $KUBECONFIG, or the pod's own.`,
 	f.IntVar(&o.MaxAbsent.Zones, "max-absent-zones", 10, "zones that may vanish within ten minutes without approval, whatever their share")
 	f.IntVar(&o.MaxAbsent.Percent, "max-absent-percent", 30, "percentage of a server's zones that may vanish within ten minutes without approval")
 	f.IntVar(&o.StatusWrites, "status-writes-per-second", 50, "upper bound of status writes; reserving a serial does not count")
+	f.DurationVar(&o.CookieRotation, "cookie-rotation", controllers.DefaultCookieRotation, "how long a secret makes DNS cookies before the next takes its place; at least 2h")
 	f.IntVarP(&o.verbosity, "verbosity", "v", 0, "log more: 1 for every decision, 2 for libraries too")
 	cmd.AddCommand(certsCommand())
 	return cmd
@@ -96,6 +97,9 @@ func run(ctx context.Context, o options) error {
 	klog.SetLogger(logger)
 	o.Certificates = *o.certificates
 	o.Certificates.Namespace = o.Namespace
+	if o.CookieRotation < 2*time.Hour {
+		return fmt.Errorf("--cookie-rotation: %s is less than 2h: cookies are good for an hour, and their secret as long again", o.CookieRotation)
+	}
 
 	config, err := ctrl.GetConfig()
 	if err != nil {

@@ -1,6 +1,7 @@
 package render
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -300,7 +301,13 @@ func describe(f v1alpha1.Finding) string {
 // DatacenterServer is one server that has joined a datacenter.
 type DatacenterServer struct {
 	Group, Name, Version string
-	Current, Wanted      int // zones
+	Peer                 string // HOST:PORT where peers reach it; "": not known
+	Current, Wanted      int    // zones
+	Synced               bool   // it has all that it is to have, zones and documents
+	Settings             bool   // those of its group are in force
+	Outdated             bool   // its program knows no settings
+	Refused              string // documents that it refused, and why; "" if it did not
+	NotDurable           string // documents that are in force and not on its disk; "" if all are
 	// Absent describes zones that the server holds, nobody wants any more, and whose removal waits for approval.
 	Absent *Absence
 }
@@ -331,20 +338,37 @@ func DatacenterStatus(in DatacenterInputs) v1alpha1.DatacenterStatus {
 		declared[g.Name] = DeclaredServers(g)
 	}
 	listed := map[string]v1alpha1.ServerStatus{}
-	synced := 0
-	var absent *Absence
+	synced, settled := 0, map[string]int{}
+	var refused, notDurable, outdated []string
 	for _, srv := range in.Servers {
+		who := srv.Group + "/" + srv.Name
 		connected[srv.Group]++
-		if srv.Current == srv.Wanted {
+		if srv.Synced {
 			synced++
 		}
-		if srv.Absent != nil {
-			absent = srv.Absent
+		if srv.Settings {
+			settled[srv.Group]++
 		}
-		listed[srv.Group+"/"+srv.Name] = v1alpha1.ServerStatus{
-			Group: srv.Group, Name: srv.Name, State: v1alpha1.ServerConnected, Version: srv.Version, Zones: fmt.Sprintf("%d/%d", srv.Current, srv.Wanted),
+		if srv.Outdated {
+			outdated = append(outdated, who)
+		}
+		if srv.Refused != "" {
+			refused = append(refused, who+": "+srv.Refused)
+		}
+		if srv.NotDurable != "" {
+			notDurable = append(notDurable, who+": "+srv.NotDurable)
+		}
+		listed[who] = v1alpha1.ServerStatus{
+			Group: srv.Group, Name: srv.Name, State: v1alpha1.ServerConnected, Version: srv.Version, PeerAddress: srv.Peer,
+			Zones: fmt.Sprintf("%d/%d", srv.Current, srv.Wanted),
 		}
 	}
+	for _, g := range dc.Spec.ServerGroups {
+		s.ServerGroups = append(s.ServerGroups, v1alpha1.ServerGroupStatus{
+			Name: g.Name, LimitsMode: LimitsMode(g), Settings: fmt.Sprintf("%d/%d", settled[g.Name], connected[g.Name]),
+		})
+	}
+	slices.SortFunc(s.ServerGroups, func(a, b v1alpha1.ServerGroupStatus) int { return strings.Compare(a.Name, b.Name) })
 	for group, n := range declared {
 		total += max(n, connected[group])
 	}
@@ -374,35 +398,78 @@ func DatacenterStatus(in DatacenterInputs) v1alpha1.DatacenterStatus {
 	}
 	set(v1alpha1.ConditionAccepted, true, v1alpha1.ReasonAccepted, "the spec is valid")
 	missing := total - len(in.Servers)
+	slices.Sort(refused)
+	slices.Sort(notDurable)
+	slices.Sort(outdated)
+	programmed, reason, message := true, v1alpha1.ReasonProgrammed, "every connected server serves the published version of all its zones under the settings of its group"
 	switch {
 	case len(dc.Spec.ServerGroups) == 0:
-		set(v1alpha1.ConditionReady, true, v1alpha1.ReasonReady, "no server group is declared")
+		message = "no server group is declared"
 	case len(in.Servers) == 0:
-		set(v1alpha1.ConditionReady, false, v1alpha1.ReasonNoServers, "no server is connected")
+		programmed, reason, message = false, v1alpha1.ReasonNoServers, "no server is connected"
+	case len(refused) > 0:
+		programmed, reason, message = false, v1alpha1.ReasonRejected, "refused, what was in force before stays: "+strings.Join(refused, "; ")
+	case len(notDurable) > 0:
+		programmed, reason, message = false, v1alpha1.ReasonNotDurable, "in force, but not on disk: "+strings.Join(notDurable, "; ")
 	case synced < len(in.Servers):
-		set(v1alpha1.ConditionReady, false, v1alpha1.ReasonPending, fmt.Sprintf("%d of %d connected servers serve the published version of all their zones", synced, len(in.Servers)))
-	default:
-		set(v1alpha1.ConditionReady, true, v1alpha1.ReasonReady, "every connected server serves the published version of all its zones")
+		programmed, reason = false, v1alpha1.ReasonPending
+		message = fmt.Sprintf("%d of %d connected servers serve the published version of all their zones under the settings of their group", synced, len(in.Servers))
 	}
-	if missing > 0 {
+	set(v1alpha1.ConditionProgrammed, programmed, reason, message)
+	if programmed {
+		reason = v1alpha1.ReasonReady
+	}
+	set(v1alpha1.ConditionReady, programmed, reason, message)
+	switch {
+	case missing > 0:
 		message := count(missing, "declared server") + " not connected"
 		if len(away) > 0 {
 			slices.Sort(away)
 			message += ": " + strings.Join(away, ", ")
 		}
 		set(v1alpha1.ConditionDegraded, true, v1alpha1.ReasonServersMissing, message)
-	} else {
+	case len(outdated) > 0:
+		set(v1alpha1.ConditionDegraded, true, v1alpha1.ReasonOutdated, "answer by the settings that they were started with, since their program knows no others: update "+strings.Join(outdated, ", "))
+	default:
 		set(v1alpha1.ConditionDegraded, false, v1alpha1.ReasonHealthy, "all declared servers are connected")
 	}
-	if absent == nil {
-		set(v1alpha1.ConditionRemovalWithheld, false, v1alpha1.ReasonNothingWithheld, "no removal waits for approval")
-		return s
-	}
-	set(v1alpha1.ConditionRemovalWithheld, true, absent.Reason, fmt.Sprintf(
-		"%s that servers hold are in no DNSZone any more and go on being served, e.g. %s. To approve their removal: kubectl annotate --overwrite datacenter %s %s=%s",
-		count(absent.Count, "zone"), inText(absent.Examples), dc.Name, v1alpha1.ApproveRemovalAnnotation, absent.Digest))
+	in.withheldZones(set)
 	return s
 }
+
+// withheldZones lists the removals that wait for approval. Servers may wait with different ones: each has its own digest.
+func (in DatacenterInputs) withheldZones(set setCondition) {
+	absences := map[string]*Absence{} // by digest
+	for _, srv := range in.Servers {
+		if srv.Absent != nil {
+			absences[srv.Absent.Digest] = srv.Absent
+		}
+	}
+	if len(absences) == 0 {
+		set(v1alpha1.ConditionRemovalWithheld, false, v1alpha1.ReasonNothingWithheld, "no removal waits for approval")
+		return
+	}
+	digests := sortedKeys(absences)
+	slices.SortStableFunc(digests, func(a, b string) int { return cmp.Compare(absences[b].Count, absences[a].Count) })
+	digests = digests[:min(len(digests), maxAbsences)]
+	what := make([]string, len(digests))
+	for i, d := range digests {
+		what[i] = fmt.Sprintf("%s, e.g. %s (%s)", count(absences[d].Count, "zone"), inText(absences[d].Examples), d)
+	}
+	first := absences[digests[0]]
+	if len(digests) == 1 {
+		set(v1alpha1.ConditionRemovalWithheld, true, first.Reason, fmt.Sprintf(
+			"%s that servers hold are in no DNSZone any more and go on being served, e.g. %s. To approve their removal: kubectl annotate --overwrite datacenter %s %s=%s",
+			count(first.Count, "zone"), inText(first.Examples), in.Datacenter.Name, v1alpha1.ApproveRemovalAnnotation, digests[0]))
+		return
+	}
+	set(v1alpha1.ConditionRemovalWithheld, true, first.Reason, fmt.Sprintf(
+		"servers hold zones that are in no DNSZone any more and go on being served, not all the same: %s. To approve the removal of all: kubectl annotate --overwrite datacenter %s %s=%s",
+		strings.Join(what, "; "), in.Datacenter.Name, v1alpha1.ApproveRemovalAnnotation, strings.Join(digests, ",")))
+}
+
+// maxAbsences is how many different removals a message lists at once, those of most zones first.
+const maxAbsences = 4
 
 // DeclaredServers is how many servers a group should have: its replicas, or one for each
 // address where others start them.
