@@ -84,6 +84,7 @@ func (w *web) resolve(r *http.Request, c *stream) webResponse {
 	x := w.httpdns.get()
 	defer w.httpdns.put(x)
 	x.responder.scratch.KeepAlive = 0
+	x.responder.scratch.TrustSubnet = true // the client speaks for itself
 	reply := x.responder.answer(x.reply[:0], q.message(), c.client)
 	var m dns.Msg
 	if err := m.Unpack(reply); err != nil {

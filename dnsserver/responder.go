@@ -238,7 +238,8 @@ func (r *responder) failed(cause any, dst, message []byte, client netip.Addr) []
 		r.panics.count.Add(1)
 	}
 	r.scratch = &zone.Scratch{
-		KeepAlive: r.scratch.KeepAlive, Config: r.scratch.Config, Now: r.scratch.Now, Quarantine: r.scratch.Quarantine,
+		KeepAlive: r.scratch.KeepAlive, Config: r.scratch.Config, Now: r.scratch.Now,
+		TrustSubnet: r.scratch.TrustSubnet, Quarantine: r.scratch.Quarantine,
 	}
 	reply := serverFailure(dst, message)
 	if reply != nil {

@@ -83,9 +83,15 @@ func command(cpus int) *cobra.Command {
 		httpdns   []string
 		tlsDir    string
 		shown     dnsserver.CertificateConfig
+		resolvers []string
+		exempt    []string
+		dnstap    dnsserver.DnstapConfig
 		logFormat string
-		alone     = []string{"zone", "zone-list", "dot", "doh", "httpdns", "no-tcp"}
-		hubs      = []string{"tls-dir", "state-dir", "name", "sibling", "peer-listen", "peer-address"}
+		alone     = []string{
+			"zone", "zone-list", "dot", "doh", "httpdns", "no-tcp", "max-udp", "nsid", "cookie-secret-file", "resolver",
+			"rrl", "rrl-slip", "query-limit", "limit-exempt", "limit-ipv4-prefix", "limit-ipv6-prefix", "limit-log-only",
+		}
+		hubs = []string{"tls-dir", "state-dir", "sibling", "peer-listen", "peer-address"}
 	)
 	c := &cobra.Command{
 		Use:               "dnsserver {--zone NAME=FILE... | --zone-list FILE | --hub HOST:PORT...}",
@@ -129,7 +135,16 @@ func command(cpus int) *cobra.Command {
 			case len(dot)+len(doh) > 0:
 				return errors.New("--dot and --doh need --tls-cert and --tls-key")
 			}
-			cfg.Options.Log, cfg.Version = log, version
+			if cfg.Options.Resolvers, err = each(resolvers, "resolver", dnsserver.ParseNetwork); err != nil {
+				return err
+			}
+			if cfg.Options.Limits.Exempt, err = each(exempt, "limit-exempt", dnsserver.ParseNetwork); err != nil {
+				return err
+			}
+			if dnstap.Target != "" {
+				cfg.Dnstap = &dnstap
+			}
+			cfg.Options.Log, cfg.Options.Identity, cfg.Version = log, hub.Name, version
 			if hub.PeerAddress != "" && hub.PeerListen == "" {
 				return errors.New("--peer-address needs --peer-listen: there must be somebody there")
 			}
@@ -159,7 +174,7 @@ func command(cpus int) *cobra.Command {
 	f.StringArrayVar(&hub.Hubs, "hub", nil, "`HOST:PORT` of a manager, in order of preference; repeatable")
 	f.StringVar(&tlsDir, "tls-dir", "", "`folder` with tls.crt, tls.key and ca.crt of this server")
 	f.StringVar(&hub.StateDir, "state-dir", "/var/lib/fingerpost", "`folder` where zones from the hub are kept")
-	f.StringVar(&hub.Name, "name", hostname(), "`name` of this server, unique in its group")
+	f.StringVar(&hub.Name, "name", hostname(), "`name` of this server, unique in its group; also what it calls itself in NSID and dnstap")
 	f.StringArrayVar(&hub.Siblings, "sibling", nil, "`HOST:PORT` of another server of the group, as in its --peer-listen; repeatable")
 	f.StringVar(&hub.PeerListen, "peer-listen", "", "`ADDR:PORT` where siblings get copies of the zones")
 	f.StringVar(&hub.PeerAddress, "peer-address", "", "`HOST:PORT` of --peer-listen as servers of other datacenters reach it (default: --peer-listen, at the address that the hub sees)")
@@ -170,7 +185,21 @@ func command(cpus int) *cobra.Command {
 	f.StringVar(&shown.Certificate, "tls-cert", "", "`file` with the certificate for --dot and --doh and those above it, in PEM; read again when it changes (default for a hub: that of --tls-dir)")
 	f.StringVar(&shown.Key, "tls-key", "", "`file` with its key")
 	f.BoolVar(&cfg.Options.Transports.NoTCP, "no-tcp", false, "take no connections on --listen: what does not fit into UDP can't be asked for then")
-	f.StringVar(&cfg.HTTPListen, "http-listen", "127.0.0.1:8053", "`ADDR:PORT` of /healthz, /readyz and /metrics; empty for none")
+	f.IntVar(&cfg.Options.MaxUDP, "max-udp", 1232, "most `octets` of a reply over UDP, 512 to 4096")
+	f.BoolVar(&cfg.Options.NSID, "nsid", false, "tell --name to clients that ask who answers (RFC 5001)")
+	f.StringVar(&cfg.CookieSecretFile, "cookie-secret-file", "", "`file` with the secrets of DNS cookies that the servers of a group share, a line of 32 hexadecimal digits for each: the first makes cookies, all are accepted (default: each server makes its own)")
+	f.StringArrayVar(&resolvers, "resolver", nil, "`ADDR` or network of a resolver of yours, exempt from limits; repeatable")
+	f.IntVar(&cfg.Options.Limits.Responses, "rrl", 0, "most equal `replies` a second to one client over UDP; 0 is no limit")
+	f.IntVar(&cfg.Options.Limits.Slip, "rrl-slip", 2, "of replies that are too many each `N`th goes out truncated, the others are dropped; 0 for none, up to 10")
+	f.IntVar(&cfg.Options.Limits.Queries, "query-limit", 0, "most `queries` a second of one client over UDP; 0 is no limit")
+	f.StringArrayVar(&exempt, "limit-exempt", nil, "`ADDR` or network of clients without limits; repeatable")
+	f.IntVar(&cfg.Options.Limits.IPv4Prefix, "limit-ipv4-prefix", 32, "`bits` of IPv4 addresses that are one client")
+	f.IntVar(&cfg.Options.Limits.IPv6Prefix, "limit-ipv6-prefix", 128, "`bits` of IPv6 addresses that are one client")
+	f.BoolVar(&cfg.Options.Limits.LogOnly, "limit-log-only", false, "answer what is over limits, only count and log it")
+	f.StringVar(&dnstap.Target, "dnstap", "", "tell queries and replies to `unix:PATH`, a socket, or file:PATH; what is not read in time is dropped")
+	f.Uint32Var(&dnstap.Every, "dnstap-every", 1, "tell one of so many `queries`")
+	f.Uint32Var(&cfg.TopEvery, "top-every", 100, "count one of so many `queries` for /top of --http-listen, the names that are asked for most; 0 for none")
+	f.StringVar(&cfg.HTTPListen, "http-listen", "127.0.0.1:8053", "`ADDR:PORT` of /healthz, /readyz, /metrics and /top; empty for none")
 	f.IntVar(&cfg.Options.Workers, "threads", 0, "`number` of threads that read zone files, and then answer over UDP on all addresses (default: the CPUs that may be used)")
 	f.IntVar(&cfg.Options.MaxConnections, "tcp-connections", 10000, "`number` of connections at once, over every transport")
 	f.IntVar(&cfg.Options.MaxClientConnections, "tcp-client-connections", 1000, "`number` of connections at once from one address")

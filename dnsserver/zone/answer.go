@@ -25,6 +25,10 @@ type Scratch struct {
 	// Now is the time in Unix seconds. The caller sets it, once for a number of queries.
 	Now int64
 
+	// TrustSubnet has every zone believe the Client Subnet option, whoever sends it: the caller
+	// vouches for it.
+	TrustSubnet bool
+
 	// Quarantine holds questions that are refused; nil holds none.
 	Quarantine *Quarantine
 
@@ -117,7 +121,7 @@ func (v *View) answer(s *Scratch, dst, message []byte, client netip.Addr, over T
 		s.quarantined = true
 		s.rcode, s.ede, s.edeText = RcodeRefused, EDEOther, "this question failed before"
 	case q.qclass != classIN && q.qclass != classANY, q.qtype == TypeAXFR, q.qtype == TypeIXFR:
-		s.rcode = RcodeRefused
+		s.rcode, s.ede = RcodeRefused, EDENotSupported
 	default:
 		z, child, ready := s.authority(v)
 		if !ready {
@@ -128,7 +132,7 @@ func (v *View) answer(s *Scratch, dst, message []byte, client netip.Addr, over T
 			s.rcode, s.ede = RcodeRefused, EDENotAuthoritative
 			break
 		}
-		if q.edns && s.asked.subnet.present && z.trusted.Contains(client) {
+		if q.edns && s.asked.subnet.present && (s.TrustSubnet || z.trusted.Contains(client)) {
 			s.trustSubnet()
 		}
 		s.class, s.about = ClassAnswer, q.hash+uint64(q.qtype)

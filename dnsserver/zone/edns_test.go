@@ -180,6 +180,12 @@ func TestWhoAQuestionIsAbout(t *testing.T) {
 		t.Error("a client that wants to be unknown gets a scope (RFC 7871 §7.2.1)")
 	}
 
+	s.TrustSubnet = true
+	if _, got := askOptions(t, v, s, "192.0.2.200", UDP, subnet); got != "NOERROR; subnet 192.0.2.0/24/0" || about() != "stated 192.0.2.0/24" {
+		t.Errorf("where the caller vouches for the option: %s, %s", got, about())
+	}
+	s.TrustSubnet = false
+
 	// A new version of the zone trusts the same; the next setting replaces it.
 	z := served(t, "example.test.", "@ SOA ns.test. hostmaster 2 2 3 4 5\n@ NS ns.test.\nwww A 10.0.0.2\n")
 	v.Update([]*Served{z}, nil)
