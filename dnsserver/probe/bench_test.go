@@ -22,9 +22,10 @@ import (
 
 	"github.com/miekg/dns"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/health"
+	grpchealth "google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/fingerpost-dns/fingerpost/dnsserver/health"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/steering/steeringpb"
 )
 
@@ -69,7 +70,7 @@ func benchTargets() {
 		_ = (&http.Server{Handler: ok, ErrorLog: quiet, TLSConfig: config}).ServeTLS(l, "", "")
 	}(open(&all.HTTPS))
 	g := grpc.NewServer()
-	healthpb.RegisterHealthServer(g, health.NewServer())
+	healthpb.RegisterHealthServer(g, grpchealth.NewServer())
 	go func(l net.Listener) { _ = g.Serve(l) }(open(&all.GRPC))
 	answer := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { _ = w.WriteMsg(new(dns.Msg).SetReply(q)) })
 	l := open(&all.DNS)
@@ -203,28 +204,19 @@ func BenchmarkTargets(b *testing.B) {
 	} {
 		b.Run(fmt.Sprintf("targets=%d/type=%s", n, name), func(b *testing.B) {
 			var up, other atomic.Int64
-			s := NewScheduler(Options{Deliver: func(_ ID, r Result) {
+			s := NewScheduler(Options{Deliver: func(_ health.CheckID, r Result) {
 				if r.Outcome == Up {
 					up.Add(1)
 				} else {
 					other.Add(1)
 				}
 			}})
-			probers := make([]Prober, len(mix))
-			for i, cfg := range mix {
-				var err error
-				cfg.Interval = uint64(interval.Milliseconds())
-				if probers[i], err = New(cfg, anywhere()); err != nil {
-					b.Fatal(err)
-				}
-			}
+			maker := NewMaker(anywhere())
 			checks := make([]Check, n)
 			for i := range checks {
-				address := netip.AddrFrom4([4]byte{127, byte(1 + i>>16), byte(i >> 8), byte(i)})
-				var err error
-				if checks[i], err = CheckOf(mix[i%len(mix)], probers[i%len(mix)], address); err != nil {
-					b.Fatal(err)
-				}
+				cfg, address := mix[i%len(mix)], netip.AddrFrom4([4]byte{127, byte(1 + i>>16), byte(i >> 8), byte(i)}).String()
+				cfg.Interval = uint64(interval.Milliseconds())
+				checks[i] = maker.Check(health.Check{ID: health.NewCheckID(cfg, address), Probe: cfg, Address: address})
 			}
 			ctx, cancel := context.WithCancel(b.Context())
 			done := make(chan struct{})

@@ -91,17 +91,20 @@ func insist(ctx context.Context, c interface{ SetReadDeadline(time.Time) error }
 }
 
 // notConnected is the result of a probe whose dial failed.
-func notConnected(err error) Result { return failure(err, "no answer", "not reachable") }
+func notConnected(err error) Result {
+	return failure(err, down(Silent, "no answer"), "not reachable")
+}
 
 // notAnswered is the result of a probe whose connection failed before the answer was complete. nonsense are the words for
 // what is no answer at all.
 func notAnswered(err error, nonsense string) Result {
-	return failure(err, "connected, but no answer", nonsense)
+	late := down(Timeout, "connected, but no answer")
+	return failure(err, late, nonsense)
 }
 
-// failure puts an error in words that have nothing of the target. late are those when time is up; the prober adds how
+// failure puts an error in words that have nothing of the target. late is the result when time is up; the prober adds how
 // long that is. Errors that are none of the system and of TLS are other.
-func failure(err error, late, other string) Result {
+func failure(err error, late Result, other string) Result {
 	var timeout net.Error
 	var errno syscall.Errno
 	var record tls.RecordHeaderError
@@ -116,7 +119,7 @@ func failure(err error, late, other string) Result {
 	case errors.Is(err, context.Canceled):
 		return unknown(Canceled, "called off")
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		return down(Timeout, late)
+		return late
 	case errors.As(err, &errno):
 		return systemFailure(errno)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):

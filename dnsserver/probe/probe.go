@@ -2,16 +2,13 @@ package probe
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
+	"github.com/fingerpost-dns/fingerpost/dnsserver/health"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/steering/steeringpb"
 )
 
@@ -47,7 +44,8 @@ type Code string
 
 // Codes with the Outcome Down, but for Expiring, which is Degraded.
 const (
-	Timeout     Code = "Timeout"     // nothing came, or not all of it, in time
+	Silent      Code = "Silent"      // nothing came at all, in time
+	Timeout     Code = "Timeout"     // something came, as a connection, and not all that was wanted, in time
 	Refused     Code = "Refused"     // the port is closed
 	Unreachable Code = "Unreachable" // the network says that there is no way to the target
 	Closed      Code = "Closed"      // the target hung up
@@ -58,6 +56,7 @@ const (
 	Status      Code = "Status"      // another HTTP status, gRPC status or DNS rcode than wanted
 	Content     Code = "Content"     // body or answer lack what is wanted
 	NotServing  Code = "NotServing"  // the target says itself that it is not up
+	NoAddress   Code = "NoAddress"   // the target's name has no address; Unknown if that could not be found out
 )
 
 // Codes with the Outcome Unknown.
@@ -85,6 +84,15 @@ type Result struct {
 	Smoothed time.Duration
 }
 
+// Health returns the result as package health takes it.
+func (r Result) Health() health.Result {
+	return health.Result{
+		Outcome: [...]health.State{Unknown: health.Unknown, Up: health.Up, Degraded: health.Degraded, Down: health.Down}[r.Outcome],
+		Silent:  r.Outcome == Down && (r.Code == Silent || r.Code == Unreachable),
+		Failure: r.Reason, Took: r.Latency, Latency: r.Smoothed,
+	}
+}
+
 func (r Result) String() string {
 	if r.Reason == "" {
 		return r.Outcome.String()
@@ -107,6 +115,9 @@ type Env struct {
 	Denied func(netip.Addr) bool
 	// Certificate returns a client certificate by the name of its Secret, namespace/name. Nil: there are none.
 	Certificate func(name string) (*tls.Certificate, error)
+	// Lookup returns the addresses of a name, as net.Resolver.LookupNetIP does with the network "ip". Nil: names can't be
+	// looked up.
+	Lookup func(ctx context.Context, name string) ([]netip.Addr, error)
 	// Panicked is told of mistakes of this package, from within the deferred function. May be nil.
 	Panicked func(cause any)
 }
@@ -120,6 +131,14 @@ type kind interface {
 // New returns the prober of a HealthProbe. cfg must not change afterwards. An error says what of cfg makes no sense, and
 // that of a Calculated probe that there is nothing to ask.
 func New(cfg *steeringpb.Probe, env Env) (Prober, error) {
+	p, err := newProber(cfg, env)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func newProber(cfg *steeringpb.Probe, env Env) (*prober, error) {
 	if env.Denied == nil {
 		env.Denied = DenyByDefault().Denies
 	}
@@ -131,7 +150,7 @@ func New(cfg *steeringpb.Probe, env Env) (Prober, error) {
 	if err != nil {
 		return nil, fmt.Errorf("probe %s: %w", cfg.GetSource(), err)
 	}
-	return &prober{kind: how, timeout: timeout, panicked: env.Panicked}, nil
+	return &prober{kind: how, timeout: timeout, env: env}, nil
 }
 
 func newKind(cfg *steeringpb.Probe, env Env) (kind, error) {
@@ -157,29 +176,34 @@ func newKind(cfg *steeringpb.Probe, env Env) (kind, error) {
 
 // prober is a kind with what is common to all: timeout, latency, and that nothing escapes.
 type prober struct {
-	kind     kind
-	timeout  time.Duration
-	panicked func(any)
+	kind    kind
+	timeout time.Duration
+	env     Env
 }
 
-func (p *prober) Probe(ctx context.Context, target netip.Addr) (result Result) {
+func (p *prober) Probe(ctx context.Context, target netip.Addr) Result {
+	return p.within(ctx, func(ctx context.Context) Result { return p.kind.ask(ctx, target.Unmap()) })
+}
+
+// within has f learn of the target in the probe's time.
+func (p *prober) within(ctx context.Context, f func(context.Context) Result) (result Result) {
 	began := time.Now()
 	defer func() {
 		if cause := recover(); cause != nil {
 			result = unknown(Internal, "this server failed to judge the answer")
-			if p.panicked != nil {
-				p.panicked(cause)
+			if p.env.Panicked != nil {
+				p.env.Panicked(cause)
 			}
 		}
 		result.Latency = time.Since(began)
 	}()
-	within, cancel := context.WithTimeout(ctx, p.timeout)
+	limited, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
-	result = p.kind.ask(within, target.Unmap())
+	result = f(limited)
 	switch {
 	case ctx.Err() != nil:
 		return unknown(Canceled, "called off")
-	case result.Code != Timeout:
+	case result.Code != Silent && result.Code != Timeout:
 		return result
 	case time.Since(began) > p.timeout+p.timeout/4+tolerance:
 		return unknown(Stalled, "this server stood still while it waited")
@@ -195,40 +219,5 @@ const tolerance = 250 * time.Millisecond
 func up() Result                           { return Result{Outcome: Up} }
 func down(c Code, reason string) Result    { return Result{Outcome: Down, Code: c, Reason: reason} }
 func unknown(c Code, reason string) Result { return Result{Outcome: Unknown, Code: c, Reason: reason} }
-
-// ID names a check: one probe of one address. It is equal at all servers, for all records that use an equal probe.
-type ID [16]byte
-
-func (id ID) String() string { return hex.EncodeToString(id[:]) }
-
-// IDOf returns the ID of the check that a probe makes of an address. Not for Calculated probes: what they refer to is
-// outside of cfg.
-func IDOf(cfg *steeringpb.Probe, address netip.Addr) (ID, error) {
-	text, err := proto.MarshalOptions{Deterministic: true}.Marshal(cfg)
-	if err != nil {
-		return ID{}, fmt.Errorf("probe %s: %w", cfg.GetSource(), err)
-	}
-	h := sha256.New()
-	octets := address.As16()
-	h.Write(octets[:])
-	h.Write(text)
-	return ID(h.Sum(nil)[:len(ID{})]), nil
-}
-
-// Address returns the address that a probe asks about a target: its own if it has one, else the target's probe address
-// if there is one, else the target's.
-func Address(cfg *steeringpb.Probe, target *steeringpb.Target) (netip.Addr, error) {
-	for _, text := range []string{cfg.GetAddress(), target.GetProbeAddress(), target.GetAddress()} {
-		if text == "" {
-			continue
-		}
-		a, err := netip.ParseAddr(text)
-		if err != nil {
-			return netip.Addr{}, fmt.Errorf("probe %s: address %q: %w", cfg.GetSource(), text, err)
-		}
-		return a.Unmap(), nil
-	}
-	return netip.Addr{}, fmt.Errorf("probe %s: target %s has no address", cfg.GetSource(), target.GetName())
-}
 
 func milliseconds(n uint64) time.Duration { return time.Duration(min(n, 1<<40)) * time.Millisecond }

@@ -5,44 +5,12 @@ import (
 	"container/list"
 	"context"
 	"encoding/binary"
-	"fmt"
 	"math/rand/v2"
-	"net/netip"
 	"sync"
 	"time"
 
-	"github.com/fingerpost-dns/fingerpost/dnsserver/steering/steeringpb"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/health"
 )
-
-// Check is one probe of one address, to be run again and again.
-type Check struct {
-	ID      ID
-	Prober  Prober
-	Address netip.Addr
-	// Interval is the time between the begins of two probes, positive. IdleInterval is that while nobody asks for what
-	// hangs on the check; 0: Interval.
-	Interval, IdleInterval time.Duration
-	// Timeout is how long the Prober takes at most. It only goes into Stats.Needed.
-	Timeout time.Duration
-}
-
-// CheckOf returns the check of an address (see Address) by a probe, whose prober is given.
-func CheckOf(cfg *steeringpb.Probe, prober Prober, address netip.Addr) (Check, error) {
-	id, err := IDOf(cfg, address)
-	if err != nil {
-		return Check{}, err
-	}
-	c := Check{
-		ID: id, Prober: prober, Address: address,
-		Interval:     milliseconds(cfg.GetInterval()),
-		IdleInterval: milliseconds(cfg.GetIdleInterval()),
-		Timeout:      milliseconds(cfg.GetTimeout()),
-	}
-	if c.Interval <= 0 {
-		return Check{}, fmt.Errorf("probe %s: no interval", cfg.GetSource())
-	}
-	return c, nil
-}
 
 // Jitter is by how much of the interval the time between two probes of a check is longer or shorter at most, so that
 // checks do not stay in step.
@@ -63,7 +31,7 @@ type Options struct {
 	// Deliver is told the Result of each probe, by several goroutines at a time, of one check by one. No probe of the
 	// check begins before it returns. It must not call Set or Update. Results of checks that were removed, and those
 	// that are Canceled, are not delivered.
-	Deliver func(ID, Result)
+	Deliver func(health.CheckID, Result)
 	// MaxInFlight is how many probes may run at a time, each with a file descriptor and memory of its own; 0: 8192, or
 	// half of the files that the process may open if that is less. As long as Stats.Needed is less, no check waits for
 	// others, whatever targets do. If it is more, new checks and those whose last probe took most of its time share three
@@ -96,7 +64,7 @@ type Scheduler struct {
 	run     context.Context // nil: Run was not called, or has ended
 	running sync.WaitGroup
 	random  *rand.Rand
-	checks  map[ID]*check
+	checks  map[health.CheckID]*check
 	due     schedule
 	// waiting are due; the slow ones only if they can't start for having enough places already. Both in order of time.
 	waiting, waitingSlow list.List
@@ -131,7 +99,7 @@ func NewScheduler(o Options) *Scheduler {
 		options: o,
 		wake:    make(chan struct{}, 1),
 		random:  rand.New(rand.NewPCG(o.Seed, 0)),
-		checks:  map[ID]*check{},
+		checks:  map[health.CheckID]*check{},
 	}
 }
 
@@ -307,7 +275,7 @@ func (s *Scheduler) hash(c *check, n uint64) float64 {
 // off. Of checks with one ID the first counts.
 func (s *Scheduler) Set(checks []Check) {
 	s.mu.Lock()
-	wanted := make(map[ID]bool, len(checks))
+	wanted := make(map[health.CheckID]bool, len(checks))
 	now := time.Now()
 	for _, c := range checks {
 		if !wanted[c.ID] {
@@ -329,9 +297,9 @@ func (s *Scheduler) Set(checks []Check) {
 
 // Update is Set for a few changes: checks to run, or to run with other settings, and those to run no longer. IDs that
 // are not known are ignored. A check in both is run.
-func (s *Scheduler) Update(run []Check, remove []ID) {
+func (s *Scheduler) Update(run []Check, remove []health.CheckID) {
 	s.mu.Lock()
-	wanted := make(map[ID]bool, len(run))
+	wanted := make(map[health.CheckID]bool, len(run))
 	now := time.Now()
 	for _, c := range run {
 		wanted[c.ID] = true
@@ -351,7 +319,7 @@ func (s *Scheduler) Update(run []Check, remove []ID) {
 
 // SetIdle says whether nobody asks for what hangs on the checks: then they are probed in their IdleInterval. New checks
 // are not idle. IDs that are not known are ignored.
-func (s *Scheduler) SetIdle(idle bool, ids ...ID) {
+func (s *Scheduler) SetIdle(idle bool, ids ...health.CheckID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()

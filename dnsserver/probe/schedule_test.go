@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/fingerpost-dns/fingerpost/dnsserver/health"
 )
 
 // target is a Prober whose target answers after some time, unless time is up before. It keeps when it was asked.
@@ -88,7 +90,7 @@ func (f *target) gaps() []time.Duration {
 
 // checkOf returns the nth check of a target.
 func checkOf(n int, f Prober, interval time.Duration) Check {
-	var id ID
+	var id health.CheckID
 	r := rand.NewChaCha8([32]byte{byte(n), byte(n >> 8), byte(n >> 16)}) // IDs are hashes
 	binary.BigEndian.PutUint64(id[:], r.Uint64())
 	binary.BigEndian.PutUint64(id[8:], uint64(n))
@@ -109,7 +111,7 @@ func fleet(first, n int, interval, answers time.Duration) ([]Check, []*target) {
 func running(t *testing.T, o Options) *Scheduler {
 	t.Helper()
 	if o.Deliver == nil {
-		o.Deliver = func(ID, Result) {}
+		o.Deliver = func(health.CheckID, Result) {}
 	}
 	s := NewScheduler(o)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -264,19 +266,19 @@ func TestOneProbeOfACheckAtATime(t *testing.T) {
 // log keeps what is delivered.
 type deliveries struct {
 	mu  sync.Mutex
-	all map[ID][]Result
+	all map[health.CheckID][]Result
 }
 
-func (d *deliveries) deliver(id ID, r Result) {
+func (d *deliveries) deliver(id health.CheckID, r Result) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.all == nil {
-		d.all = map[ID][]Result{}
+		d.all = map[health.CheckID][]Result{}
 	}
 	d.all[id] = append(d.all[id], r)
 }
 
-func (d *deliveries) of(id ID) []Result {
+func (d *deliveries) of(id health.CheckID) []Result {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return slices.Clone(d.all[id])
@@ -294,7 +296,7 @@ func TestRemovedChecksStopAtOnceAndSayNothing(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 			synctest.Wait()
 		}
-		s.Update(nil, []ID{a.ID})
+		s.Update(nil, []health.CheckID{a.ID})
 		synctest.Wait()
 		if n, _, stopped := gone.counts(); n != 0 || stopped != 1 {
 			t.Error("the probe of a check that was removed goes on")
@@ -326,7 +328,7 @@ func TestRemovedChecksStopAtOnceAndSayNothing(t *testing.T) {
 func TestSetWaitsForDeliveries(t *testing.T) {
 	entered := make(chan struct{})
 	var delivering atomic.Bool
-	s := running(t, Options{Deliver: func(ID, Result) {
+	s := running(t, Options{Deliver: func(health.CheckID, Result) {
 		delivering.Store(true)
 		close(entered)
 		<-time.After(20 * time.Millisecond) // slow
@@ -358,7 +360,7 @@ func TestIntervals(t *testing.T) {
 		}, [2]time.Duration{0, 11 * time.Second}, [2]time.Duration{90 * time.Second, 110 * time.Second}},
 		"one that stays is kept": {10 * time.Second, 0, func(s *Scheduler, c Check) { s.Set([]Check{c}) },
 			[2]time.Duration{0, 11 * time.Second}, [2]time.Duration{9 * time.Second, 11 * time.Second}},
-		"a check that is idle is probed less often": {10 * time.Second, 60 * time.Second, func(s *Scheduler, c Check) { s.SetIdle(true, c.ID, ID{}) },
+		"a check that is idle is probed less often": {10 * time.Second, 60 * time.Second, func(s *Scheduler, c Check) { s.SetIdle(true, c.ID, health.CheckID{}) },
 			[2]time.Duration{0, 11 * time.Second}, [2]time.Duration{54 * time.Second, 66 * time.Second}},
 		"one that can't be idle is not": {10 * time.Second, 0, func(s *Scheduler, c Check) { s.SetIdle(true, c.ID) },
 			[2]time.Duration{0, 11 * time.Second}, [2]time.Duration{9 * time.Second, 11 * time.Second}},
@@ -400,7 +402,7 @@ func TestManyThatAreAskedForAgainDoNotBurst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := running(t, Options{})
 		checks, targets := fleet(0, 10_000, 10*time.Second, time.Millisecond)
-		var ids []ID
+		var ids []health.CheckID
 		for i := range checks {
 			checks[i].IdleInterval = 100 * time.Second
 			ids = append(ids, checks[i].ID)
@@ -433,7 +435,7 @@ func TestManyThatAreAskedForAgainDoNotBurst(t *testing.T) {
 // TestServerThatStoodStillDoesNotCatchUp at once, but over as long as it stood still.
 func TestServerThatStoodStillDoesNotCatchUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := NewScheduler(Options{Deliver: func(ID, Result) {}})
+		s := NewScheduler(Options{Deliver: func(health.CheckID, Result) {}})
 		checks, targets := fleet(0, 10_000, 10*time.Second, time.Millisecond)
 		s.Set(checks)
 		time.Sleep(5 * time.Second)
@@ -463,7 +465,7 @@ func TestServerThatStoodStillDoesNotCatchUp(t *testing.T) {
 func TestNothingIsDeliveredAfterRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ended := false
-		s := NewScheduler(Options{Deliver: func(ID, Result) {
+		s := NewScheduler(Options{Deliver: func(health.CheckID, Result) {
 			if ended {
 				t.Error("a result after the end")
 			}
@@ -520,8 +522,8 @@ func TestAnyChangesKeepThePromises(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 0))
 			var mu sync.Mutex
-			present := map[ID]bool{}
-			s := running(t, Options{MaxInFlight: 5 + r.IntN(100), Seed: seed, Deliver: func(id ID, result Result) {
+			present := map[health.CheckID]bool{}
+			s := running(t, Options{MaxInFlight: 5 + r.IntN(100), Seed: seed, Deliver: func(id health.CheckID, result Result) {
 				mu.Lock()
 				defer mu.Unlock()
 				if !present[id] {
@@ -539,7 +541,7 @@ func TestAnyChangesKeepThePromises(t *testing.T) {
 			}
 			for range 200 {
 				time.Sleep(time.Duration(r.IntN(2000)) * time.Millisecond)
-				var ids []ID
+				var ids []health.CheckID
 				var checks []Check
 				for _, c := range every {
 					if r.IntN(2) == 0 {
@@ -547,7 +549,7 @@ func TestAnyChangesKeepThePromises(t *testing.T) {
 						ids = append(ids, c.ID)
 					}
 				}
-				mark := func(to bool, ids ...ID) {
+				mark := func(to bool, ids ...health.CheckID) {
 					mu.Lock()
 					defer mu.Unlock()
 					for _, id := range ids {

@@ -84,7 +84,7 @@ func (s *security) dial(ctx context.Context, d *dialer, target netip.Addr, port 
 	secure := tls.Client(c.Conn, with)
 	if err := secure.Handshake(); err != nil { //nolint:noctx // c breaks when ctx ends
 		_ = c.Close()
-		return nil, peer{}, failure(err, "connected, but no TLS handshake", "TLS handshake failed")
+		return nil, peer{}, failure(err, down(Timeout, "connected, but no TLS handshake"), "TLS handshake failed")
 	}
 	c.Conn = secure
 	return c, p, up()

@@ -85,6 +85,9 @@ func is(t testing.TB, got Result, want string) {
 	if (got.Outcome == Up) != (got.Code == "") || (got.Outcome == Up) != (got.Reason == "") {
 		t.Errorf("%+v: code and reason go with every outcome but Up", got)
 	}
+	if strings.Contains(got.Reason, " within ") && (got.Code == Silent) == strings.HasPrefix(got.Reason, "connected") {
+		t.Errorf("%+v: only those are silent that do not even connect", got)
+	}
 	if got.Latency <= 0 {
 		t.Errorf("%+v: no latency", got)
 	}

@@ -2,7 +2,6 @@ package probe
 
 import (
 	"context"
-	"errors"
 	"net/netip"
 	"testing"
 	"time"
@@ -64,14 +63,14 @@ func TestStalledServerLearnsNothing(t *testing.T) {
 	p := &prober{timeout: time.Millisecond, kind: kindFunc(func(ctx context.Context, _ netip.Addr) Result {
 		<-ctx.Done()
 		time.Sleep(time.Millisecond/4 + tolerance)
-		return down(Timeout, "no answer")
+		return down(Silent, "no answer")
 	})}
 	is(t, p.Probe(t.Context(), localhost), "Unknown: this server stood still while it waited")
 }
 
 func TestPanicIsUnknown(t *testing.T) {
 	var cause any
-	p := &prober{timeout: late, kind: kindFunc(func(context.Context, netip.Addr) Result { panic("x") }), panicked: func(c any) { cause = c }}
+	p := &prober{timeout: late, kind: kindFunc(func(context.Context, netip.Addr) Result { panic("x") }), env: Env{Panicked: func(c any) { cause = c }}}
 	is(t, p.Probe(t.Context(), localhost), "Unknown: this server failed to judge the answer")
 	if cause != "x" {
 		t.Errorf("told of %v", cause)
@@ -108,45 +107,3 @@ func TestProbesThatMakeNoSense(t *testing.T) {
 		})
 	}
 }
-
-func TestIDsAreThoseOfProbeAndAddress(t *testing.T) {
-	seen := map[ID]string{}
-	for _, cfg := range []*steeringpb.Probe{tcpOf(80, late), tcpOf(81, late), probeOf(late)} {
-		for _, address := range []string{"10.0.0.1", "a00:1::", "::10.0.0.1"} {
-			id, err := IDOf(cfg, netip.MustParseAddr(address))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if other := seen[id]; other != "" {
-				t.Errorf("%s has the ID of %s", cfg.String()+address, other)
-			}
-			seen[id] = cfg.String() + address
-		}
-	}
-	a, err := IDOf(tcpOf(80, late), netip.MustParseAddr("10.0.0.1"))
-	b, err2 := IDOf(tcpOf(80, late), netip.MustParseAddr("::ffff:10.0.0.1"))
-	if err != nil || err2 != nil || a != b {
-		t.Errorf("%s and %s are one check", a, b)
-	}
-}
-
-func TestAddress(t *testing.T) {
-	target := &steeringpb.Target{Address: "10.0.0.1", ProbeAddress: "10.0.0.2"}
-	for want, c := range map[string]struct {
-		cfg    *steeringpb.Probe
-		target *steeringpb.Target
-	}{
-		"10.0.0.3": {&steeringpb.Probe{Address: "10.0.0.3"}, target},
-		"10.0.0.2": {&steeringpb.Probe{}, target},
-		"10.0.0.1": {&steeringpb.Probe{}, &steeringpb.Target{Address: "10.0.0.1"}},
-	} {
-		if got, err := Address(c.cfg, c.target); err != nil || got.String() != want {
-			t.Errorf("%s, %v, wanted %s", got, err, want)
-		}
-	}
-	if _, err := Address(&steeringpb.Probe{}, &steeringpb.Target{Name: "a."}); err == nil {
-		t.Error("a name is no address")
-	}
-}
-
-var errNone = errors.New("none")
