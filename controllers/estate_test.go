@@ -48,6 +48,8 @@ type estate struct {
 	cp  *controlplane.ControlPlane
 	hub []string // where managers listen; servers try them in turn
 
+	cookieRotation time.Duration // of managers; 0: the default
+
 	changed chan struct{} // closed and replaced whenever an object or a server changed
 	mu      sync.Mutex
 	servers map[control.ServerID]*server
@@ -242,7 +244,7 @@ func (e *estate) startManager(n int) *manager {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	err = controllers.Setup(ctx, mgr, controllers.Options{
-		Namespace: operatorNamespace, ApexNamespaces: []string{"dns-root"}, HubAddress: e.hub[n], StatusWrites: 50,
+		Namespace: operatorNamespace, ApexNamespaces: []string{"dns-root"}, HubAddress: e.hub[n], StatusWrites: 50, CookieRotation: e.cookieRotation,
 		Certificates: controllers.CertificateOptions{Namespace: operatorNamespace, Policy: pki.DefaultPolicy()},
 	})
 	if err != nil {
