@@ -1,6 +1,11 @@
 package probe
 
-import "net/netip"
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/fingerpost-dns/fingerpost/dnsserver/steering/steeringpb"
+)
 
 // Reach says which addresses probes must not reach: a probe is a request that a tenant makes this server send. The zero
 // value denies nothing. It is immutable.
@@ -18,6 +23,25 @@ func Deny(networks ...netip.Prefix) Reach {
 		r.denied = append(r.denied, n.Masked())
 	}
 	return r
+}
+
+// ReachFrom is what a Datacenter lets probes reach from a server that has the addresses own: what the Datacenter states is
+// denied, and nothing else; if it states nothing, what DenyByDefault denies and what servers are told. Nil is a Datacenter
+// that is not known yet, which states nothing.
+func ReachFrom(d *steeringpb.Datacenter, own ...netip.Addr) (Reach, error) {
+	var networks []netip.Prefix
+	for _, text := range d.GetDeniedNetworks() {
+		n, err := netip.ParsePrefix(text)
+		if err != nil {
+			return Reach{}, fmt.Errorf("datacenter %s: denied network: %w", d.GetName(), err)
+		}
+		networks = append(networks, n)
+	}
+	r := Deny(networks...)
+	if d == nil || d.GetDefaultDenied() {
+		r.denied = append(r.denied, DenyByDefault(own...).denied...)
+	}
+	return r, nil
 }
 
 // DenyByDefault denies loopback, link-local, unspecified and multicast addresses, and those given: of this server and of
