@@ -118,6 +118,19 @@ func setUDPOptions(fd int, address netip.Addr) error {
 	}
 }
 
+// queued reports whether there are connections to accept.
+func queued(l *net.TCPListener) (some bool) {
+	raw, err := l.SyscallConn()
+	if err != nil {
+		return false
+	}
+	err = raw.Control(func(fd uintptr) {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		some = n > 0 && err == nil
+	})
+	return some && err == nil
+}
+
 // controlSize holds the control message that names the address a datagram came to.
 var controlSize = unix.CmsgSpace(unix.SizeofInet6Pktinfo)
 

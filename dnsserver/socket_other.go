@@ -23,3 +23,6 @@ func listenUDP(address netip.AddrPort) (*net.UDPConn, error) {
 const controlSize = 0
 
 func sourceControl([]byte) []byte { return nil }
+
+// queued reports whether there are connections to accept, false where nobody knows.
+func queued(*net.TCPListener) bool { return false }

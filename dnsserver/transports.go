@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -125,17 +126,22 @@ func (l *listener) stop(until time.Time) {
 
 // sweep takes what the kernel has in its queue, and closes: to clients these connections are open.
 func (l *listener) sweep() {
-	const longest, wait = 100 * time.Millisecond, time.Millisecond
+	const longest = time.Second // while they keep coming
 	defer l.Close()
+	wait := time.Millisecond
 	for end := time.Now().Add(longest); time.Now().Before(end); {
 		if l.SetDeadline(time.Now().Add(wait)) != nil {
 			return
 		}
 		conn, err := l.AcceptTCP()
-		if err != nil {
+		switch {
+		case err == nil:
+			l.streams.take(conn, l)
+		case errors.Is(err, os.ErrDeadlineExceeded) && queued(l.TCPListener):
+			wait *= 2 // this thread had no CPU for so long
+		default:
 			return
 		}
-		l.streams.take(conn, l)
 	}
 }
 
