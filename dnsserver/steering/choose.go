@@ -113,16 +113,57 @@ func (r *Record) undrained(of pools, state []condition) []option {
 
 // policy chooses between pools.
 type policy interface {
-	// by is what the choice depends on of a client's address, none if nothing, and places the names
-	// of the combinations of classes, those of the last dimension next to each other.
-	by() (dimensions []zone.Dimension, places []string)
 	// choose takes one or some of the options, of which there is at least one, for clients at a
-	// place.
+	// place of the plan.
 	choose(place int, of []option, before *Remembered) choice
 }
 
+// plan is what a record's answers depend on of where clients are, for a world and a database.
+type plan struct {
+	world *World
+	table *GeoTable
+	// policy is the dimensions that the policy looks at, and places the names of their classes'
+	// combinations, those of the last dimension next to each other. Without dimensions there is
+	// one place.
+	policy []zone.Dimension
+	places []string
+	by     *zone.Dimensions // of rules and policy; nil without any
+	geo    *geo             // for the policy Geo
+	fault  error
+}
+
+// plan returns the record's plan, which it keeps as long as world and database are the same.
+func (r *Record) plan(in *Inputs) *plan {
+	w := in.World.orNowhere()
+	if p := r.last.Load(); p != nil && p.world == w && p.table == in.Geo {
+		return p
+	}
+	p := &plan{world: w, table: in.Geo, places: []string{""}}
+	switch r.Policy {
+	case steeringpb.Policy_GEO:
+		p.geo = newGeo(r, in.Geo)
+		p.policy, p.places = p.geo.dimensions, p.geo.names
+	case steeringpb.Policy_NEAREST, steeringpb.Policy_LATENCY:
+		if len(r.Pools) > 1 {
+			p.policy, p.places, p.by = w.dimension, w.places, w.by
+		}
+	}
+	if r.rules != nil {
+		p.by, p.fault = r.dimensions(r.rules, p.policy)
+	} else if p.by == nil && len(p.policy) > 0 {
+		p.by, p.fault = zone.NewDimensions(p.policy...)
+	}
+	r.last.Store(p)
+	return p
+}
+
+// dimensions puts that of rules before those of the policy.
+func (r *Record) dimensions(rules *zone.Locator, policy []zone.Dimension) (*zone.Dimensions, error) {
+	return zone.NewDimensions(append([]zone.Dimension{{Where: rules, Count: rules.Locations()}}, policy...)...)
+}
+
 // newPolicy returns the record's policy.
-func newPolicy(r *Record, in *Inputs) policy {
+func newPolicy(r *Record, in *Inputs, p *plan) policy {
 	switch r.Policy {
 	case steeringpb.Policy_FAILOVER:
 		return failover{}
@@ -133,18 +174,13 @@ func newPolicy(r *Record, in *Inputs) policy {
 	case steeringpb.Policy_CLIENT_HASH:
 		return shared{zone.PickHash}
 	case steeringpb.Policy_GEO:
-		return newGeo(r, in.Geo)
+		return p.geo
 	case steeringpb.Policy_LATENCY:
-		return &latency{nearest{r, in.World.orNowhere()}, in}
+		return &latency{nearest{r, p.world}, in}
 	default:
-		return nearest{r, in.World.orNowhere()}
+		return nearest{r, p.world}
 	}
 }
 
 // first is a choice of one option.
 func first(o option) choice { return choice{zone.PickFirst, []option{o}} }
-
-// everywhere is a policy for which places do not matter.
-type everywhere struct{}
-
-func (everywhere) by() ([]zone.Dimension, []string) { return nil, []string{""} }

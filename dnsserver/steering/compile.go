@@ -137,9 +137,9 @@ type ClientsGet struct {
 
 // Compile decides what a record answers to whom. It is total, and gives the same for the same inputs.
 func Compile(r *Record, in *Inputs) *Result {
-	k := &compiler{r: r, in: in, base: r.conditions(in), policy: newPolicy(r, in)}
+	p := r.plan(in)
+	k := &compiler{r: r, in: in, base: r.conditions(in), plan: p, policy: newPolicy(r, in, p)}
 	k.acting = r.act(in, k.base)
-	k.dimensions, k.places = k.policy.by()
 	k.result = &Result{
 		Effects: k.acting.effects, Controls: k.acting.controls(), Until: k.acting.until, TTL: max(r.ttl(in), k.acting.ttl),
 	}
@@ -151,16 +151,15 @@ func Compile(r *Record, in *Inputs) *Result {
 
 // compiler is the state of one compilation.
 type compiler struct {
-	r          *Record
-	in         *Inputs
-	base       []condition // what health makes of the pools, without overrides
-	acting     *acting
-	policy     policy
-	dimensions []zone.Dimension
-	places     []string
-	cells      []cell // for each rule, from none on, those of all places
-	outcomes   []outcome
-	result     *Result
+	r        *Record
+	in       *Inputs
+	base     []condition // what health makes of the pools, without overrides
+	acting   *acting
+	plan     *plan
+	policy   policy
+	cells    []cell // for each rule, from none on, those of all places
+	outcomes []outcome
+	result   *Result
 }
 
 // cell is what clients that match one rule, or none, get at one place.
@@ -188,10 +187,10 @@ type row struct {
 }
 
 func (k *compiler) decide() {
-	k.cells = make([]cell, 0, (1+len(k.r.Rules))*len(k.places))
+	k.cells = make([]cell, 0, (1+len(k.r.Rules))*len(k.plan.places))
 	for rule := -1; rule < len(k.r.Rules); rule++ {
 		row := k.row(rule)
-		for place, name := range k.places {
+		for place, name := range k.plan.places {
 			c := cell{Clients: Clients{Rule: rule, Location: name}, awaiting: -1}
 			c.before = k.in.Memory.find(c.Clients, len(k.cells))
 			k.choose(&c, row, place)

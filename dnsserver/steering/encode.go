@@ -19,33 +19,38 @@ func (k *compiler) encode() {
 	a := &zone.Answers{
 		Seed: seed(k.in.World.orNowhere().key, k.r.Host), TTL: k.result.TTL, Slot: max(k.r.TTL, 1), Types: k.types(), Prefixed: k.prefixed(),
 	}
-	locator, blocked := k.r.rules, len(k.acting.blocked) > 0
-	if blocked {
-		if own, err := k.r.ruleLocator(k.acting.blocked); err == nil {
-			locator = own
-		} else {
-			blocked = false // no network: NewOverride has looked
-		}
-	}
-	if locator != nil {
-		a.By = append(a.By, zone.Dimension{Where: locator, Count: locator.Locations()})
-	}
-	a.By = append(a.By, k.dimensions...)
+	blocked := len(k.acting.blocked) > 0
+	a.By, k.result.fault = k.by()
 	for i := range k.cells {
 		pick, of := k.cells[i].alternatives(k)
 		a.Cells = append(a.Cells, k.place(a, pick, of))
-		if blocked && i == len(k.places)-1 { // behind those that match no rule
+		if blocked && i == len(k.plan.places)-1 { // behind those that match no rule
 			refused := k.place(a, zone.PickFirst, []zone.Alternative{{Outcome: k.outcome(outcome{option: option{pool: -1}, refused: true})}})
-			a.Cells = append(a.Cells, slices.Repeat([]int{refused}, len(k.places))...)
+			a.Cells = append(a.Cells, slices.Repeat([]int{refused}, len(k.plan.places))...)
 		}
 	}
 	for _, o := range k.outcomes {
 		a.Outcomes = append(a.Outcomes, k.answer(o))
 		k.result.targets = append(k.result.targets, k.names(o))
 	}
-	if k.result.Steered, k.result.fault = zone.NewSteered(a); k.result.fault != nil {
+	if k.result.fault == nil {
+		k.result.Steered, k.result.fault = zone.NewSteered(a)
+	}
+	if k.result.fault != nil {
 		k.result.Steered = failing(a)
 	}
+}
+
+// by is what the answer depends on of the client's address.
+func (k *compiler) by() (*zone.Dimensions, error) {
+	if len(k.acting.blocked) == 0 {
+		return k.plan.by, k.plan.fault
+	}
+	rules, err := k.r.ruleLocator(k.acting.blocked)
+	if err != nil {
+		return nil, err
+	}
+	return k.r.dimensions(rules, k.plan.policy)
 }
 
 // failing answers SERVFAIL to all: it is for what can't be encoded, which no Record comes to.

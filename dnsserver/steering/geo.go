@@ -227,8 +227,6 @@ func (g *geo) place(r *Record, sets ...pools) {
 	g.orders = append(g.orders, order)
 }
 
-func (g *geo) by() ([]zone.Dimension, []string) { return g.dimensions, g.names }
-
 func (g *geo) choose(place int, of []option, _ *Remembered) choice {
 	best := of[0]
 	for _, o := range of[1:] {

@@ -3,8 +3,6 @@ package steering
 import (
 	"cmp"
 	"slices"
-
-	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
 )
 
 // nearest chooses the pool of the datacenter that is nearest to the client. Of pools in one
@@ -12,17 +10,6 @@ import (
 type nearest struct {
 	r *Record
 	w *World
-}
-
-func (n nearest) by() ([]zone.Dimension, []string) {
-	if len(n.r.Pools) == 1 {
-		return everywhere{}.by()
-	}
-	places := make([]string, n.w.locator.Locations())
-	for i := range places {
-		places[i] = n.w.location(i)
-	}
-	return []zone.Dimension{{Where: n.w.locator, Count: len(places)}}, places
 }
 
 func (n nearest) choose(place int, of []option, _ *Remembered) choice {

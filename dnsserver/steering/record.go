@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -33,7 +34,7 @@ const (
 	maxDuration = 366 * 24 * time.Hour
 )
 
-// Record is one steered name as a server knows it. It is immutable.
+// Record is one steered name as a server knows it. It is immutable, for any number of goroutines.
 type Record struct {
 	Source string    // namespace/name of the DynamicRecord
 	Owner  zone.Name // that answers
@@ -66,6 +67,7 @@ type Record struct {
 	RTO       time.Duration // 0: none stated
 
 	rules *zone.Locator // location n+1 is rule n; nil without rules
+	last  atomic.Pointer[plan]
 }
 
 // Pool is some targets that are chosen together.

@@ -5,6 +5,4 @@ import "github.com/fingerpost-dns/fingerpost/dnsserver/zone"
 // shared has all pools share the clients: by weight, in turn or by a hash of the client.
 type shared struct{ pick zone.Pick }
 
-func (shared) by() ([]zone.Dimension, []string) { return everywhere{}.by() }
-
 func (s shared) choose(_ int, of []option, _ *Remembered) choice { return choice{s.pick, of} }

@@ -24,6 +24,10 @@ type World struct {
 	// near has for each location indexes of all datacenters, the nearest first, and distance the
 	// inverse: how many are nearer.
 	near, distance [][]int
+	// dimension and by are where clients are, places the names of the locations.
+	dimension []zone.Dimension
+	by        *zone.Dimensions
+	places    []string
 }
 
 // Datacenter is one of the world. Names and networks are as they were given.
@@ -80,6 +84,13 @@ func NewWorld(m *steeringpb.Topology) (*World, error) {
 		return nil, fmt.Errorf("topology: %w", err)
 	}
 	w.order(all)
+	w.dimension = []zone.Dimension{{Where: w.locator, Count: w.locator.Locations()}}
+	if w.by, err = zone.NewDimensions(w.dimension...); err != nil {
+		return nil, fmt.Errorf("topology: %w", err)
+	}
+	for i := range w.locator.Locations() {
+		w.places = append(w.places, w.location(i))
+	}
 	return w, nil
 }
 

@@ -67,8 +67,8 @@ func (s *Scratch) steered(z *Served, name *dissected, links int, bare bool, slot
 	}
 	network, stated := s.clientNetwork()
 	k := asker{client: network.Addr(), now: s.Now}
-	o := st.outcome(st.choice(k.client), &k)
-	rcode, ede := le16(st.data, o), le16(st.data, o+2)
+	o := st.outcome(&k)
+	rcode, ede := uint16(st.data[o+2]), int(st.data[o+3])
 	if own := st.types.has(qtype) || qtype == TypeANY && bare; !own && rcode != RcodeRefused {
 		return 0, false
 	}
@@ -77,11 +77,11 @@ func (s *Scratch) steered(z *Served, name *dissected, links int, bare bool, slot
 		s.setScope(max(int(s.message.scope), st.Scope(k.client)))
 	}
 	if rcode != RcodeSuccess {
-		s.fail(rcode, int(ede))
+		s.fail(rcode, ede)
 		return 0, true
 	}
 	if ede != 0 {
-		s.explain(int(ede), "")
+		s.explain(ede, "")
 	}
 	set, ok := st.set(o, qtype)
 	if !ok {
@@ -125,7 +125,7 @@ func (s *Scratch) steeredNegative(z *Served, ttl uint32) {
 func (s *Scratch) steeredAlias(name *dissected, st *Steered, set *readySet) (alias int) {
 	target := set.wire[st.end(set, set.first)+recordHead : st.end(set, set.first+1)]
 	size := copy(s.alias[:], target)
-	if !s.message.need(s.message.putCNAME(name.name(), set.ttl, s.alias[:size])) || s.query.qtype == TypeCNAME || s.query.qtype == TypeANY {
+	if !s.message.need(s.message.putCNAME(name.name(), set.ttl(), s.alias[:size])) || s.query.qtype == TypeCNAME || s.query.qtype == TypeANY {
 		return 0
 	}
 	return size
@@ -168,7 +168,7 @@ func (s *Scratch) putAny(owner []byte, st *Steered, set *readySet) bool {
 	for i := range set.most {
 		record := (set.first + i) % set.count
 		rdata := set.wire[st.end(set, record)+recordHead : st.end(set, record+1)]
-		if at = m.head(owner, at, set.typ, set.ttl); at < 0 || !m.body(rdata, 0, 0) {
+		if at = m.head(owner, at, set.typ, set.ttl()); at < 0 || !m.body(rdata, 0, 0) {
 			m.rollback(start)
 			return false
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/bits"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 )
 
@@ -25,10 +26,10 @@ type Answers struct {
 	// Types are those that the name answers from here, also with NODATA; all others come from
 	// the RRsets beside it. With CNAME it answers all types from here.
 	Types []uint16
-	// By is what the answer depends on of the client's address; empty for a name whose answer
-	// is the same everywhere. Prefixed tells that it depends on the prefix of PickHash too. ECS
+	// By is what the answer depends on of the client's address; nil for a name whose answer is
+	// the same everywhere. Prefixed tells that it depends on the prefix of PickHash too. ECS
 	// scopes come from these two: health never changes them.
-	By       []Dimension
+	By       *Dimensions
 	Prefixed bool
 	// Cells has an index into Choices for each combination of classes, those of the last
 	// dimension next to each other. Without dimensions there is one.
@@ -43,6 +44,55 @@ type Dimension struct {
 	// Classes has the class of each location; nil: each location is a class.
 	Classes []uint16
 	Count   int // of classes
+}
+
+// Dimensions are up to three. They are immutable, and best shared by all names that have the same: what
+// all read stays in the caches of the CPU.
+type Dimensions struct {
+	all   []Dimension
+	cells int
+}
+
+const (
+	maxDimensions = 3
+	// maxCells bounds the memory of one name.
+	maxCells = 1 << 20
+)
+
+// NewDimensions puts dimensions together. What does not fit is an error.
+func NewDimensions(all ...Dimension) (*Dimensions, error) {
+	if len(all) == 0 || len(all) > maxDimensions {
+		return nil, fmt.Errorf("%d dimensions, wanted 1 to %d", len(all), maxDimensions)
+	}
+	by := &Dimensions{all: slices.Clone(all), cells: 1}
+	for i, d := range all {
+		if d.Where == nil || d.Count < 1 || d.Classes == nil && d.Count != d.Where.Locations() ||
+			d.Classes != nil && len(d.Classes) != d.Where.Locations() {
+			return nil, fmt.Errorf("dimension %d does not fit its locations", i)
+		}
+		for _, c := range d.Classes {
+			if int(c) >= d.Count {
+				return nil, fmt.Errorf("dimension %d has class %d of %d", i, c, d.Count)
+			}
+		}
+		if by.cells *= d.Count; by.cells > maxCells {
+			return nil, fmt.Errorf("more than %d combinations of classes", maxCells)
+		}
+	}
+	return by, nil
+}
+
+// cell returns which combination of classes a client is in.
+func (by *Dimensions) cell(client netip.Addr) (cell uint32) {
+	for i := range by.all {
+		d := &by.all[i]
+		class := d.Where.Locate(client)
+		if d.Classes != nil {
+			class = d.Classes[class]
+		}
+		cell = cell*uint32(d.Count) + uint32(class)
+	}
+	return cell
 }
 
 // Pick is how one of several is picked.
@@ -78,7 +128,7 @@ type Alternative struct {
 // Outcome is what is answered for all types that the name answers.
 type Outcome struct {
 	Rcode uint16 // RcodeSuccess, RcodeServFail, or RcodeRefused: that is for the types beside too
-	EDE   uint16 // INFO-CODE of RFC 8914; 0: none
+	EDE   uint16 // INFO-CODE of RFC 8914 below 256; 0: none
 	Sets  []Set  // one for each type; NODATA for others. CNAME alone
 }
 
@@ -98,28 +148,26 @@ type Set struct {
 // Steered is what a steered name answers by now. It is immutable, but for noting when what was
 // answered last.
 //
-// All that is decided for a query is in one string: first the place of each cell's choice, then
-// choices, outcomes and RRsets, these in wire form with the owner as a pointer to the question.
+// All that is decided for a query is in one string, and what a query reads of it is close together: a
+// query waits for memory about as often as one for a static name.
 type Steered struct {
-	seed  uint64
-	slot  uint64
-	ttl   uint32
-	types typeSet
-	by    [maxDimensions]dimension
-	data  string
+	data     string
+	by       *Dimensions // nil: one cell
+	seed     uint64
+	slot     uint32
+	ttl      uint32
+	types    typeSet
+	prefixed bool
+	own      bool     // cells are in few, else in data
+	few      [24]cell // so that most names are two cache lines and what is answered
 	// handed has for each outcome when it was answered last, in Unix seconds; the last element
 	// is for all outcomes that have none of their own.
-	handed   [8]atomic.Uint32
-	prefixed bool
+	handed [8]atomic.Uint32
 }
 
-const maxDimensions = 3
-
-type dimension struct {
-	where   *Locator // nil behind the last
-	classes []uint16
-	count   int
-}
+// cell is a place in Steered.data, in units, of what clients of one combination of classes get: an
+// outcome, or a choice among several.
+type cell = uint16
 
 // typeSet is the types that a steered name may answer.
 type typeSet uint8
@@ -164,21 +212,24 @@ func typesOf(types []uint16) (t typeSet, err error) {
 	return t, nil
 }
 
-// Layout of Steered.data; numbers are little-endian.
+// Layout of Steered.data; numbers are little-endian. Choices and outcomes begin at multiples of unit.
 //
-//	cells     4 octets each: place of the choice
-//	choice    pick 1, count 1, then alternatives: outcome 4, weight summed up 4, ID 8
-//	outcome   RCODE 2, INFO-CODE 2, index into handed 1, count 1, then sets: type 2, place 4
-//	set       pick 1, 0, count 2, most 2, TTL 4, then ends of records 2 each and one before, from
-//	          the first record on; then, for PickWeighted, weights summed up 4 each, for PickHash
-//	          IDs 8 each; then the records
+//	cells     2 octets each, if there are many
+//	choice    pick 1, count 1, 0, 0, then alternatives: outcome in units 4, weight summed up 4, ID 8
+//	outcome   pickNone 1, count of sets 1, RCODE 1, INFO-CODE 1, index into handed 1, 0 3, then sets
+//	set       type 2, size with all this 2, pick 1, count 1, most 1, size of each record or 0 1; unless
+//	          records have one size, their ends 2 each from the first record on, and one before;
+//	          then, for PickWeighted, weights summed up 4 each, for PickHash IDs 8 each; then
+//	          the records in wire form, the owner a pointer to the question
 const (
-	choiceHead      = 2
+	unit            = 8
+	choiceHead      = 4
 	alternativeSize = 16
-	outcomeHead     = 6
-	setRefSize      = 6
-	setHead         = 10
+	outcomeHead     = 8
+	setHead         = 8
 	recordHead      = 12 // owner, type, class, TTL, length
+
+	pickNone = 0xff // of what is no choice
 )
 
 // NewSteered makes ready answers. What does not fit together is an error.
@@ -190,15 +241,19 @@ func NewSteered(a *Answers) (*Steered, error) {
 	if a.TTL > MaxTTL || a.Slot == 0 || a.Slot > MaxTTL {
 		return nil, fmt.Errorf("TTL %d or time slot %d is not up to %d", a.TTL, a.Slot, MaxTTL)
 	}
-	st := &Steered{seed: a.Seed, ttl: a.TTL, slot: uint64(a.Slot), types: types, prefixed: a.Prefixed}
-	cells, err := st.dimensions(a.By)
-	if err != nil {
-		return nil, err
+	st := &Steered{seed: a.Seed, ttl: a.TTL, slot: a.Slot, types: types, by: a.By, prefixed: a.Prefixed}
+	cells := 1
+	if a.By != nil {
+		cells = a.By.cells
 	}
 	if len(a.Cells) != cells {
 		return nil, fmt.Errorf("%d cells for %d combinations of locations", len(a.Cells), cells)
 	}
-	e := &encoder{b: make([]byte, 4*cells, 4*cells+64*(len(a.Choices)+len(a.Outcomes)))}
+	st.own = cells <= len(st.few)
+	e := &encoder{b: make([]byte, 0, 2*cells+128*len(a.Outcomes)+64*len(a.Choices))}
+	if !st.own {
+		e.b = e.b[:2*cells]
+	}
 	outcomes := make([]uint32, len(a.Outcomes))
 	for i := range a.Outcomes {
 		if outcomes[i], err = e.outcome(&a.Outcomes[i], min(i, len(st.handed)-1)); err != nil {
@@ -211,57 +266,51 @@ func NewSteered(a *Answers) (*Steered, error) {
 			return nil, err
 		}
 	}
+	if len(e.b) > unit<<16 {
+		return nil, fmt.Errorf("answers take %d octets", len(e.b))
+	}
 	for i, c := range a.Cells {
 		if c < 0 || c >= len(choices) {
 			return nil, fmt.Errorf("cell %d has choice %d of %d", i, c, len(choices))
 		}
-		binary.LittleEndian.PutUint32(e.b[4*i:], choices[c])
+		if st.own {
+			st.few[i] = cell(choices[c])
+		} else {
+			binary.LittleEndian.PutUint16(e.b[2*i:], cell(choices[c]))
+		}
 	}
 	st.data = string(e.b)
 	return st, nil
 }
 
-func (st *Steered) dimensions(by []Dimension) (cells int, err error) {
-	if len(by) > maxDimensions {
-		return 0, fmt.Errorf("%d dimensions, at most %d", len(by), maxDimensions)
-	}
-	cells = 1
-	for i, d := range by {
-		if d.Where == nil || d.Count < 1 || d.Classes == nil && d.Count != d.Where.Locations() ||
-			d.Classes != nil && len(d.Classes) != d.Where.Locations() {
-			return 0, fmt.Errorf("dimension %d does not fit its locations", i)
-		}
-		for _, c := range d.Classes {
-			if int(c) >= d.Count {
-				return 0, fmt.Errorf("dimension %d has class %d of %d", i, c, d.Count)
-			}
-		}
-		st.by[i] = dimension{d.Where, d.Classes, d.Count}
-		if cells *= d.Count; cells > maxCells {
-			return 0, fmt.Errorf("more than %d combinations of locations", maxCells)
-		}
-	}
-	return cells, nil
-}
-
-// maxCells bounds the memory of one name.
-const maxCells = 1 << 20
-
 type encoder struct{ b []byte }
 
-func (e *encoder) place() uint32 { return uint32(len(e.b)) }
+// place begins a choice or an outcome and returns where, in units.
+func (e *encoder) place() uint32 {
+	for len(e.b)%unit != 0 {
+		e.b = append(e.b, 0)
+	}
+	return uint32(len(e.b) / unit)
+}
 
 func (e *encoder) choice(c *Choice, outcomes []uint32) (place uint32, err error) {
 	if len(c.Of) == 0 || len(c.Of) > 255 || c.Pick > PickHash {
 		return 0, fmt.Errorf("pick %d of %d outcomes", c.Pick, len(c.Of))
 	}
-	place = e.place()
-	e.b = append(e.b, byte(c.Pick), byte(len(c.Of)))
 	sum := uint64(0)
 	for _, a := range c.Of {
 		if a.Outcome < 0 || a.Outcome >= len(outcomes) {
 			return 0, fmt.Errorf("outcome %d of %d", a.Outcome, len(outcomes))
 		}
+		sum += uint64(a.Weight)
+	}
+	if c.Pick == PickFirst || len(c.Of) == 1 {
+		return outcomes[c.Of[0].Outcome], checkWeights(c.Pick, sum)
+	}
+	place = e.place()
+	e.b = append(e.b, byte(c.Pick), byte(len(c.Of)), 0, 0)
+	sum = 0
+	for _, a := range c.Of {
 		sum += uint64(a.Weight)
 		e.b = binary.LittleEndian.AppendUint32(e.b, outcomes[a.Outcome])
 		e.b = binary.LittleEndian.AppendUint32(e.b, uint32(sum))
@@ -278,30 +327,23 @@ func checkWeights(p Pick, sum uint64) error {
 }
 
 func (e *encoder) outcome(o *Outcome, handed int) (place uint32, err error) {
-	sets := make([]uint32, len(o.Sets))
+	if len(o.Sets) > 255 || o.Rcode > 255 || o.EDE > 255 {
+		return 0, fmt.Errorf("%d RRsets, RCODE %d, INFO-CODE %d", len(o.Sets), o.Rcode, o.EDE)
+	}
+	place = e.place()
+	e.b = append(e.b, pickNone, byte(len(o.Sets)), byte(o.Rcode), byte(o.EDE), byte(handed), 0, 0, 0)
 	for i := range o.Sets {
-		if sets[i], err = e.set(&o.Sets[i]); err != nil {
-			return 0, err
-		}
 		if o.Sets[i].Type == TypeCNAME && len(o.Sets) > 1 {
 			return 0, errors.New("CNAME stands beside other data (RFC 1034 §3.6.2)")
 		}
-	}
-	if len(sets) > 255 {
-		return 0, fmt.Errorf("%d RRsets", len(sets))
-	}
-	place = e.place()
-	e.b = binary.LittleEndian.AppendUint16(e.b, o.Rcode)
-	e.b = binary.LittleEndian.AppendUint16(e.b, o.EDE)
-	e.b = append(e.b, byte(handed), byte(len(sets)))
-	for i, at := range sets {
-		e.b = binary.LittleEndian.AppendUint16(e.b, o.Sets[i].Type)
-		e.b = binary.LittleEndian.AppendUint32(e.b, at)
+		if err := e.set(&o.Sets[i]); err != nil {
+			return 0, err
+		}
 	}
 	return place, nil
 }
 
-func (e *encoder) set(s *Set) (place uint32, err error) {
+func (e *encoder) set(s *Set) error {
 	count := len(s.RData)
 	most := s.Max
 	switch {
@@ -310,23 +352,24 @@ func (e *encoder) set(s *Set) (place uint32, err error) {
 	case most <= 0 || most > count:
 		most = count
 	}
-	if count == 0 || count > 1<<12 || s.TTL > MaxTTL ||
+	if count == 0 || count > 255 || s.TTL > MaxTTL ||
 		s.Pick == PickWeighted && len(s.Weights) != count || s.Pick == PickHash && len(s.IDs) != count || s.Pick > PickRotate {
-		return 0, fmt.Errorf("RRset of type %s: %d records, pick %d of %d weights, %d identities",
-			TypeString(s.Type), count, s.Pick, len(s.Weights), len(s.IDs))
+		return fmt.Errorf("RRset of type %s: %d records, TTL %d, pick %d of %d weights, %d identities",
+			TypeString(s.Type), count, s.TTL, s.Pick, len(s.Weights), len(s.IDs))
 	}
-	place = e.place()
-	e.b = append(e.b, byte(s.Pick), 0)
-	e.b = binary.LittleEndian.AppendUint16(e.b, uint16(count))
-	e.b = binary.LittleEndian.AppendUint16(e.b, uint16(most))
-	e.b = binary.LittleEndian.AppendUint32(e.b, s.TTL)
-	end := 0
-	e.b = binary.LittleEndian.AppendUint16(e.b, 0)
-	for _, r := range s.RData {
-		if end += recordHead + len(r); end > MaxMessage {
-			return 0, fmt.Errorf("RRset of type %s is longer than a message", TypeString(s.Type))
+	start := len(e.b)
+	e.b = binary.LittleEndian.AppendUint16(e.b, s.Type)
+	e.b = append(e.b, 0, 0, byte(s.Pick), byte(count), byte(most), 0)
+	each := recordHead + len(s.RData[0])
+	if slices.ContainsFunc(s.RData, func(r []byte) bool { return recordHead+len(r) != each }) || each > 255 {
+		end := 0
+		e.b = binary.LittleEndian.AppendUint16(e.b, 0)
+		for _, r := range s.RData {
+			end += recordHead + len(r)
+			e.b = binary.LittleEndian.AppendUint16(e.b, uint16(end))
 		}
-		e.b = binary.LittleEndian.AppendUint16(e.b, uint16(end))
+	} else {
+		e.b[start+7] = byte(each)
 	}
 	switch s.Pick {
 	case PickWeighted:
@@ -336,7 +379,7 @@ func (e *encoder) set(s *Set) (place uint32, err error) {
 			e.b = binary.LittleEndian.AppendUint32(e.b, uint32(sum))
 		}
 		if err := checkWeights(s.Pick, sum); err != nil {
-			return 0, err
+			return err
 		}
 	case PickHash:
 		for _, id := range s.IDs {
@@ -351,7 +394,12 @@ func (e *encoder) set(s *Set) (place uint32, err error) {
 		e.b = binary.BigEndian.AppendUint16(e.b, uint16(len(r)))
 		e.b = append(e.b, r...)
 	}
-	return place, nil
+	size := len(e.b) - start
+	if size > 1<<16-1 {
+		return fmt.Errorf("RRset of type %s is longer than a message", TypeString(s.Type))
+	}
+	binary.LittleEndian.PutUint16(e.b[start+2:], uint16(size))
+	return nil
 }
 
 // Numbers in data.
@@ -393,7 +441,7 @@ func (k *asker) prepare(st *Steered) {
 	}
 	k.hash = mix(st.seed, prefix)
 	// Names end their slots at different times.
-	k.turn = (uint64(k.now) + st.seed%st.slot) / st.slot
+	k.turn = (uint64(k.now) + st.seed%uint64(st.slot)) / uint64(st.slot)
 }
 
 // mix is a hash of two numbers that every server computes alike.
@@ -405,34 +453,34 @@ func mix(a, b uint64) uint64 {
 	return x ^ x>>29
 }
 
-// choice returns the place of the choice for a client.
-func (st *Steered) choice(client netip.Addr) uint32 {
-	cell := uint32(0)
-	for i := range st.by {
-		d := &st.by[i]
-		if d.where == nil {
-			break
-		}
-		class := d.where.Locate(client)
-		if d.classes != nil {
-			class = d.classes[class]
-		}
-		cell = cell*uint32(d.count) + uint32(class)
+// at returns where the outcome or choice for a client is in data.
+func (st *Steered) at(client netip.Addr) uint32 {
+	if st.by == nil {
+		return uint32(st.few[0]) * unit
 	}
-	return le32(st.data, 4*cell)
+	c := st.by.cell(client)
+	if st.own {
+		return uint32(st.few[c]) * unit
+	}
+	return uint32(le16(st.data, 2*c)) * unit
 }
 
-// outcome returns the place of the outcome that a choice gives a client.
-func (st *Steered) outcome(choice uint32, k *asker) uint32 {
-	d := st.data
-	pick, count := Pick(d[choice]), uint32(d[choice+1])
-	at := choice + choiceHead
-	if pick == PickFirst || count == 1 {
-		return le32(d, at)
+// outcome returns where the outcome for a client is in data.
+func (st *Steered) outcome(k *asker) uint32 {
+	at := st.at(k.client)
+	if st.data[at] == pickNone {
+		return at
 	}
+	return st.pick(at, k)
+}
+
+// pick returns where the outcome is that the choice at the place gives a client.
+func (st *Steered) pick(choice uint32, k *asker) uint32 {
+	d := st.data
 	k.prepare(st)
+	at, count := choice+choiceHead, uint32(d[choice+1])
 	chosen := uint32(0)
-	switch pick {
+	switch Pick(d[choice]) {
 	case PickTurn:
 		chosen = uint32((k.hash + k.turn) % uint64(count))
 	case PickWeighted:
@@ -440,7 +488,7 @@ func (st *Steered) outcome(choice uint32, k *asker) uint32 {
 	case PickHash:
 		chosen = rendezvous(d, at+8, alternativeSize, count, k.hash)
 	}
-	return le32(d, at+chosen*alternativeSize)
+	return le32(d, at+chosen*alternativeSize) * unit
 }
 
 // weighted picks by hash from weights summed up, which stand at a distance.
@@ -469,65 +517,77 @@ func rendezvous(d string, at, distance, count uint32, hash uint64) uint32 {
 // readySet is one RRset out of data.
 type readySet struct {
 	typ   uint16
-	ttl   uint32
+	pick  Pick
 	count uint32 // of records
 	first uint32 // to be answered, and
 	most  uint32 // so many
+	each  uint32 // octets of a record; 0: see ends
 	ends  uint32 // place of the ends of records
+	by    uint32 // place of weights or IDs
 	wire  string // from the first record on
 }
 
 // set returns the RRset for a type out of an outcome. A CNAME is for every type.
 func (st *Steered) set(outcome uint32, qtype uint16) (set readySet, ok bool) {
 	d := st.data
-	count := uint32(d[outcome+5])
-	for at := outcome + outcomeHead; count > 0; count-- {
-		if typ := le16(d, at); typ == qtype || typ == TypeCNAME || qtype == TypeANY {
-			place := le32(d, at+2)
-			set = readySet{
-				typ: typ, count: uint32(le16(d, place+2)), most: uint32(le16(d, place+4)), ttl: le32(d, place+6),
-				ends: place + setHead,
-			}
-			wire := set.ends + 2*(set.count+1)
-			switch Pick(d[place]) {
-			case PickWeighted:
-				wire += 4 * set.count
-			case PickHash:
-				wire += 8 * set.count
-			}
-			set.wire = d[wire:]
-			return set, true
+	at := outcome + outcomeHead
+	for count := d[outcome+1]; count > 0; count-- {
+		typ, size := le16(d, at), uint32(le16(d, at+2))
+		if typ != qtype && typ != TypeCNAME && qtype != TypeANY {
+			at += size
+			continue
 		}
-		at += setRefSize
+		set.typ, set.pick = typ, Pick(d[at+4])
+		set.count, set.most, set.each = uint32(d[at+5]), uint32(d[at+6]), uint32(d[at+7])
+		set.ends = at + setHead
+		set.by = set.ends
+		if set.each == 0 {
+			set.by += 2 * (set.count + 1)
+		}
+		wire := set.by
+		switch set.pick {
+		case PickWeighted:
+			wire += 4 * set.count
+		case PickHash:
+			wire += 8 * set.count
+		}
+		set.wire = d[wire : at+size]
+		return set, true
 	}
-	return readySet{}, false
+	return set, false
+}
+
+// ttl is that of the records.
+func (set *readySet) ttl() uint32 {
+	w := set.wire
+	return uint32(w[6])<<24 | uint32(w[7])<<16 | uint32(w[8])<<8 | uint32(w[9])
 }
 
 // begin picks the record that the answer begins with. rotation counts queries.
 func (st *Steered) begin(set *readySet, k *asker, rotation *uint32) {
-	if set.count == 1 {
-		return
-	}
-	d := st.data
-	behind := set.ends + 2*(set.count+1)
-	switch Pick(d[set.ends-setHead]) {
-	case PickRotate:
+	switch {
+	case set.count == 1:
+	case set.pick == PickRotate:
 		*rotation++
 		set.first = *rotation % set.count
-	case PickTurn:
+	case set.pick != PickFirst:
 		k.prepare(st)
-		set.first = uint32((k.hash>>32 + k.turn) % uint64(set.count))
-	case PickWeighted:
-		k.prepare(st)
-		set.first = weighted(d, behind, 4, set.count, mix(k.hash, ^k.turn))
-	case PickHash:
-		k.prepare(st)
-		set.first = rendezvous(d, behind, 8, set.count, k.hash)
+		switch set.pick {
+		case PickTurn:
+			set.first = uint32((k.hash>>32 + k.turn) % uint64(set.count))
+		case PickWeighted:
+			set.first = weighted(st.data, set.by, 4, set.count, mix(k.hash, ^k.turn))
+		case PickHash:
+			set.first = rendezvous(st.data, set.by, 8, set.count, k.hash)
+		}
 	}
 }
 
 // end returns where the first so many records of a set end in its wire form.
 func (st *Steered) end(set *readySet, records uint32) uint32 {
+	if set.each > 0 {
+		return records * set.each
+	}
 	return uint32(le16(st.data, set.ends+2*records))
 }
 
@@ -559,13 +619,13 @@ func (st *Steered) Asked() int64 {
 // it depends on where clients are: what ECS has as SCOPE PREFIX-LENGTH (RFC 7871 §7.2.1). It is 0
 // only for a name whose answer never depends on that.
 func (st *Steered) Scope(client netip.Addr) int {
-	if st.by[0].where == nil && !st.prefixed {
+	if st.by == nil && !st.prefixed {
 		return 0
 	}
 	scope := 1
-	for i := range st.by {
-		if d := &st.by[i]; d.where != nil {
-			scope = max(scope, d.where.Block(client))
+	if st.by != nil {
+		for i := range st.by.all {
+			scope = max(scope, st.by.all[i].Where.Block(client))
 		}
 	}
 	if !st.prefixed {

@@ -65,6 +65,15 @@ func steeredTo(t testing.TB, a *Answers) *Steered {
 	return st
 }
 
+func dimensions(t testing.TB, all ...Dimension) *Dimensions {
+	t.Helper()
+	by, err := NewDimensions(all...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return by
+}
+
 // nearest gives clients of 10.1.0.0/16 and 2001:db8:1::/48 the first outcome, those of 10.2.0.0/16 and
 // 2001:db8:2::/48 the second, and others the third.
 func nearest(t testing.TB, outcomes [3]Outcome) *Answers {
@@ -77,7 +86,7 @@ func nearest(t testing.TB, outcomes [3]Outcome) *Answers {
 		t.Fatal(err)
 	}
 	a := answersOf(outcomes[0])
-	a.By = []Dimension{{Where: l, Count: 3}}
+	a.By = dimensions(t, Dimension{Where: l, Count: 3})
 	a.Cells = []int{2, 0, 1}
 	a.Outcomes = outcomes[:]
 	a.Choices = []Choice{{Of: []Alternative{{Outcome: 0}}}, {Of: []Alternative{{Outcome: 1}}}, {Of: []Alternative{{Outcome: 2}}}}
@@ -341,7 +350,7 @@ func picks(st *Steered, clients, slots int) map[uint32]int {
 	for i := range clients {
 		for j := range slots {
 			k := asker{client: netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 1}), now: 1700000000 + int64(60*j)}
-			counts[st.outcome(st.choice(k.client), &k)]++
+			counts[st.outcome(&k)]++
 		}
 	}
 	return counts
@@ -381,9 +390,13 @@ func TestSharesConvergeToWeights(t *testing.T) {
 	})
 }
 
-// placeOf returns the place of the i-th alternative's outcome of the first choice.
+// placeOf returns the place of the i-th alternative's outcome of the only choice.
 func (st *Steered) placeOf(i int) uint32 {
-	return le32(st.data, le32(st.data, 0)+choiceHead+uint32(i)*alternativeSize)
+	at := st.at(netip.Addr{})
+	if st.data[at] == pickNone {
+		return at
+	}
+	return le32(st.data, at+choiceHead+uint32(i)*alternativeSize) * unit
 }
 
 func TestTurnsGiveEachClientAllInTurn(t *testing.T) {
@@ -397,7 +410,7 @@ func TestTurnsGiveEachClientAllInTurn(t *testing.T) {
 		seen := map[uint32]int{}
 		for slot := range 10 {
 			k := asker{client: netip.AddrFrom4([4]byte{10, 0, byte(client), 1}), now: 1700000000 + int64(60*slot)}
-			seen[st.outcome(st.choice(k.client), &k)]++
+			seen[st.outcome(&k)]++
 		}
 		for o, count := range seen {
 			if count != 2 {
@@ -434,7 +447,7 @@ func TestALossMovesOnlyItsOwnClients(t *testing.T) {
 		after, left := build(lost)
 		index := func(st *Steered, ids []uint64, client netip.Addr) uint64 {
 			k := asker{client: client}
-			place := st.outcome(st.choice(client), &k)
+			place := st.outcome(&k)
 			for i := range ids {
 				if st.placeOf(i) == place {
 					return ids[i]
@@ -499,9 +512,7 @@ func TestNewSteeredRefusesWhatDoesNotFit(t *testing.T) {
 		"a cell for a choice that is none":   func(a *Answers) { a.Cells[0] = 1 },
 		"a choice of nothing":                func(a *Answers) { a.Choices[0].Of = nil },
 		"an outcome that is none":            func(a *Answers) { a.Choices[0].Of[0].Outcome = 1 },
-		"fewer cells than locations":         func(a *Answers) { a.By = []Dimension{{Where: l, Count: 2}} },
-		"classes for other locations":        func(a *Answers) { a.By = []Dimension{{Where: l, Classes: []uint16{0}, Count: 1}} },
-		"a class that is none":               func(a *Answers) { a.By = []Dimension{{Where: l, Classes: []uint16{0, 1}, Count: 1}} },
+		"fewer cells than locations":         func(a *Answers) { a.By = dimensions(t, Dimension{Where: l, Count: 2}) },
 		"an RRset without records":           func(a *Answers) { a.Outcomes[0].Sets[0].RData = nil },
 		"weights of other records":           func(a *Answers) { a.Outcomes[0].Sets[0].Pick = PickWeighted },
 		"weights that are all 0":             func(a *Answers) { s := &a.Outcomes[0].Sets[0]; s.Pick, s.Weights = PickWeighted, []uint32{0} },
@@ -514,6 +525,24 @@ func TestNewSteeredRefusesWhatDoesNotFit(t *testing.T) {
 		a := answersOf(address("10.0.0.1", "2001:db8::1"))
 		change(a)
 		if _, err := NewSteered(a); err == nil {
+			t.Errorf("%s: no error", sentence)
+		}
+	}
+}
+
+func TestNewDimensionsRefusesWhatDoesNotFit(t *testing.T) {
+	l, err := NewLocator(2, nil, Longest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for sentence, all := range map[string][]Dimension{
+		"none":                        nil,
+		"more than three":             slices.Repeat([]Dimension{{Where: l, Count: 2}}, 4),
+		"other locations":             {{Where: l, Count: 3}},
+		"classes for other locations": {{Where: l, Classes: []uint16{0}, Count: 1}},
+		"a class that is none":        {{Where: l, Classes: []uint16{0, 1}, Count: 1}},
+	} {
+		if _, err := NewDimensions(all...); err == nil {
 			t.Errorf("%s: no error", sentence)
 		}
 	}
