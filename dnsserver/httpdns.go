@@ -86,6 +86,9 @@ func (w *web) resolve(r *http.Request, c *stream) webResponse {
 	x.responder.scratch.KeepAlive = 0
 	x.responder.scratch.TrustSubnet = true // the client speaks for itself
 	reply := x.responder.answer(x.reply[:0], q.message(), c.client)
+	if reply == nil {
+		return jsonResponse(http.StatusInternalServerError, -1, webError{"answering this question failed before"})
+	}
 	var m dns.Msg
 	if err := m.Unpack(reply); err != nil {
 		return jsonResponse(http.StatusInternalServerError, -1, webError{"the answer has no JSON form: " + err.Error()})

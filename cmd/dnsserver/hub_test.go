@@ -7,7 +7,6 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
 	"net"
@@ -49,7 +48,9 @@ func (a *authority) issue(template *x509.Certificate) (*x509.Certificate, *ecdsa
 		a.t.Fatal(err)
 	}
 	template.SerialNumber = big.NewInt(time.Now().UnixNano())
-	template.Subject = pkix.Name{CommonName: "test"}
+	if template.Subject.CommonName == "" {
+		template.Subject.CommonName = "test"
+	}
 	template.NotBefore, template.NotAfter = time.Now().Add(-time.Minute), time.Now().Add(time.Hour)
 	parent, signer := a.cert, a.key
 	if parent == nil {
