@@ -50,6 +50,15 @@ type ZoneReconciler struct {
 	mu      sync.Mutex
 	memory  map[types.NamespacedName]*memory
 	written map[types.NamespacedName]written
+	fetches map[types.NamespacedName]*fetch
+}
+
+// fetch is published content on its way from a server.
+type fetch struct {
+	digest  zone.Digest
+	done    bool
+	content *zone.Content
+	err     error
 }
 
 // written is a zone as this manager wrote its status, which the cache learns of a little later.
@@ -165,7 +174,7 @@ func (r *ZoneReconciler) publish(ctx context.Context, z *v1alpha1.DNSZone, place
 		in.Published = want.Content
 	}
 	if in.Published == nil && !before.IsZero() {
-		if in.Published, err = r.fetch(ctx, place.Apex, before, held); err != nil {
+		if in.Published, err = r.fetch(ctx, key, place.Apex, before, held); err != nil {
 			return err
 		}
 		if in.Published == nil && len(want.Unknown) > 0 {
@@ -280,8 +289,9 @@ func (r *ZoneReconciler) contentInMemory(known memory, apex zone.Name, d zone.Di
 }
 
 // fetch gets published content from a server that holds it, else from the one that holds
-// the newest. No server having any is no error: then there is nothing to guard.
-func (r *ZoneReconciler) fetch(ctx context.Context, apex zone.Name, version zone.Version, held []control.HeldReport) (*zone.Content, error) {
+// the newest. No server having any is no error: then there is nothing to guard. While it is on
+// its way, which may take long, the error is a notYet, and the zone is reconciled when it is here.
+func (r *ZoneReconciler) fetch(ctx context.Context, key types.NamespacedName, apex zone.Name, version zone.Version, held []control.HeldReport) (*zone.Content, error) {
 	var newest zone.Version
 	for _, h := range held {
 		if h.Version.Digest == version.Digest {
@@ -299,13 +309,39 @@ func (r *ZoneReconciler) fetch(ctx context.Context, apex zone.Name, version zone
 		log.FromContext(ctx).Info("No server holds what is published, so the guard has nothing to compare with", "zone", apex.String(), "version", version.String())
 		return nil, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	content, err := r.Hub.Fetch(ctx, apex, newest.Digest)
-	if err != nil {
-		return nil, fmt.Errorf("fetching %s of zone %s from a server: %w", newest, apex, err)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch f := r.fetches[key]; {
+	case f == nil || f.digest != newest.Digest:
+		r.startFetch(ctx, key, apex, newest.Digest)
+	case f.done && f.err != nil:
+		delete(r.fetches, key) // the queue tries again
+		return nil, fmt.Errorf("fetching %s of zone %s from a server: %w", newest, apex, f.err)
+	case f.done:
+		return f.content, nil
 	}
-	return content, nil
+	return nil, notYet{"the published content from a server"}
+}
+
+// fetchPatience is how long a fetch may take.
+const fetchPatience = 30 * time.Second
+
+// startFetch fetches beside the reconciler, which has other zones to look after. r.mu is held.
+func (r *ZoneReconciler) startFetch(ctx context.Context, key types.NamespacedName, apex zone.Name, digest zone.Digest) {
+	f := &fetch{digest: digest}
+	if r.fetches == nil {
+		r.fetches = map[types.NamespacedName]*fetch{}
+	}
+	r.fetches[key] = f
+	go func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fetchPatience) // it ends with the hub's streams, too
+		defer cancel()
+		content, err := r.Hub.Fetch(ctx, apex, digest)
+		r.mu.Lock()
+		f.done, f.content, f.err = true, content, err
+		r.mu.Unlock()
+		r.Call(key)
+	}()
 }
 
 // reserve writes the version to be published under the resourceVersion that was read. A
@@ -541,6 +577,7 @@ func (r *ZoneReconciler) recall(key types.NamespacedName) memory {
 func (r *ZoneReconciler) remember(key types.NamespacedName, m *memory) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	delete(r.fetches, key) // what it brought is in m, or of no use
 	if m == nil {
 		delete(r.memory, key)
 		return

@@ -48,7 +48,8 @@ type estate struct {
 	cp  *controlplane.ControlPlane
 	hub []string // where managers listen; servers try them in turn
 
-	cookieRotation time.Duration // of managers; 0: the default
+	cookieRotation time.Duration                            // of managers; 0: the default
+	replicas       func(*dnsserver.Replica) control.Replica // what servers say they have; nil: what they have
 
 	changed chan struct{} // closed and replaced whenever an object or a server changed
 	mu      sync.Mutex
@@ -287,8 +288,12 @@ func (e *estate) startServer(id control.ServerID, dir string) *server {
 	if s.replica, err = dnsserver.OpenReplica(dir, s.view, testr.New(e.t)); err != nil {
 		e.t.Fatal(err)
 	}
+	replica := control.Replica(s.replica)
+	if e.replicas != nil {
+		replica = e.replicas(s.replica)
+	}
 	s.client, err = control.NewClient(control.ClientOptions{
-		Hubs: e.hub, Name: id.Name, SoftwareVersion: "test", Replica: s.replica, Log: testr.New(e.t).V(1),
+		Hubs: e.hub, Name: id.Name, SoftwareVersion: "test", Replica: replica, Log: testr.New(e.t).V(1),
 		Credentials: control.Credentials{
 			Certificate: func() (*tls.Certificate, error) { return &pair, nil },
 			Roots:       func() (*x509.CertPool, error) { return roots, nil },

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/go-logr/logr/testr"
 	"github.com/miekg/dns"
@@ -16,6 +18,7 @@ import (
 
 	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
 	"github.com/fingerpost-dns/fingerpost/dnsserver"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
 )
 
@@ -385,6 +388,78 @@ func TestAnAPIRestoredFromABackupNeverReusesASerial(t *testing.T) {
 	z = e.awaitReady("payments", "corp")
 	if z.Status.Published.Serial <= published.Serial || z.Status.Published.Digest == published.Digest {
 		t.Errorf("%+v follows %+v", z.Status.Published, published)
+	}
+}
+
+// stuck is a server's replica that, while it is told to, does not give the content of zones z1, z2, ... away.
+type stuck struct {
+	control.Replica
+	mu    sync.Mutex
+	gate  chan struct{} // nil: it gives
+	asked time.Time     // for the first time, in vain
+}
+
+func (s *stuck) Zone(apex zone.Name) (control.Installed, bool) {
+	s.mu.Lock()
+	gate := s.gate
+	if gate != nil && s.asked.IsZero() {
+		s.asked = time.Now()
+	}
+	s.mu.Unlock()
+	if gate != nil && strings.HasPrefix(apex.String(), "z") {
+		<-gate
+	}
+	return s.Replica.Zone(apex)
+}
+
+func TestZonesThatWaitForAServerHoldUpNoOthers(t *testing.T) {
+	names := []string{"z1", "z2", "z3", "z4", "z5", "z6"}
+	zones := func(address string) (text string) {
+		for _, name := range names {
+			text += fmt.Sprintf(`
+apiVersion: fingerpost.dev/v1alpha1
+kind: DNSZone
+metadata: {name: %s, namespace: dns-root}
+spec: {name: %s, serverGroup: authoritative, records: [{name: www, type: A, values: [%s]}]}
+---`, name, name, address)
+		}
+		return text
+	}
+	e := newEstate(t, oneServerEach(""), zones("10.0.0.1"))
+	replica := &stuck{}
+	e.replicas = func(r *dnsserver.Replica) control.Replica { replica.Replica = r; return replica }
+	leader := e.startManager(0)
+	s := e.startServer(control.ServerID{Datacenter: "dc-a", Group: "authoritative", Name: "1"}, t.TempDir())
+	for _, name := range names {
+		e.awaitReady("dns-root", name)
+	}
+	leader.stop()
+	gate := make(chan struct{})
+	replica.mu.Lock()
+	replica.gate = gate
+	replica.mu.Unlock()
+	open := sync.OnceFunc(func() {
+		replica.mu.Lock()
+		replica.gate = nil
+		replica.mu.Unlock()
+		close(gate)
+	})
+	defer open()
+	e.apply(zones("10.0.0.2")) // a new leader has to ask the server what is published
+	e.startManager(1)
+	e.apply(strings.ReplaceAll(zones("10.0.0.3")[:strings.Index(zones("10.0.0.3"), "---")], "z1", "quick"))
+	e.awaitAnswer([]*server{s}, "www.quick.", dns.TypeA, "NOERROR\nwww.quick. 60 IN A 10.0.0.3")
+	replica.mu.Lock()
+	if took := time.Since(replica.asked); took >= 10*time.Second { // when the hub gives a fetch up
+		t.Errorf("it took %s", took)
+	}
+	replica.mu.Unlock()
+	if got := s.ask("www.z1.", dns.TypeA); got != "NOERROR\nwww.z1. 60 IN A 10.0.0.1" {
+		t.Errorf("a zone that can't be compared is answered with %q", got)
+	}
+	open()
+	for _, name := range names {
+		e.awaitAnswer([]*server{s}, "www."+name+".", dns.TypeA, "NOERROR\nwww."+name+". 60 IN A 10.0.0.2")
 	}
 }
 
