@@ -83,7 +83,7 @@ func entryFrom(text string, at int) int {
 			return len(text)
 		}
 		at += newline + 1
-		if strings.IndexByte(" \t\r\n;()$", text[at]) < 0 {
+		if strings.IndexByte(" \t\r\n;()$\"", text[at]) < 0 {
 			return at
 		}
 	}
@@ -111,14 +111,17 @@ func (c *chunk) follows(end int, before carried, guessed bool) bool {
 // it has one made by begin with an estimate of its lines: some parts are begun in vain. It returns those that count, in
 // the order of the text; together they have found what one would have found in all of it.
 func readChunks[T interface {
-	found(*Record, *Fault) bool
+	found(*Record, *Fault)
 }](text string, origin Name, s sharing, begin func(lines int) T) []T {
 	chunks := divide(text, origin, s.count(len(text), s.chunk))
 	readers, parts := make([]*masterReader, len(chunks)), make([]T, len(chunks))
 	read := func(i int) {
 		c := &chunks[i]
 		readers[i], parts[i] = c.reader(text), begin(linesOf(text[c.start.at:c.end]))
-		readers[i].read(c.end, parts[i].found)
+		readers[i].read(c.end, func(r *Record, fault *Fault) bool {
+			parts[i].found(r, fault)
+			return true
+		})
 	}
 	inParallel(s.threads, len(chunks), read)
 	for i := 1; i < len(chunks); i++ {

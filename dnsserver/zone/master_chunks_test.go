@@ -15,13 +15,12 @@ func fine(threads int) sharing { return sharing{threads: threads, chunk: 1, runs
 // foundIn is a part of a text as words.
 type foundIn struct{ entries []string }
 
-func (f *foundIn) found(r *Record, fault *Fault) bool {
+func (f *foundIn) found(r *Record, fault *Fault) {
 	if fault != nil {
 		f.entries = append(f.entries, fmt.Sprintf("%v %q %s", fault, fault.Text, fault.Reason()))
 	} else {
 		f.entries = append(f.entries, fmt.Sprintf("%d %s", r.Column, recordText(*r)))
 	}
-	return true
 }
 
 // inChunks is what readChunks finds in all of a text.
@@ -187,13 +186,12 @@ type plainRecords struct {
 	faults []*Fault
 }
 
-func (p *plainRecords) found(r *Record, fault *Fault) bool {
+func (p *plainRecords) found(r *Record, fault *Fault) {
 	if fault != nil {
 		p.faults = append(p.faults, fault)
-		return true
+		return
 	}
 	p.all = append(p.all, plainRecord{r.Owner, r.Type, r.TTL, string(r.RData)})
-	return true
 }
 
 // TestLargeFilesAgreeWithTrustedParser: in chunks as large as those of real zones.
@@ -202,7 +200,7 @@ func TestLargeFilesAgreeWithTrustedParser(t *testing.T) {
 	w := zoneWriter{Rand: rand.New(rand.NewPCG(1, 4))}
 	text := w.write(100_000)
 	var got []plainRecord
-	parts := readChunks(text, origin, sharingFor(4), func(lines int) *plainRecords { return &plainRecords{} })
+	parts := readChunks(text, origin, sharingFor(4), func(int) *plainRecords { return &plainRecords{} })
 	for _, p := range parts {
 		for _, fault := range p.faults {
 			t.Error(fault)

@@ -143,10 +143,10 @@ type gathered struct {
 }
 
 // found takes in one record or fault.
-func (g *gathered) found(r *Record, fault *Fault) bool {
+func (g *gathered) found(r *Record, fault *Fault) {
 	if fault != nil {
 		g.faults.add(fault)
-		return true
+		return
 	}
 	if r.Owner != g.owner {
 		g.owner, g.within, g.open = r.Owner, r.Owner.Within(g.apex), false
@@ -169,7 +169,6 @@ func (g *gathered) found(r *Record, fault *Fault) bool {
 		l.rdata = g.rdata.record(r.RData)
 		g.records = append(g.records, l)
 	}
-	return true
 }
 
 // of returns the records of a run.
@@ -364,9 +363,10 @@ func counts(types map[uint16]int) string {
 func (p *partOfZone) build() {
 	p.nodes = make([]Node, 0, len(p.places))
 	p.ends = make([]uint32, 0, len(p.places))
-	for start, end := 0, 0; start < len(p.places); start = end {
+	for start := 0; start < len(p.places); {
 		first := p.run(p.places[start])
-		for end = start + 1; end < len(p.places) && p.run(p.places[end]).owner == first.owner; {
+		end := start + 1
+		for end < len(p.places) && p.run(p.places[end]).owner == first.owner {
 			end++
 		}
 		records := p.recordsAt(p.places[start:end])
@@ -380,6 +380,7 @@ func (p *partOfZone) build() {
 			p.faults.add(&Fault{Line: int(r.line), Column: int(r.column), Err: d.Err, Warning: d.Harmless})
 		}
 		p.nodes, p.ends = append(p.nodes, node), append(p.ends, uint32(end))
+		start = end
 	}
 }
 
