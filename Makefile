@@ -15,7 +15,7 @@ QUESTIONS ?= 10000
 TOOLS := bin/tools
 # Modules with Go packages of our own, and all modules.
 SOURCES := . hack/tools
-MODULES := $(SOURCES) hack/tools/lint hack/k8s
+MODULES := $(SOURCES) hack/tools/lint hack/k8s hack/bench/coredns
 # What generate and manifests write.
 GENERATED := api config/crd/bases config/rbac/role.yaml dnsserver/control/controlpb dnsserver/steering/steeringpb docs/api.md
 
@@ -95,7 +95,7 @@ fuzz: go-check ## Every fuzz target for FUZZ_TIME (30s) each.
 	done
 
 .PHONY: bench
-bench: go-check ## Benchmarks of the packages, then hack/bench (peers, propagation, failover of the leader).
+bench: go-check ## Benchmarks of the packages, then hack/bench (peers, propagation, failover of the leader): over an hour.
 	@$(environment) set -x; go test -run '^$$' -bench . -benchmem ./...; go run ./hack/bench
 
 .PHONY: lint

@@ -31,15 +31,20 @@ type benchmark struct {
 	name  string
 	about string
 	tools []string // programs that hack/deps gets
-	run   func(*bench) ([]report.Table, error)
+	// estate tells that it needs managers and a control plane.
+	estate bool
+	run    func(*bench) ([]report.Table, error) // nil: its rows do
 }
 
 var benchmarks = []benchmark{
-	{"change", "from an apply to the new answer at all servers of both datacenters", nil, change},
-	{"start", "from the start of a dnsserver to its first answer, from its disk", nil, start},
-	{"leader", "from kill -9 of the leading manager to all servers in sync with the other", nil, leader},
-	{"queries", "CPU time for a query and queries a second, beside NSD and Knot DNS", []string{"nsd", "knotd"}, queries},
+	{name: "change", about: "from an apply to the new answer at all servers of both datacenters", estate: true, run: change},
+	{name: "start", about: "from the start of a dnsserver to its first answer, from its disk", run: start},
+	{name: "leader", about: "from kill -9 of the leading manager to all servers in sync with the other", estate: true, run: leader},
+	{name: queriesName, about: "CPU time for a query and more, beside gdnsd, Knot DNS, NSD, BIND, PowerDNS and CoreDNS", tools: []string{"gdnsd", "knotd", "nsd", "named", "pdns_server"}},
 }
+
+// queriesName is the benchmark that has rows.
+const queriesName = "queries"
 
 // page is where -update puts results.
 const page = "docs/benchmarks.md"
@@ -50,7 +55,12 @@ type settings struct {
 	Private  bool            `json:"private"` // in a network namespace of its own
 	Dir      string          `json:"dir"`     // for everything that is written and thrown away
 
+	CoreDNS string `json:"coreDNS"` // path
+	Echo    string `json:"echo"`    // path of the echo in C; "" if there is none
+
 	Names   []string       `json:"names"`
+	Rows    []string       `json:"rows"`   // of queries; none: all
+	Rounds  int            `json:"rounds"` // 0: the usual number
 	Short   bool           `json:"short"`
 	Quiet   time.Duration  `json:"quiet"`
 	JSON    string         `json:"json"`
@@ -86,10 +96,12 @@ const (
 	insideArgument = "inside" // with settings as JSON: the inner process
 	echoArgument   = "echo"   // with an address: a server that only sends back
 	pinArgument    = "pin"    // with a CPU, a program and its arguments: becomes that program, on that CPU alone
+	serveArgument  = "serve"  // with a serveJob as JSON: our server, with what only benchmarks do to it
+	streamArgument = "stream" // with a streamJob as JSON: asks over connections
 )
 
 func main() {
-	if len(os.Args) > 1 && (os.Args[1] == echoArgument || os.Args[1] == pinArgument) { // signals end these at once
+	if len(os.Args) > 1 && slices.Contains([]string{echoArgument, pinArgument, serveArgument, streamArgument}, os.Args[1]) { // signals end these at once
 		fail(become(os.Args[1], os.Args[2:]))
 	}
 	ctrl.SetLogger(logr.Discard())
@@ -129,32 +141,60 @@ func outside(ctx context.Context, args []string) error {
 	flags.BoolVar(&s.Update, "update", false, "put the results into "+page)
 	flags.BoolVar(&s.Short, "short", false, "measure less often: to try the benchmarks, not for figures to show")
 	flags.DurationVar(&s.Quiet, "quiet", 0, "wait so `long` before each benchmark for other programs to use less than 5% of the CPUs")
+	rowNames := flags.String("rows", "", "the `rows` of queries to measure, with commas between them")
+	flags.IntVar(&s.Rounds, "rounds", 0, "how `often` each server is asked in queries (default 5, short 2)")
 	flags.Usage = func() {
 		fmt.Fprintf(flags.Output(), "usage: go run ./hack/bench [flags] [name...]\n\nBenchmarks (default: all):\n")
 		for _, b := range benchmarks {
 			fmt.Fprintf(flags.Output(), "  %-8s  %s\n", b.name, b.about)
 		}
+		fmt.Fprintln(flags.Output(), "\nRows of queries (default: all):")
+		for _, r := range rows {
+			fmt.Fprintf(flags.Output(), "  %-9s  %s\n", r.name, r.about)
+		}
 		fmt.Fprintln(flags.Output(), "\nFlags:")
 		flags.PrintDefaults()
 	}
-	if err := flags.Parse(args); err != nil {
+	// Flags may stand behind names.
+	var names []string
+	for rest := args; ; {
+		if err := flags.Parse(rest); err != nil {
+			return err
+		}
+		if flags.NArg() == 0 {
+			break
+		}
+		names, rest = append(names, flags.Arg(0)), flags.Args()[1:]
+	}
+	if *rowNames != "" {
+		s.Rows = strings.Split(*rowNames, ",")
+		if len(names) == 0 {
+			names = []string{queriesName}
+		}
+	}
+	if _, err := chooseRows(s.Rows); err != nil {
 		return err
 	}
-	chosen, err := choose(flags.Args())
+	chosen, err := choose(names)
 	if err != nil {
 		return err
 	}
 	var tools []string
+	prepare, servers := estate.PrepareServer, false
 	for _, b := range chosen {
 		s.Names = append(s.Names, b.name)
 		tools = append(tools, b.tools...)
+		servers = servers || b.name == queriesName
+		if b.estate {
+			prepare = estate.Prepare
+		}
 	}
 	if s.JSON != "" { // before the working directory changes
 		if s.JSON, err = filepath.Abs(s.JSON); err != nil {
 			return err
 		}
 	}
-	if s.Programs, err = estate.Prepare(ctx, tools...); err != nil {
+	if s.Programs, err = prepare(ctx, tools...); err != nil {
 		return err
 	}
 	s.Machine, s.Commit = report.ThisMachine(), commit(ctx)
@@ -167,6 +207,16 @@ func outside(ctx context.Context, args []string) error {
 	}
 	if s.Dir, err = os.MkdirTemp("", "fingerpost-bench-*"); err != nil {
 		return err
+	}
+	if servers {
+		if s.CoreDNS, err = buildCoreDNS(ctx); err != nil {
+			return fmt.Errorf("building CoreDNS: %w", err)
+		}
+		if s.Echo, err = buildEcho(ctx, s.Dir); errors.Is(err, errNoCompiler) {
+			fmt.Fprintf(os.Stderr, "\n*** %v ***\n\n", err)
+		} else if err != nil {
+			return err
+		}
 	}
 	arg, err := json.Marshal(s)
 	if err != nil {
@@ -220,36 +270,59 @@ func inside(ctx context.Context, arg string) error {
 	}
 	var reports []report.Report
 	for _, b := range chosen {
-		r := report.Report{Benchmark: b.name, Commit: s.Commit, Machine: s.Machine}
-		if err := s.awaitQuiet(ctx); err != nil {
-			return err
+		parts := []row{{b.name, b.about, b.run}}
+		if b.name == queriesName {
+			if parts, err = chooseRows(s.Rows); err != nil {
+				return err
+			}
+			for i := range parts {
+				parts[i].name = queriesName + "/" + parts[i].name
+			}
 		}
-		r.Date = time.Now()
-		load, err := report.Watch()
-		if err != nil {
-			return err
-		}
-		fmt.Printf("%s: %s\n\n", b.name, b.about)
-		one := &bench{settings: s, ctx: ctx, dir: filepath.Join(s.Dir, b.name)}
-		if err := os.Mkdir(one.dir, 0o755); err != nil {
-			return err
-		}
-		if r.Tables, err = b.run(one); err != nil {
-			return fmt.Errorf("%s: %w", b.name, err)
-		}
-		if r.Busy, err = load.Others(); err != nil {
-			return err
-		}
-		for _, t := range r.Tables {
-			fmt.Println(t.Text())
-		}
-		fmt.Printf("%s It took %s.\n\n", r.Circumstances(), time.Since(r.Date).Round(time.Second))
-		reports = append(reports, r)
-		if err := s.save(reports); err != nil {
-			return err
+		for _, part := range parts {
+			r, err := s.measure(ctx, part)
+			if err != nil {
+				return err
+			}
+			reports = append(reports, r)
+			if err := s.save(reports); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// measure runs one benchmark, or one row.
+func (s settings) measure(ctx context.Context, part row) (r report.Report, err error) {
+	r = report.Report{Benchmark: part.name, Commit: s.Commit, Machine: s.Machine}
+	if err := s.awaitQuiet(ctx); err != nil {
+		return r, err
+	}
+	r.Date = time.Now()
+	load, err := report.Watch()
+	if err != nil {
+		return r, err
+	}
+	fmt.Printf("%s: %s\n\n", part.name, part.about)
+	one := &bench{settings: s, ctx: ctx, dir: filepath.Join(s.Dir, part.name)}
+	if err := os.MkdirAll(one.dir, 0o755); err != nil {
+		return r, err
+	}
+	if r.Tables, err = part.run(one); err != nil {
+		return r, fmt.Errorf("%s: %w", part.name, err)
+	}
+	if r.Busy, err = load.Others(); err != nil {
+		return r, err
+	}
+	if err := os.RemoveAll(one.dir); err != nil { // what went well is of no use any more, and large
+		return r, err
+	}
+	for _, t := range r.Tables {
+		fmt.Println(t.Text())
+	}
+	fmt.Printf("%s It took %s.\n\n", r.Circumstances(), time.Since(r.Date).Round(time.Second))
+	return r, nil
 }
 
 // awaitQuiet returns when other programs use little of the CPUs, or when it was long enough.

@@ -20,7 +20,7 @@ import (
 
 // The test binary is what bench starts of itself too.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && slices.Contains([]string{pinArgument, echoArgument}, os.Args[1]) {
+	if len(os.Args) > 1 && slices.Contains([]string{pinArgument, echoArgument, serveArgument, streamArgument}, os.Args[1]) {
 		main()
 		return
 	}
@@ -32,9 +32,52 @@ func TestEveryBenchmarkHasItsPlaceInThePage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var names []string
 	for _, b := range benchmarks {
-		if _, err := (report.Report{Benchmark: b.name}).Update(string(text)); err != nil {
+		if b.name != queriesName {
+			names = append(names, b.name)
+		}
+	}
+	for _, r := range rows {
+		names = append(names, queriesName+"/"+r.name)
+	}
+	for _, name := range names {
+		if _, err := (report.Report{Benchmark: name}).Update(string(text)); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+func TestRowsAreChosenByName(t *testing.T) {
+	if all, err := chooseRows(nil); err != nil || len(all) != len(rows) {
+		t.Errorf("no name stands for %d rows, %v", len(all), err)
+	}
+	some, err := chooseRows([]string{"ipv6", "static"})
+	if err != nil || len(some) != 2 || some[0].name != "static" || some[1].name != "ipv6" {
+		t.Errorf("two names stand for %v, %v", some, err)
+	}
+	if _, err := chooseRows([]string{"static", "ipv7"}); err == nil || !strings.Contains(err.Error(), `"ipv7"`) {
+		t.Errorf("an unknown name: %v", err)
+	}
+}
+
+func TestConfigurationsCanBeFilled(t *testing.T) {
+	b := &bench{}
+	for name, c := range b.contenders() {
+		for _, s := range []contenderSettings{
+			{Dir: "/d", IP: "127.0.0.1", Port: 53, Zones: []zoneFile{{"a", "/a"}, {"b", "/b"}}},
+			{Dir: "/d", IP: "::1", Port: 53, TLSPort: 853, Cert: "/c", Key: "/k", Features: true, Modules: "/m"},
+		} {
+			for file, text := range c.files {
+				if got, err := fill(text, s); err != nil || strings.Contains(got, "{{") {
+					t.Errorf("%s, %s: %v\n%s", name, file, err, got)
+				}
+			}
+			for _, a := range c.args {
+				if _, err := fill(a, s); err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+			}
 		}
 	}
 }

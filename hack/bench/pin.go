@@ -36,6 +36,10 @@ func become(what string, args []string) error {
 	switch {
 	case what == echoArgument && len(args) == 1:
 		return echo(args[0])
+	case what == serveArgument && len(args) == 1:
+		return serve(args[0])
+	case what == streamArgument && len(args) == 1:
+		return askStream(args[0])
 	case what == pinArgument && len(args) >= 2:
 		return pin(args[0], args[1], args[1:])
 	}

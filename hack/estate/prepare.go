@@ -23,6 +23,21 @@ type Programs struct {
 // Prepare gets and builds programs, makes the root of the checkout the working directory, and puts into PATH the DNS tools
 // and peers that are asked for (see hack/deps). It tells stderr what may take long.
 func Prepare(ctx context.Context, tools ...string) (p Programs, err error) {
+	if p, err = prepare(ctx, tools, "manager", "dnsserver"); err != nil {
+		return p, err
+	}
+	if p.Assets = os.Getenv("KUBEBUILDER_ASSETS"); p.Assets == "" {
+		p.Assets, err = controlplane.Assets(ctx, os.Stderr)
+	}
+	return p, err
+}
+
+// PrepareServer is Prepare for those who need dnsserver alone: there are no Assets and no manager.
+func PrepareServer(ctx context.Context, tools ...string) (Programs, error) {
+	return prepare(ctx, tools, "dnsserver")
+}
+
+func prepare(ctx context.Context, tools []string, programs ...string) (p Programs, err error) {
 	root, err := output(ctx, "go", "list", "-m", "-f", "{{.Dir}}")
 	if err != nil {
 		return p, fmt.Errorf("finding the checkout: %w", err)
@@ -39,19 +54,19 @@ func Prepare(ctx context.Context, tools ...string) (p Programs, err error) {
 			return p, err
 		}
 	}
-	if p.Assets = os.Getenv("KUBEBUILDER_ASSETS"); p.Assets == "" {
-		if p.Assets, err = controlplane.Assets(ctx, os.Stderr); err != nil {
-			return p, err
-		}
-	}
 	p.Bin = filepath.Join(root, "bin")
-	fmt.Fprintln(os.Stderr, "Building manager and dnsserver (a minute or two the first time)")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", p.Bin+"/", "./cmd/manager", "./cmd/dnsserver")
+	what := strings.Join(programs, " and ")
+	fmt.Fprintf(os.Stderr, "Building %s (a minute or two the first time)\n", what)
+	args := []string{"build", "-trimpath", "-ldflags", "-s -w", "-o", p.Bin + "/"}
+	for _, program := range programs {
+		args = append(args, "./cmd/"+program)
+	}
+	build := exec.CommandContext(ctx, "go", args...)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	build.Stdout, build.Stderr = os.Stderr, os.Stderr
 	build.Cancel = func() error { return build.Process.Signal(os.Interrupt) } // go passes it on to its compilers
 	if err := build.Run(); err != nil {
-		return p, fmt.Errorf("building manager and dnsserver: %w", err)
+		return p, fmt.Errorf("building %s: %w", what, err)
 	}
 	return p, nil
 }

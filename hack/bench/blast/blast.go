@@ -18,6 +18,8 @@ type Options struct {
 	Questions []byte // messages, each with its length before it in two octets; asked in order, over and over
 	CPU       int    // that the generator keeps busy; it should have no other work
 	Sockets   int    // the questions come from so many ports; 0: 1
+	// Sources, unless there are none, are addresses of this machine that questions come from in turn, each with one socket.
+	Sources []netip.Addr
 
 	// Window is how many questions may be without an answer at any time; 0: 512, at most 65,536. A new one goes out
 	// when an answer comes or when Lost has passed.
@@ -36,14 +38,25 @@ const Lost = 400 * time.Millisecond
 
 // Result is what was measured.
 type Result struct {
-	Elapsed       time.Duration // Length, or a little more
-	Answers       uint64
-	Lost          uint64 // questions without an answer
-	Rcodes        [16]uint64
-	WithAnswer    uint64 // answers with a record in the answer section
-	Authoritative uint64
-	Octets        uint64 // of all answers
-	Latency       Histogram
+	Elapsed       time.Duration `json:"elapsed"` // Length, or a little more
+	Answers       uint64        `json:"answers"`
+	Lost          uint64        `json:"lost"` // questions without an answer
+	Rcodes        [16]uint64    `json:"rcodes"`
+	WithAnswer    uint64        `json:"withAnswer"` // answers with a record in the answer section
+	Authoritative uint64        `json:"authoritative"`
+	Octets        uint64        `json:"octets"` // of all answers
+	Latency       Histogram     `json:"-"`
+}
+
+// take counts an answer of this size, of which at least the header is there.
+func (r *Result) take(answer []byte, size int) {
+	r.Answers++
+	r.Octets += uint64(size)
+	r.Rcodes[answer[3]&15]++
+	r.Authoritative += uint64(answer[2] >> 2 & 1)
+	if answer[6]|answer[7] != 0 {
+		r.WithAnswer++
+	}
 }
 
 // Rate returns answers in a second.
@@ -97,8 +110,12 @@ func Run(o Options) (*Result, error) {
 			_ = unix.Close(s)
 		}
 	}()
-	for range o.Sockets {
-		s, err := open(o.Server, unix.Connect)
+	for i := range max(o.Sockets, len(o.Sources)) {
+		var source netip.Addr
+		if len(o.Sources) > 0 {
+			source = o.Sources[i]
+		}
+		s, err := connect(o.Server, source)
 		if err != nil {
 			return nil, err
 		}
@@ -189,13 +206,7 @@ func (g *generator) take(answer []byte, size uint32, now time.Duration) {
 	}
 	g.underway[id] = false
 	g.free = append(g.free, id)
-	g.r.Answers++
-	g.r.Octets += uint64(size)
-	g.r.Rcodes[answer[3]&15]++
-	g.r.Authoritative += uint64(answer[2] >> 2 & 1)
-	if answer[6]|answer[7] != 0 {
-		g.r.WithAnswer++
-	}
+	g.r.take(answer, int(size))
 	g.r.Latency.Add(now-g.asked[id], 1)
 }
 

@@ -60,16 +60,18 @@ func TestEveryQuestionIsAnsweredOrLost(t *testing.T) {
 		host    string
 		sockets int
 		rate    float64
+		sources []netip.Addr
 	}{
-		"as fast as it goes":        {"127.0.0.1", 1, 0},
-		"from many ports":           {"127.0.0.1", 8, 0},
-		"over IPv6":                 {"::1", 1, 0},
-		"at a rate that is allowed": {"127.0.0.1", 1, 1000},
+		"as fast as it goes":        {host: "127.0.0.1", sockets: 1},
+		"from many ports":           {host: "127.0.0.1", sockets: 8},
+		"from many addresses":       {host: "127.0.0.1", sources: workload.Sources(8)},
+		"over IPv6":                 {host: "::1", sockets: 1},
+		"at a rate that is allowed": {host: "127.0.0.1", sockets: 1, rate: 1000},
 	} {
 		t.Run(name, func(t *testing.T) {
 			marks := 0
 			r, err := Run(Options{
-				Server: echoServer(t, c.host), Questions: workload.NewZone(100).Questions(1000, workload.Usual), Sockets: c.sockets, Rate: c.rate,
+				Server: echoServer(t, c.host), Questions: workload.Zones{workload.NewZone(100)}.Questions(1000, workload.Usual, nil), Sockets: c.sockets, Sources: c.sources, Rate: c.rate,
 				Warm: 500 * time.Millisecond, Length: 200 * time.Millisecond, Mark: func() { marks++ },
 			})
 			if err != nil {
@@ -104,7 +106,7 @@ func TestAServerThatIsSilentLosesQuestions(t *testing.T) {
 	}
 	r, err := Run(Options{
 		Server:    netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(bound.(*unix.SockaddrInet4).Port)),
-		Questions: workload.NewZone(100).Questions(1000, workload.Usual), Window: 16, Length: 2 * Lost,
+		Questions: workload.Zones{workload.NewZone(100)}.Questions(1000, workload.Usual, nil), Window: 16, Length: 2 * Lost,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -22,6 +22,14 @@ func (h *Histogram) Add(d time.Duration, n uint64) {
 	h.total += n
 }
 
+// merge adds what another one has counted.
+func (h *Histogram) merge(other *Histogram) {
+	for i, n := range &other.counts {
+		h.counts[i] += n
+	}
+	h.total += other.total
+}
+
 // Quantile returns a duration that the share q of those counted do not exceed, 0 if there are none.
 func (h *Histogram) Quantile(q float64) time.Duration {
 	rank, seen := uint64(q*float64(h.total)), uint64(0)

@@ -77,11 +77,31 @@ func (b *batch) call(trap uintptr, socket, n, flags int) (int, unix.Errno) {
 // buffer is what sockets are asked to hold, in octets; the system may allow less.
 const buffer = 4 << 20
 
-// open makes a UDP socket for an address; use is unix.Bind or unix.Connect.
+// connect makes a UDP socket that talks to server, from source if that is valid.
+func connect(server netip.AddrPort, source netip.Addr) (int, error) {
+	s, err := open(server, func(s int, at unix.Sockaddr) error {
+		if source.IsValid() {
+			if err := unix.Bind(s, sockaddr(netip.AddrPortFrom(source, 0))); err != nil {
+				return fmt.Errorf("from %s: %w", source, err)
+			}
+		}
+		return unix.Connect(s, at)
+	})
+	return s, err
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
+	}
+	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
+}
+
+// open makes a UDP socket for an address; use is unix.Bind or unix.Connect, or one that calls it.
 func open(address netip.AddrPort, use func(int, unix.Sockaddr) error) (int, error) {
-	family, at := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: int(address.Port()), Addr: address.Addr().As16()})
+	family := unix.AF_INET6
 	if address.Addr().Is4() {
-		family, at = unix.AF_INET, &unix.SockaddrInet4{Port: int(address.Port()), Addr: address.Addr().As4()}
+		family = unix.AF_INET
 	}
 	socket, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -90,7 +110,7 @@ func open(address netip.AddrPort, use func(int, unix.Sockaddr) error) (int, erro
 	for _, option := range []int{unix.SO_RCVBUF, unix.SO_SNDBUF} {
 		_ = unix.SetsockoptInt(socket, unix.SOL_SOCKET, option, buffer)
 	}
-	if err := use(socket, at); err != nil {
+	if err := use(socket, sockaddr(address)); err != nil {
 		_ = unix.Close(socket)
 		return 0, fmt.Errorf("socket for %s: %w", address, err)
 	}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Report is one run of one benchmark.
@@ -50,9 +51,11 @@ type Figure struct {
 	Range *[2]float64 `json:"range,omitempty"` // the least and the greatest of repeated measurements of which Value is the median
 }
 
-// Aim is a bound that a figure is to keep.
+// Aim is a bound that a figure is to keep: the least or the greatest value.
 type Aim struct {
-	Max float64 `json:"max"` // exclusive, but for 0, which means none at all
+	Max   float64 `json:"max"` // exclusive, but for 0, which means none at all
+	Least bool    `json:"least,omitempty"`
+	Min   float64 `json:"min,omitempty"` // inclusive; counts if Least
 }
 
 // Unit says what a number counts, and in which form it is read.
@@ -61,12 +64,14 @@ type Unit string
 // The units.
 const (
 	Milliseconds Unit = "ms"
+	Microseconds Unit = "µs"
 	Nanoseconds  Unit = "ns"
 	Seconds      Unit = "s"
 	Count        Unit = ""
 	PerSecond    Unit = "/s"
 	Ratio        Unit = "x"
 	MiB          Unit = "MiB"
+	Octets       Unit = "B"
 	Percent      Unit = "%"
 )
 
@@ -79,6 +84,12 @@ func Duration(d time.Duration) Figure { return Of(float64(d) / float64(time.Mill
 // Below adds an aim.
 func (f Figure) Below(limit float64) Figure {
 	f.Aim = &Aim{Max: limit}
+	return f
+}
+
+// AtLeast adds an aim.
+func (f Figure) AtLeast(limit float64) Figure {
+	f.Aim = &Aim{Least: true, Min: limit}
 	return f
 }
 
@@ -107,7 +118,14 @@ func Quantile[T cmp.Ordered](sorted []T, q float64) T {
 
 // Met reports whether the figure keeps its aim.
 func (f Figure) Met() bool {
-	return f.Aim == nil || f.Known && (f.Value < f.Aim.Max || f.Value == 0 && f.Aim.Max == 0)
+	switch {
+	case f.Aim == nil:
+		return true
+	case f.Aim.Least:
+		return f.Known && f.Value >= f.Aim.Min
+	default:
+		return f.Known && (f.Value < f.Aim.Max || f.Value == 0 && f.Aim.Max == 0)
+	}
 }
 
 // text is the figure as it is read, with its range and aim.
@@ -123,6 +141,10 @@ func (f Figure) text(u Unit) string {
 	}
 	switch {
 	case f.Aim == nil:
+	case f.Aim.Least && f.Met():
+		text += ", aim >= " + u.number(f.Aim.Min)
+	case f.Aim.Least:
+		text += fmt.Sprintf(", aim >= %s missed", u.number(f.Aim.Min))
 	case f.Aim.Max == 0 && f.Met():
 		text += ", as aimed at"
 	case f.Aim.Max == 0:
@@ -142,7 +164,7 @@ func (u Unit) number(v float64) string {
 		return strconv.FormatFloat(v, 'f', 2, 64)
 	case Seconds:
 		return strconv.FormatFloat(v, 'f', 2, 64)
-	case Milliseconds, MiB, Percent:
+	case Milliseconds, Microseconds, MiB, Percent:
 		if math.Abs(v) < 100 && v != math.Trunc(v) {
 			return strconv.FormatFloat(v, 'f', 1, 64)
 		}
@@ -192,7 +214,7 @@ func (t Table) Text() string {
 	widths := make([]int, len(t.Columns)+1)
 	for _, line := range cells {
 		for i, c := range line {
-			widths[i] = max(widths[i], len(c))
+			widths[i] = max(widths[i], utf8.RuneCountInString(c))
 		}
 	}
 	var s strings.Builder

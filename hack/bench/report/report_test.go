@@ -24,6 +24,8 @@ func TestFiguresAreWrittenAsTheyAreRead(t *testing.T) {
 		"100, aim < 100 missed":      {Of(100).Below(100), Milliseconds},
 		"0, as aimed at":             {Of(0).Below(0), Count},
 		"3, aim: none":               {Of(3).Below(0), Count},
+		"1.50, aim >= 1.50":          {Of(1.5).AtLeast(1.5), Ratio},
+		"1.49, aim >= 1.50 missed":   {Of(1.49).AtLeast(1.5), Ratio},
 		"15 (1-16), aim < 10 missed": {Median([]float64{15, 1, 16}).Below(10), Count},
 	} {
 		if got := c.figure.text(c.unit); got != want {
