@@ -189,7 +189,7 @@ func (d *dnstap) open(ctx context.Context) (io.ReadWriteCloser, error) {
 	if err := os.Rename(d.path, d.path+".old"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	return os.OpenFile(d.path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o640)
+	return os.OpenFile(d.path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 }
 
 // dnstapFrame makes frames of queries and replies.

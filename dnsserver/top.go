@@ -1,6 +1,7 @@
 package dnsserver
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -152,11 +153,7 @@ func (t *topNames) report(most int) topReport {
 	entries, total := slices.Clone(t.entries), t.total
 	t.mu.Unlock()
 	slices.SortFunc(entries, func(a, b topEntry) int {
-		switch {
-		case a.count != b.count:
-			return int(int64(b.count) - int64(a.count)) // far below 2^63
-		}
-		return slices.Compare(a.name[:a.size], b.name[:b.size])
+		return cmp.Or(cmp.Compare(b.count, a.count), slices.Compare(a.name[:a.size], b.name[:b.size]))
 	})
 	r := topReport{Sampled: total, Every: t.every, Names: []topName{}}
 	for _, e := range entries[:min(most, len(entries))] {

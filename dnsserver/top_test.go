@@ -44,9 +44,9 @@ func TestTopNames(t *testing.T) {
 		t.Fatalf("%d names of %d samples, %d in memory", len(report.Names), report.Sampled, len(top.entries))
 	}
 	for i, n := range report.Names {
-		true := want[strings.ToLower(n.Name)]
-		if uint64(true) > n.Count || uint64(true) < n.Count-n.Excess || n.Share != float64(n.Count)/queries {
-			t.Errorf("%s has %d, and is told to have %d with %d of others", n.Name, true, n.Count, n.Excess)
+		asked := want[strings.ToLower(n.Name)]
+		if uint64(asked) > n.Count || uint64(asked) < n.Count-n.Excess || n.Share != float64(n.Count)/queries {
+			t.Errorf("%s has %d, and is told to have %d with %d of others", n.Name, asked, n.Count, n.Excess)
 		}
 		if i < 10 && strings.ToLower(n.Name) != fmt.Sprintf("often%d.example.test.", i) {
 			t.Errorf("number %d is %s", i, n.Name)

@@ -36,11 +36,11 @@ const (
 type Verdict uint8
 
 const (
-	// Pass: it is not too much.
+	// Pass means that it is not too much.
 	Pass Verdict = iota
-	// Slip: the client is told to ask in a way that shows its address.
+	// Slip means that the client is told to ask in a way that shows its address.
 	Slip
-	// Drop: it gets nothing.
+	// Drop means that it gets nothing.
 	Drop
 )
 

@@ -24,13 +24,13 @@ const (
 type Cookie uint8
 
 const (
-	// NoCookie: the client knows none, or the server makes none.
+	// NoCookie means that the client has sent none, or the server makes none.
 	NoCookie Cookie = iota
-	// ClientCookie: it has no server cookie yet.
+	// ClientCookie means that it has no server cookie yet.
 	ClientCookie
-	// BadCookie: its server cookie is not one that this server would have made, or is too old.
+	// BadCookie means that its server cookie is none that this server would have made, or too old.
 	BadCookie
-	// GoodCookie: the client gets what is sent to its address.
+	// GoodCookie means that the client gets what is sent to its address.
 	GoodCookie
 )
 

@@ -6,15 +6,15 @@ import "encoding/binary"
 type Class uint8
 
 const (
-	// ClassError: neither of the others, whatever the question.
+	// ClassError is none of the others, whatever the question.
 	ClassError Class = iota
-	// ClassAnswer: records of the name and type asked for, perhaps at the end of a chain.
+	// ClassAnswer has records of the name and type asked for, perhaps at the end of a chain.
 	ClassAnswer
-	// ClassNoData: the name has no such records.
+	// ClassNoData says that the name has no such records.
 	ClassNoData
-	// ClassNXDomain: there is no such name.
+	// ClassNXDomain says that there is no such name.
 	ClassNXDomain
-	// ClassReferral: the name is delegated.
+	// ClassReferral says that the name is delegated.
 	ClassReferral
 )
 
