@@ -34,6 +34,11 @@ func NewStatusBudget(perSecond int) *StatusBudget {
 	}
 }
 
+// Other returns a budget for objects of another kind, which may have the same names. Both share the writes a second.
+func (b *StatusBudget) Other() *StatusBudget {
+	return &StatusBudget{limiter: b.limiter, differs: map[types.NamespacedName]difference{}, wrote: map[types.NamespacedName]time.Time{}}
+}
+
 // Wait returns how long a write of the object has to wait, if it is to be written when its
 // status has differed for so long; 0 grants it. Each object that may be written gets a turn
 // of its own: however many wait, each asks once.

@@ -43,13 +43,17 @@ type ZoneReconciler struct {
 	Hub    *control.Hub
 	Estate *EstateReconciler
 	Call   func(types.NamespacedName) // has a zone reconciled; does not block
-	Budget *StatusBudget
-	Events events.EventRecorder
-	Clock  clock.PassiveClock
+	// CallRecord has a DynamicRecord reconciled; Waiting lists those of a zone that wait for servers.
+	CallRecord func(types.NamespacedName)
+	Waiting    func(zone types.NamespacedName) []types.NamespacedName
+	Budget     *StatusBudget
+	Events     events.EventRecorder
+	Clock      clock.PassiveClock
 
 	mu      sync.Mutex
 	memory  map[types.NamespacedName]*memory
 	written map[types.NamespacedName]written
+	steered map[types.NamespacedName]*steeredZone
 	fetches map[types.NamespacedName]*fetch
 }
 
@@ -90,6 +94,7 @@ func (r *ZoneReconciler) Reconcile(ctx context.Context, req reconcile.Request) (
 	if err := r.Client.Get(ctx, req.NamespacedName, &z); apierrors.IsNotFound(err) || err == nil && z.DeletionTimestamp != nil {
 		r.remember(req.NamespacedName, nil)
 		r.forgetWritten(req.NamespacedName)
+		r.forgetRecords(req.NamespacedName)
 		r.Estate.Forget(req.NamespacedName)
 		r.Budget.Same(req.NamespacedName, r.Clock.Now())
 		return reconcile.Result{}, nil
@@ -107,6 +112,9 @@ func (r *ZoneReconciler) Reconcile(ctx context.Context, req reconcile.Request) (
 			return reconcile.Result{}, nil // the estate calls again
 		}
 		r.remember(req.NamespacedName, nil)
+		if !place.Keep {
+			r.forgetRecords(req.NamespacedName)
+		}
 		r.Estate.Done(req.NamespacedName)
 		return r.finish(ctx, &z, status)
 	}
@@ -169,7 +177,17 @@ func (r *ZoneReconciler) publish(ctx context.Context, z *v1alpha1.DNSZone, place
 		}
 	}
 	in.Published = r.contentInMemory(known, place.Apex, before.Digest)
-	want := render.Zone(in, known.result)
+	generations := map[types.NamespacedName]int64{}
+	draw := func() (*render.Result, error) {
+		if in.Steered, generations, err = r.steer(ctx, z, place, in.Published); err != nil {
+			return nil, err
+		}
+		return render.Zone(in, known.result), nil
+	}
+	want, err := draw()
+	if err != nil {
+		return err
+	}
 	if in.Published == nil && !before.IsZero() && want.Content.Digest() == before.Digest {
 		in.Published = want.Content
 	}
@@ -180,7 +198,9 @@ func (r *ZoneReconciler) publish(ctx context.Context, z *v1alpha1.DNSZone, place
 		if in.Published == nil && len(want.Unknown) > 0 {
 			return fmt.Errorf("%s is missing, and no connected server holds what was published of it", strings.Join(want.Unknown, ", "))
 		}
-		want = render.Zone(in, known.result) // what is kept of the published content may be other than before
+		if want, err = draw(); err != nil { // what is kept of the published content may be other than before
+			return err
+		}
 	}
 	policy := guardPolicy(z)
 	approved := z.Annotations[v1alpha1.ApproveRemovalAnnotation]
@@ -236,6 +256,10 @@ func (r *ZoneReconciler) publish(ctx context.Context, z *v1alpha1.DNSZone, place
 		return errOverruled
 	}
 	r.notifyChildren(place, known, next)
+	r.noteRecords(z, place, in.Steered, generations, want.RefusedRecords(), known.content, next.content, next.version)
+	for _, key := range r.Waiting(key) {
+		r.CallRecord(key)
+	}
 	return nil
 }
 

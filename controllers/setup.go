@@ -62,12 +62,16 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		estate      = make(chan event.GenericEvent, 1)
 		datacenters = make(chan event.GenericEvent, 1024)
 		documents   = make(chan event.GenericEvent, 1)
+		records     = make(chan event.GenericEvent, 1024)
+		overrides   = make(chan event.GenericEvent, 1)
 		seen        = make(chan uint64, 1)
 		joined      = make(chan control.ServerID, 1)
 	)
-	events := newRelay(mgr.GetClient(), zones, datacenters)
+	events := newRelay(mgr.GetClient(), zones, datacenters, records, overrides)
+	reports := &Reports{Clock: clock.RealClock{}, OnRecord: events.record, OnServer: events.vantage}
 	hub := control.NewHub(control.HubOptions{
-		Log: mgr.GetLogger().WithName("hub"), Cluster: cluster, MaxAbsent: o.MaxAbsent,
+		OnReport: reports.Take,
+		Log:      mgr.GetLogger().WithName("hub"), Cluster: cluster, MaxAbsent: o.MaxAbsent,
 		OnZone: events.zone,
 		OnServer: func(id control.ServerID) {
 			events.server(id)
@@ -92,13 +96,35 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		estateReconciler.Refresh()
 		offer(documents, event.GenericEvent{Object: &metav1.PartialObjectMetadata{}})
 	}
-	estateReconciler.OnComplete = func() { events.everyDatacenter(ctx) }
+	estateReconciler.OnComplete = func() {
+		events.everyDatacenter(ctx)
+		events.everyRecord(ctx)
+	}
 	recorder := mgr.GetEventRecorder("fingerpost")
 	zoneReconciler := &ZoneReconciler{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Hub: hub, Estate: estateReconciler, Call: events.call,
 		Budget: budget, Events: recorder, Clock: clock.RealClock{},
 	}
 	events.hub, events.estate = hub, estateReconciler
+	recordReconciler := &RecordReconciler{
+		Client: mgr.GetClient(), Zones: zoneReconciler, Estate: estateReconciler, Reports: reports, Budget: budget.Other(),
+		Events: &steeringEvents{Recorder: recorder, Client: mgr.GetClient(), Clock: clock.RealClock{}}, Clock: clock.RealClock{},
+	}
+	zoneReconciler.CallRecord, zoneReconciler.Waiting = events.record, recordReconciler.Waiting
+	if err := setupSteering(ctx, mgr, recordReconciler, records); err != nil {
+		return err
+	}
+	if err := setupOverrides(mgr, &OverrideReconciler{
+		Client: mgr.GetClient(), Hub: hub, Estate: estateReconciler, Reports: reports, Budget: budget.Other(), Events: recorder,
+		Clock: clock.RealClock{}, Namespace: o.Namespace,
+	}, overrides); err != nil {
+		return err
+	}
+	if err := setupProbes(mgr, &ProbeReconciler{
+		Client: mgr.GetClient(), Estate: estateReconciler, Budget: budget.Other(), Clock: clock.RealClock{},
+	}); err != nil {
+		return err
+	}
 	if err := mgr.GetFieldIndexer().IndexField(ctx, &v1alpha1.DNSZone{}, zonesByConfigMap, indexConfigMaps); err != nil {
 		return fmt.Errorf("indexing DNSZones: %w", err)
 	}
@@ -118,6 +144,9 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	if err := ctrl.NewControllerManagedBy(mgr).Named("dnszone").
 		For(&v1alpha1.DNSZone{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
 		WatchesMetadata(configMapMetadata(), handler.EnqueueRequestsFromMapFunc(zoneReconciler.zonesOf)).
+		Watches(&v1alpha1.DynamicRecord{}, handler.EnqueueRequestsFromMapFunc(zoneOfRecord), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&v1alpha1.HealthProbe{}, handler.EnqueueRequestsFromMapFunc(zoneReconciler.zonesOfProbe), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&v1alpha1.Datacenter{}, handler.EnqueueRequestsFromMapFunc(zoneReconciler.steeredZones), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		WatchesRawSource(source.Channel(zones, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{EnableWarmup: &warm, MaxConcurrentReconciles: 4}).
 		Complete(zoneReconciler); err != nil {
@@ -171,7 +200,7 @@ func clusterID(ctx context.Context, live client.Reader) (string, error) {
 }
 
 // offer puts v into the channel if there is room: one that is waiting serves for both.
-func offer[T any](to chan T, v T) {
+func offer[T any](to chan<- T, v T) {
 	select {
 	case to <- v:
 	default:
@@ -213,21 +242,36 @@ type relay struct {
 	client      client.Reader
 	zones       chan<- event.GenericEvent
 	datacenters chan<- event.GenericEvent
+	records     chan<- event.GenericEvent
+	overrides   chan<- event.GenericEvent
 	hub         *control.Hub
 	estate      *EstateReconciler
 	pending     *pendingSet
 	connected   map[control.ServerID]bool // as deliver saw it last
 }
 
-func newRelay(reader client.Reader, zones, datacenters chan<- event.GenericEvent) *relay {
-	r := &relay{client: reader, zones: zones, datacenters: datacenters, connected: map[control.ServerID]bool{}}
+func newRelay(reader client.Reader, zones, datacenters, records, overrides chan<- event.GenericEvent) *relay {
+	r := &relay{client: reader, zones: zones, datacenters: datacenters, records: records, overrides: overrides, connected: map[control.ServerID]bool{}}
 	r.pending = newPendingSet(r.deliver)
 	return r
 }
 
-func (r *relay) zone(apex zone.Name)           { r.pending.add(apex) }
-func (r *relay) call(key types.NamespacedName) { r.pending.add(key) }
-func (r *relay) server(id control.ServerID)    { r.pending.add(id.Datacenter); r.pending.add(id) }
+func (r *relay) zone(apex zone.Name)             { r.pending.add(apex) }
+func (r *relay) call(key types.NamespacedName)   { r.pending.add(key) }
+func (r *relay) record(key types.NamespacedName) { r.pending.add(recordKey(key)); r.override() }
+func (r *relay) override() {
+	offer(r.overrides, event.GenericEvent{Object: &v1alpha1.TrafficOverride{}})
+}
+func (r *relay) vantage(id control.ServerID) { r.pending.add(id.Datacenter) }
+
+// recordKey is a DynamicRecord among the items that wait.
+type recordKey types.NamespacedName
+
+func (r *relay) server(id control.ServerID) {
+	r.pending.add(id.Datacenter)
+	r.pending.add(id)
+	r.override()
+}
 
 func (r *relay) deliver(item any) {
 	switch v := item.(type) {
@@ -250,6 +294,8 @@ func (r *relay) deliver(item any) {
 		for _, key := range r.estate.ServedAt(render.Location{Datacenter: v.Datacenter, Group: v.Group}) {
 			r.call(key) // nobody waits for a server that has left
 		}
+	case recordKey:
+		r.records <- event.GenericEvent{Object: &v1alpha1.DynamicRecord{ObjectMeta: metav1.ObjectMeta{Namespace: v.Namespace, Name: v.Name}}}
 	case string:
 		r.datacenters <- event.GenericEvent{Object: &v1alpha1.Datacenter{ObjectMeta: metav1.ObjectMeta{Name: v}}}
 	}

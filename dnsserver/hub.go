@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"path/filepath"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -13,6 +15,9 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/health"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/mesh"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/store"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
 )
 
@@ -26,11 +31,13 @@ type HubConfig struct {
 	Name       string   // of this server, unique in its group
 	StateDir   string   // where zones are kept
 	Siblings   []string // HOST:PORT of other servers of the group; may be empty
-	PeerListen string   // ADDR:PORT where siblings get copies; "" for none
+	PeerListen string   // ADDR:PORT where siblings get copies and peers tell their votes; "" for none
 
 	// PeerAddress is HOST:PORT of PeerListen as others reach it; "" stands for PeerListen, at the
 	// address that the hub sees if that is on all of this machine.
 	PeerAddress string
+
+	Own []netip.Addr // addresses that this server answers on, which probes must not reach by default
 }
 
 // hubSource is the stream to the hub, the store behind it and the copies for siblings.
@@ -46,6 +53,9 @@ type hubSource struct {
 	documents documents
 	settings  groupSettings
 	client    *control.Client
+	memory    *store.Memory
+	mesh      *mesh.Mesh
+	steerer   *steerer
 	peers     net.Listener // nil without PeerListen
 	fromDisk  bool         // there were zones on disk
 }
@@ -71,11 +81,13 @@ func (h *hubSource) start() error {
 	}
 	h.fromDisk = h.view.Ready()
 	h.documents.handle(documentSettings, h.settings.take)
-	h.replica.HandleDocuments(h.documents.take)
 	h.client, err = control.NewClient(control.ClientOptions{
 		Hubs: h.cfg.Hubs, Siblings: h.cfg.Siblings, Credentials: h.files.Credentials(),
 		Name: h.cfg.Name, SoftwareVersion: h.version, Peer: h.peerAddress(), Replica: h.replica, Log: h.log, OnState: h.onState,
 	})
+	if err == nil {
+		err = h.steer()
+	}
 	if err != nil {
 		h.close()
 		return err
@@ -131,6 +143,41 @@ func (h *hubSource) retrySettings(ctx context.Context) {
 // settingsRetry is how often it is tried to open what could not be opened at the start.
 const settingsRetry = 30 * time.Second
 
+// steer makes what answers steered names.
+func (h *hubSource) steer() error {
+	group, err := h.files.Group()
+	if err != nil {
+		return fmt.Errorf("reading the server's group: %w", err)
+	}
+	var damaged error
+	if h.memory, damaged, err = store.OpenMemory(h.cfg.StateDir); err != nil {
+		return err
+	}
+	if damaged != nil {
+		h.log.Error(damaged, "what was decided before can't be read, and is set aside")
+	}
+	self := health.ServerID{Datacenter: group.Datacenter, Group: group.Group, Name: h.cfg.Name}
+	h.mesh = mesh.New(mesh.Options{
+		Self: self, Credentials: h.files.Credentials(), Log: h.log,
+		OnMessage:   func(from health.ServerID, m health.Message) { h.steerer.hear(from, m) },
+		OnConnected: func(peer health.ServerID) { h.steerer.connected(peer) },
+		OnOverrides: func(overrides [][]byte) { h.steerer.hearOverrides(overrides) },
+	})
+	h.steerer, err = newSteerer(steererOptions{
+		Self: self, View: h.view, Log: h.log, Report: h.client.Report, Send: h.mesh.Send, SetPeers: h.mesh.SetPeers,
+		SendOverrides: h.mesh.SendOverrides, Memory: h.memory, Own: h.cfg.Own,
+	})
+	if err != nil {
+		return err
+	}
+	for _, kind := range []string{documentTopology, documentOverrides, documentSecrets} {
+		h.documents.handle(kind, func(body []byte) error { return h.steerer.document(kind, body) })
+	}
+	h.replica.HandleDocuments(h.documents.take)
+	h.replica.OnZone(h.steerer.zoneChanged)
+	return nil
+}
+
 // onState says that there is nothing to wait for when the hub or a sibling has sent all,
 // which may be nothing.
 func (h *hubSource) onState(s control.State) {
@@ -145,9 +192,13 @@ func (h *hubSource) run(ctx context.Context) error {
 	group.Go(func() error { return h.client.Run(ctx) })
 	group.Go(func() error { watchCertificates(ctx, h.files, h.log); return nil })
 	group.Go(func() error { h.retrySettings(ctx); return nil })
+	group.Go(func() error { return h.steerer.run(ctx) })
+	group.Go(func() error { return h.mesh.Run(ctx) })
+	group.Go(func() error { return h.steerer.serveControl(ctx, filepath.Join(h.cfg.StateDir, ControlSocket)) })
 	if h.peers != nil {
 		server := grpc.NewServer(control.ServerOptions(h.files.Credentials())...)
 		control.NewSibling(h.replica, h.files.Credentials()).Register(server)
+		h.mesh.Register(server)
 		group.Go(func() error { return server.Serve(h.peers) })
 		context.AfterFunc(ctx, server.Stop)
 		h.log.Info("serving siblings", "address", h.peers.Addr().String())
@@ -165,6 +216,11 @@ func (h *hubSource) close() {
 			h.log.Error(err, "closing the store")
 		}
 	}
+	if h.memory != nil {
+		if err := h.memory.Close(); err != nil {
+			h.log.Error(err, "closing the memory")
+		}
+	}
 }
 
 // ready: a server that started with zones on disk answers for them, hub or not. One that
@@ -173,7 +229,7 @@ func (h *hubSource) ready() error {
 	if s := h.client.State(); !h.fromDisk && !s.Synced && !s.CopiedAll {
 		return errors.New("not all zones were received yet")
 	}
-	return nil
+	return h.steerer.ready()
 }
 
 var (

@@ -42,7 +42,8 @@ type Replica struct {
 	onDisk    control.Fence      // the fence that the disk has
 	lost      map[zone.Name]bool
 	onDurable func(zone.Name, zone.Version)
-	failing   bool // the last write failed
+	onZone    func(apex zone.Name, before, after *zone.Content) // nil: nobody asks
+	failing   bool                                              // the last write failed
 
 	installing        sync.Mutex // held while a document is installed: one at a time, before mu
 	handler           func(kind string, body []byte) error
@@ -372,7 +373,11 @@ func (r *Replica) admit(o *order) error {
 // apply makes admitted orders visible, in one step.
 func (r *Replica) apply(orders ...*order) {
 	install, remove := map[zone.Name]*zone.Served{}, map[zone.Name]bool{}
+	before := map[zone.Name]*zone.Content{}
 	for _, o := range orders {
+		if was := r.zones[o.apex]; was != nil && before[o.apex] == nil {
+			before[o.apex] = was.Content
+		}
 		switch {
 		case o.apex == "":
 			continue
@@ -390,6 +395,26 @@ func (r *Replica) apply(orders ...*order) {
 	if len(install)+len(remove) > 0 {
 		r.view.Update(slices.Collect(maps.Values(install)), slices.Collect(maps.Keys(remove)))
 	}
+	if r.onZone == nil {
+		return
+	}
+	for apex, served := range install {
+		r.onZone(apex, before[apex], served.Content())
+	}
+	for apex := range remove {
+		r.onZone(apex, before[apex], nil)
+	}
+}
+
+// OnZone sets who is told what a zone's content was and is, when the view has changed; nil is for none. It is called at
+// once for what is served by now. It must not call r.
+func (r *Replica) OnZone(f func(apex zone.Name, before, after *zone.Content)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for apex, z := range r.zones {
+		f(apex, nil, z.Content)
+	}
+	r.onZone = f
 }
 
 // write takes orders until Close, and keeps trying to bring the disk up to date.

@@ -244,14 +244,14 @@ func (s *Server) close() {
 // UDP address as a client would. The reply must be authoritative if there is a zone.
 func (s *Server) Probe(ctx context.Context, z *zone.Served) error {
 	for _, address := range s.addresses {
-		if err := probe(ctx, address, z); err != nil {
+		if err := askSOA(ctx, address, z); err != nil {
 			return fmt.Errorf("asking %s: %w", address, err)
 		}
 	}
 	return nil
 }
 
-func probe(ctx context.Context, address netip.AddrPort, z *zone.Served) error {
+func askSOA(ctx context.Context, address netip.AddrPort, z *zone.Served) error {
 	if a := address.Addr(); a.IsUnspecified() {
 		loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
 		if a.Is6() {

@@ -82,6 +82,9 @@ type refusal struct{ reason, message string }
 func (r refusal) Error() string  { return r.message }
 func (r refusal) Reason() string { return r.reason }
 
+// Refuse makes a Refusal.
+func Refuse(reason, format string, args ...any) Refusal { return refuse(reason, format, args...) }
+
 func refuse(reason, format string, args ...any) Refusal {
 	return refusal{reason, fmt.Sprintf(format, args...)}
 }

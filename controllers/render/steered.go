@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/steering"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/steering/steeringpb"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
 )
@@ -177,6 +178,10 @@ func (s *Steered) decide(in SteeredInputs, claims []*steeredClaim) {
 // admit adds what servers are told of an accepted record: at its owner, and at those of its SRV records.
 func (s *Steered) admit(c *steeredClaim) {
 	add := func(owner zone.Name, conflicting []uint16, r *steeringpb.Record) bool {
+		if _, err := steering.NewRecord(owner, r); err != nil { // servers would say the same, later
+			c.Refused, c.Record = refuse(v1alpha1.ReasonInvalidSpec, "%v", err), nil
+			return false
+		}
 		rdata, err := proto.MarshalOptions{Deterministic: true}.Marshal(r)
 		if err != nil || len(rdata) > 1<<16-1 {
 			c.Refused = refuse(v1alpha1.ReasonInvalidSpec, "the record and its probes are too large together: %d octets of at most 65535", len(rdata))

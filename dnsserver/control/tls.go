@@ -185,6 +185,12 @@ func (f *Files) Status() (expires time.Time, err error) {
 	return cert.Leaf.NotAfter, err
 }
 
+// Group returns the group that the certificate in force is for.
+func (f *Files) Group() (GroupKey, error) {
+	cert, _, _ := f.current()
+	return CertifiedGroup(cert.Leaf)
+}
+
 func (f *Files) current() (*tls.Certificate, *x509.CertPool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -355,7 +355,7 @@ func (x RecordReport_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RecordReport_State.Descriptor instead.
 func (RecordReport_State) EnumDescriptor() ([]byte, []int) {
-	return file_dnsserver_steering_steeringpb_steering_proto_rawDescGZIP(), []int{30, 0}
+	return file_dnsserver_steering_steeringpb_steering_proto_rawDescGZIP(), []int{32, 0}
 }
 
 type TargetReport_State int32
@@ -407,7 +407,7 @@ func (x TargetReport_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TargetReport_State.Descriptor instead.
 func (TargetReport_State) EnumDescriptor() ([]byte, []int) {
-	return file_dnsserver_steering_steeringpb_steering_proto_rawDescGZIP(), []int{31, 0}
+	return file_dnsserver_steering_steeringpb_steering_proto_rawDescGZIP(), []int{33, 0}
 }
 
 // Record is one steered name.
@@ -2679,8 +2679,113 @@ func (x *Block) GetNetworks() []string {
 	return nil
 }
 
-// Report is what a server tells the hub about steered names, in the report kinds steering-00 to steering-ff: records by
-// the first octet of the SHA-256 of their source, so that one change repeats little.
+// Certificates are those that probes show to targets: the document of the kind secrets.
+type Certificates struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Certificates  []*Certificate         `protobuf:"bytes,1,rep,name=certificates,proto3" json:"certificates,omitempty"` // by secret
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Certificates) Reset() {
+	*x = Certificates{}
+	mi := &file_dnsserver_steering_steeringpb_steering_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Certificates) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Certificates) ProtoMessage() {}
+
+func (x *Certificates) ProtoReflect() protoreflect.Message {
+	mi := &file_dnsserver_steering_steeringpb_steering_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Certificates.ProtoReflect.Descriptor instead.
+func (*Certificates) Descriptor() ([]byte, []int) {
+	return file_dnsserver_steering_steeringpb_steering_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Certificates) GetCertificates() []*Certificate {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+type Certificate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Secret        string                 `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"`           // namespace/name
+	Certificate   []byte                 `protobuf:"bytes,2,opt,name=certificate,proto3" json:"certificate,omitempty"` // PEM, with its chain
+	Key           []byte                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`                 // PEM
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Certificate) Reset() {
+	*x = Certificate{}
+	mi := &file_dnsserver_steering_steeringpb_steering_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Certificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Certificate) ProtoMessage() {}
+
+func (x *Certificate) ProtoReflect() protoreflect.Message {
+	mi := &file_dnsserver_steering_steeringpb_steering_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
+func (*Certificate) Descriptor() ([]byte, []int) {
+	return file_dnsserver_steering_steeringpb_steering_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *Certificate) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
+func (x *Certificate) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *Certificate) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+// Report is what a server tells the hub about steered names, in the report kinds steering-00 to steering-1f: records by
+// the first five bits of the SHA-256 of their source, so that one change repeats little.
 type Report struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Records       []*RecordReport        `protobuf:"bytes,1,rep,name=records,proto3" json:"records,omitempty"` // by source
@@ -2690,7 +2795,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_dnsserver_steering_steeringpb_steering_proto_msgTypes[28]
+	mi := &file_dnsserver_steering_steeringpb_steering_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2702,7 +2807,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_dnsserver_steering_steeringpb_steering_proto_msgTypes[28]
+	mi := &file_dnsserver_steering_steeringpb_steering_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2715,7 +2820,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_dnsserver_steering_steeringpb_steering_proto_rawDescGZIP(), []int{28}
+	return file_dnsserver_steering_steeringpb_steering_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Report) GetRecords() []*RecordReport {
@@ -2738,7 +2843,7 @@ type VantageReport struct {
 
 func (x *VantageReport) Reset() {
 	*x = VantageReport{}
-	mi := &file_dnsserver_steering_steeringpb_steering_proto_msgTypes[29]
+	mi := &file_dnsserver_steering_steeringpb_steering_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2750,7 +2855,7 @@ func (x *VantageReport) String() string {
 func (*VantageReport) ProtoMessage() {}
 
 func (x *VantageReport) ProtoReflect() protoreflect.Message {
-	mi := &file_dnsserver_steering_steeringpb_steering_proto_msgTypes[29]
+	mi := &file_dnsserver_steering_steeringpb_steering_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2763,7 +2868,7 @@ func (x *VantageReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VantageReport.ProtoReflect.Descriptor instead.
 func (*VantageReport) Descriptor() ([]byte, []int) {
-	return file_dnsserver_steering_steeringpb_steering_proto_rawDescGZIP(), []int{29}
+	return file_dnsserver_steering_steeringpb_steering_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *VantageReport) GetIsolated() bool {
@@ -2805,13 +2910,14 @@ type RecordReport struct {
 	Disagreement  bool                   `protobuf:"varint,7,opt,name=disagreement,proto3" json:"disagreement,omitempty"` // a vote is tied
 	Settled       uint64                 `protobuf:"varint,8,opt,name=settled,proto3" json:"settled,omitempty"`           // Unix milliseconds: when whoever got an answer other than the present one must have dropped it
 	Changed       uint64                 `protobuf:"varint,9,opt,name=changed,proto3" json:"changed,omitempty"`           // Unix milliseconds: since when the present answer is given
+	Effects       []*RecordReport_Effect `protobuf:"bytes,10,rep,name=effects,proto3" json:"effects,omitempty"`           // of overrides in force that concern the record
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RecordReport) Reset() {
 	*x = RecordReport{}
-	mi := &file_dnsserver_steering_steeringpb_steering_proto_msgTypes[30]
+	mi := &file_dnsserver_steering_steeringpb_steering_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2823,7 +2929,7 @@ func (x *RecordReport) String() string {
 func (*RecordReport) ProtoMessage() {}
 
 func (x *RecordReport) ProtoReflect() protoreflect.Message {
-	mi := &file_dnsserver_steering_steeringpb_steering_proto_msgTypes[30]
+	mi := &file_dnsserver_steering_steeringpb_steering_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2836,7 +2942,7 @@ func (x *RecordReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordReport.ProtoReflect.Descriptor instead.
 func (*RecordReport) Descriptor() ([]byte, []int) {
-	return file_dnsserver_steering_steeringpb_steering_proto_rawDescGZIP(), []int{30}
+	return file_dnsserver_steering_steeringpb_steering_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RecordReport) GetSource() string {
@@ -2902,6 +3008,13 @@ func (x *RecordReport) GetChanged() uint64 {
 	return 0
 }
 
+func (x *RecordReport) GetEffects() []*RecordReport_Effect {
+	if x != nil {
+		return x.Effects
+	}
+	return nil
+}
+
 type TargetReport struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	State         TargetReport_State     `protobuf:"varint,1,opt,name=state,proto3,enum=fingerpost.steering.v1.TargetReport_State" json:"state,omitempty"`
@@ -2916,7 +3029,7 @@ type TargetReport struct {
 
 func (x *TargetReport) Reset() {
 	*x = TargetReport{}
-	mi := &file_dnsserver_steering_steeringpb_steering_proto_msgTypes[31]
+	mi := &file_dnsserver_steering_steeringpb_steering_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2928,7 +3041,7 @@ func (x *TargetReport) String() string {
 func (*TargetReport) ProtoMessage() {}
 
 func (x *TargetReport) ProtoReflect() protoreflect.Message {
-	mi := &file_dnsserver_steering_steeringpb_steering_proto_msgTypes[31]
+	mi := &file_dnsserver_steering_steeringpb_steering_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2941,7 +3054,7 @@ func (x *TargetReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetReport.ProtoReflect.Descriptor instead.
 func (*TargetReport) Descriptor() ([]byte, []int) {
-	return file_dnsserver_steering_steeringpb_steering_proto_rawDescGZIP(), []int{31}
+	return file_dnsserver_steering_steeringpb_steering_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *TargetReport) GetState() TargetReport_State {
@@ -2982,6 +3095,66 @@ func (x *TargetReport) GetSince() uint64 {
 func (x *TargetReport) GetFailure() string {
 	if x != nil {
 		return x.Failure
+	}
+	return ""
+}
+
+type RecordReport_Effect struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Source        string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	Acts          bool                   `protobuf:"varint,2,opt,name=acts,proto3" json:"acts,omitempty"` // the answer is another than without it
+	Text          string                 `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordReport_Effect) Reset() {
+	*x = RecordReport_Effect{}
+	mi := &file_dnsserver_steering_steeringpb_steering_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordReport_Effect) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordReport_Effect) ProtoMessage() {}
+
+func (x *RecordReport_Effect) ProtoReflect() protoreflect.Message {
+	mi := &file_dnsserver_steering_steeringpb_steering_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordReport_Effect.ProtoReflect.Descriptor instead.
+func (*RecordReport_Effect) Descriptor() ([]byte, []int) {
+	return file_dnsserver_steering_steeringpb_steering_proto_rawDescGZIP(), []int{32, 0}
+}
+
+func (x *RecordReport_Effect) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *RecordReport_Effect) GetActs() bool {
+	if x != nil {
+		return x.Acts
+	}
+	return false
+}
+
+func (x *RecordReport_Effect) GetText() string {
+	if x != nil {
+		return x.Text
 	}
 	return ""
 }
@@ -3189,14 +3362,20 @@ const file_dnsserver_steering_steeringpb_steering_proto_rawDesc = "" +
 	"\bRaiseTTL\x12\x10\n" +
 	"\x03ttl\x18\x01 \x01(\rR\x03ttl\"#\n" +
 	"\x05Block\x12\x1a\n" +
-	"\bnetworks\x18\x01 \x03(\tR\bnetworks\"H\n" +
+	"\bnetworks\x18\x01 \x03(\tR\bnetworks\"W\n" +
+	"\fCertificates\x12G\n" +
+	"\fcertificates\x18\x01 \x03(\v2#.fingerpost.steering.v1.CertificateR\fcertificates\"Y\n" +
+	"\vCertificate\x12\x16\n" +
+	"\x06secret\x18\x01 \x01(\tR\x06secret\x12 \n" +
+	"\vcertificate\x18\x02 \x01(\fR\vcertificate\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\fR\x03key\"H\n" +
 	"\x06Report\x12>\n" +
 	"\arecords\x18\x01 \x03(\v2$.fingerpost.steering.v1.RecordReportR\arecords\"\x99\x01\n" +
 	"\rVantageReport\x12\x1a\n" +
 	"\bisolated\x18\x01 \x01(\bR\bisolated\x12\x12\n" +
 	"\x04sick\x18\x02 \x01(\bR\x04sick\x12 \n" +
 	"\vunreachable\x18\x03 \x03(\tR\vunreachable\x126\n" +
-	"\x05local\x18\x04 \x03(\v2 .fingerpost.steering.v1.OverrideR\x05local\"\xbc\x03\n" +
+	"\x05local\x18\x04 \x03(\v2 .fingerpost.steering.v1.OverrideR\x05local\"\xcd\x04\n" +
 	"\fRecordReport\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12>\n" +
 	"\atargets\x18\x02 \x03(\v2$.fingerpost.steering.v1.TargetReportR\atargets\x12\x14\n" +
@@ -3206,7 +3385,13 @@ const file_dnsserver_steering_steeringpb_steering_proto_rawDesc = "" +
 	"\bawaiting\x18\x06 \x01(\tR\bawaiting\x12\"\n" +
 	"\fdisagreement\x18\a \x01(\bR\fdisagreement\x12\x18\n" +
 	"\asettled\x18\b \x01(\x04R\asettled\x12\x18\n" +
-	"\achanged\x18\t \x01(\x04R\achanged\"l\n" +
+	"\achanged\x18\t \x01(\x04R\achanged\x12E\n" +
+	"\aeffects\x18\n" +
+	" \x03(\v2+.fingerpost.steering.v1.RecordReport.EffectR\aeffects\x1aH\n" +
+	"\x06Effect\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12\x12\n" +
+	"\x04acts\x18\x02 \x01(\bR\x04acts\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\"l\n" +
 	"\x05State\x12\r\n" +
 	"\tPREFERRED\x10\x00\x12\x0f\n" +
 	"\vFAILED_OVER\x10\x01\x12\f\n" +
@@ -3273,47 +3458,50 @@ func file_dnsserver_steering_steeringpb_steering_proto_rawDescGZIP() []byte {
 }
 
 var file_dnsserver_steering_steeringpb_steering_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_dnsserver_steering_steeringpb_steering_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_dnsserver_steering_steeringpb_steering_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_dnsserver_steering_steeringpb_steering_proto_goTypes = []any{
-	(Policy)(0),             // 0: fingerpost.steering.v1.Policy
-	(PoolPolicy)(0),         // 1: fingerpost.steering.v1.PoolPolicy
-	(AllDown)(0),            // 2: fingerpost.steering.v1.AllDown
-	(Vantage)(0),            // 3: fingerpost.steering.v1.Vantage
-	(Service_Kind)(0),       // 4: fingerpost.steering.v1.Service.Kind
-	(RecordReport_State)(0), // 5: fingerpost.steering.v1.RecordReport.State
-	(TargetReport_State)(0), // 6: fingerpost.steering.v1.TargetReport.State
-	(*Record)(nil),          // 7: fingerpost.steering.v1.Record
-	(*Pool)(nil),            // 8: fingerpost.steering.v1.Pool
-	(*Target)(nil),          // 9: fingerpost.steering.v1.Target
-	(*Geo)(nil),             // 10: fingerpost.steering.v1.Geo
-	(*Rule)(nil),            // 11: fingerpost.steering.v1.Rule
-	(*Latency)(nil),         // 12: fingerpost.steering.v1.Latency
-	(*Service)(nil),         // 13: fingerpost.steering.v1.Service
-	(*Probe)(nil),           // 14: fingerpost.steering.v1.Probe
-	(*Tcp)(nil),             // 15: fingerpost.steering.v1.Tcp
-	(*Http)(nil),            // 16: fingerpost.steering.v1.Http
-	(*StatusRange)(nil),     // 17: fingerpost.steering.v1.StatusRange
-	(*Tls)(nil),             // 18: fingerpost.steering.v1.Tls
-	(*Grpc)(nil),            // 19: fingerpost.steering.v1.Grpc
-	(*Dns)(nil),             // 20: fingerpost.steering.v1.Dns
-	(*Icmp)(nil),            // 21: fingerpost.steering.v1.Icmp
-	(*Calculated)(nil),      // 22: fingerpost.steering.v1.Calculated
-	(*ZoneSettings)(nil),    // 23: fingerpost.steering.v1.ZoneSettings
-	(*Topology)(nil),        // 24: fingerpost.steering.v1.Topology
-	(*Datacenter)(nil),      // 25: fingerpost.steering.v1.Datacenter
-	(*Server)(nil),          // 26: fingerpost.steering.v1.Server
-	(*Overrides)(nil),       // 27: fingerpost.steering.v1.Overrides
-	(*Override)(nil),        // 28: fingerpost.steering.v1.Override
-	(*Drain)(nil),           // 29: fingerpost.steering.v1.Drain
-	(*Force)(nil),           // 30: fingerpost.steering.v1.Force
-	(*Freeze)(nil),          // 31: fingerpost.steering.v1.Freeze
-	(*Failback)(nil),        // 32: fingerpost.steering.v1.Failback
-	(*RaiseTTL)(nil),        // 33: fingerpost.steering.v1.RaiseTTL
-	(*Block)(nil),           // 34: fingerpost.steering.v1.Block
-	(*Report)(nil),          // 35: fingerpost.steering.v1.Report
-	(*VantageReport)(nil),   // 36: fingerpost.steering.v1.VantageReport
-	(*RecordReport)(nil),    // 37: fingerpost.steering.v1.RecordReport
-	(*TargetReport)(nil),    // 38: fingerpost.steering.v1.TargetReport
+	(Policy)(0),                 // 0: fingerpost.steering.v1.Policy
+	(PoolPolicy)(0),             // 1: fingerpost.steering.v1.PoolPolicy
+	(AllDown)(0),                // 2: fingerpost.steering.v1.AllDown
+	(Vantage)(0),                // 3: fingerpost.steering.v1.Vantage
+	(Service_Kind)(0),           // 4: fingerpost.steering.v1.Service.Kind
+	(RecordReport_State)(0),     // 5: fingerpost.steering.v1.RecordReport.State
+	(TargetReport_State)(0),     // 6: fingerpost.steering.v1.TargetReport.State
+	(*Record)(nil),              // 7: fingerpost.steering.v1.Record
+	(*Pool)(nil),                // 8: fingerpost.steering.v1.Pool
+	(*Target)(nil),              // 9: fingerpost.steering.v1.Target
+	(*Geo)(nil),                 // 10: fingerpost.steering.v1.Geo
+	(*Rule)(nil),                // 11: fingerpost.steering.v1.Rule
+	(*Latency)(nil),             // 12: fingerpost.steering.v1.Latency
+	(*Service)(nil),             // 13: fingerpost.steering.v1.Service
+	(*Probe)(nil),               // 14: fingerpost.steering.v1.Probe
+	(*Tcp)(nil),                 // 15: fingerpost.steering.v1.Tcp
+	(*Http)(nil),                // 16: fingerpost.steering.v1.Http
+	(*StatusRange)(nil),         // 17: fingerpost.steering.v1.StatusRange
+	(*Tls)(nil),                 // 18: fingerpost.steering.v1.Tls
+	(*Grpc)(nil),                // 19: fingerpost.steering.v1.Grpc
+	(*Dns)(nil),                 // 20: fingerpost.steering.v1.Dns
+	(*Icmp)(nil),                // 21: fingerpost.steering.v1.Icmp
+	(*Calculated)(nil),          // 22: fingerpost.steering.v1.Calculated
+	(*ZoneSettings)(nil),        // 23: fingerpost.steering.v1.ZoneSettings
+	(*Topology)(nil),            // 24: fingerpost.steering.v1.Topology
+	(*Datacenter)(nil),          // 25: fingerpost.steering.v1.Datacenter
+	(*Server)(nil),              // 26: fingerpost.steering.v1.Server
+	(*Overrides)(nil),           // 27: fingerpost.steering.v1.Overrides
+	(*Override)(nil),            // 28: fingerpost.steering.v1.Override
+	(*Drain)(nil),               // 29: fingerpost.steering.v1.Drain
+	(*Force)(nil),               // 30: fingerpost.steering.v1.Force
+	(*Freeze)(nil),              // 31: fingerpost.steering.v1.Freeze
+	(*Failback)(nil),            // 32: fingerpost.steering.v1.Failback
+	(*RaiseTTL)(nil),            // 33: fingerpost.steering.v1.RaiseTTL
+	(*Block)(nil),               // 34: fingerpost.steering.v1.Block
+	(*Certificates)(nil),        // 35: fingerpost.steering.v1.Certificates
+	(*Certificate)(nil),         // 36: fingerpost.steering.v1.Certificate
+	(*Report)(nil),              // 37: fingerpost.steering.v1.Report
+	(*VantageReport)(nil),       // 38: fingerpost.steering.v1.VantageReport
+	(*RecordReport)(nil),        // 39: fingerpost.steering.v1.RecordReport
+	(*TargetReport)(nil),        // 40: fingerpost.steering.v1.TargetReport
+	(*RecordReport_Effect)(nil), // 41: fingerpost.steering.v1.RecordReport.Effect
 }
 var file_dnsserver_steering_steeringpb_steering_proto_depIdxs = []int32{
 	0,  // 0: fingerpost.steering.v1.Record.policy:type_name -> fingerpost.steering.v1.Policy
@@ -3345,16 +3533,18 @@ var file_dnsserver_steering_steeringpb_steering_proto_depIdxs = []int32{
 	32, // 26: fingerpost.steering.v1.Override.failback:type_name -> fingerpost.steering.v1.Failback
 	33, // 27: fingerpost.steering.v1.Override.raise_ttl:type_name -> fingerpost.steering.v1.RaiseTTL
 	34, // 28: fingerpost.steering.v1.Override.block:type_name -> fingerpost.steering.v1.Block
-	37, // 29: fingerpost.steering.v1.Report.records:type_name -> fingerpost.steering.v1.RecordReport
-	28, // 30: fingerpost.steering.v1.VantageReport.local:type_name -> fingerpost.steering.v1.Override
-	38, // 31: fingerpost.steering.v1.RecordReport.targets:type_name -> fingerpost.steering.v1.TargetReport
-	5,  // 32: fingerpost.steering.v1.RecordReport.state:type_name -> fingerpost.steering.v1.RecordReport.State
-	6,  // 33: fingerpost.steering.v1.TargetReport.state:type_name -> fingerpost.steering.v1.TargetReport.State
-	34, // [34:34] is the sub-list for method output_type
-	34, // [34:34] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	36, // 29: fingerpost.steering.v1.Certificates.certificates:type_name -> fingerpost.steering.v1.Certificate
+	39, // 30: fingerpost.steering.v1.Report.records:type_name -> fingerpost.steering.v1.RecordReport
+	28, // 31: fingerpost.steering.v1.VantageReport.local:type_name -> fingerpost.steering.v1.Override
+	40, // 32: fingerpost.steering.v1.RecordReport.targets:type_name -> fingerpost.steering.v1.TargetReport
+	5,  // 33: fingerpost.steering.v1.RecordReport.state:type_name -> fingerpost.steering.v1.RecordReport.State
+	41, // 34: fingerpost.steering.v1.RecordReport.effects:type_name -> fingerpost.steering.v1.RecordReport.Effect
+	6,  // 35: fingerpost.steering.v1.TargetReport.state:type_name -> fingerpost.steering.v1.TargetReport.State
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_dnsserver_steering_steeringpb_steering_proto_init() }
@@ -3385,7 +3575,7 @@ func file_dnsserver_steering_steeringpb_steering_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dnsserver_steering_steeringpb_steering_proto_rawDesc), len(file_dnsserver_steering_steeringpb_steering_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   32,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,54 @@
+package render
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/steering"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/steering/steeringpb"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
+)
+
+// SplitRisk says why nothing could tell a dead datacenter from a cut link for a record that holds in doubt; "" if
+// something can, or the record does not hold.
+func SplitRisk(r *steeringpb.Record, datacenters []v1alpha1.Datacenter) string {
+	if !r.GetHoldOnPeerLoss() {
+		return ""
+	}
+	var without []string
+	for _, dc := range datacenters {
+		switch {
+		case dc.Spec.Role == v1alpha1.DatacenterRoleWitness:
+			return ""
+		case len(dc.Spec.Anchors) == 0 && slices.ContainsFunc(r.GetPools(), func(p *steeringpb.Pool) bool { return p.GetDatacenter() == dc.Name }):
+			without = append(without, dc.Name)
+		}
+	}
+	if len(without) == 0 {
+		return ""
+	}
+	slices.Sort(without)
+	return fmt.Sprintf("onPeerLoss is Hold, there is no Witness, and %s has no anchors: if it goes silent, nothing tells its death from a cut link, and answers stay until a person forces them",
+		strings.Join(without, ", "))
+}
+
+// RecordFailover works out how long a record may take to move off a dead target, at most; nil if nothing probes it.
+// lowest is the zone's least TTL.
+func RecordFailover(r *steeringpb.Record, owner zone.Name, lowest time.Duration) *Failover {
+	record, err := steering.NewRecord(owner, r)
+	if err != nil {
+		return nil // SteerZone has refused it
+	}
+	f, probed := record.Failover(steering.DefaultVoteTTL)
+	if !probed {
+		return nil
+	}
+	out := &Failover{Worst: f.Worst(), Sum: f.String(), Feasible: true}
+	if rto := time.Duration(r.GetRto()) * time.Millisecond; rto > 0 {
+		out.Feasible, out.Sum = f.Meets(rto), f.Explain(rto, lowest)
+	}
+	return out
+}

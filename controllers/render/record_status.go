@@ -1,0 +1,266 @@
+package render
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/steering"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/steering/steeringpb"
+)
+
+// RecordServer is what one server says of one steered name.
+type RecordServer struct {
+	Datacenter string
+	Report     *steeringpb.RecordReport
+}
+
+// RecordStatusInputs is all that a DynamicRecord's status says.
+type RecordStatusInputs struct {
+	Record   *v1alpha1.DynamicRecord // status as it is now: transition times are kept
+	Decision *SteeredDecision        // nil if there is none; Absent says why
+	Absent   Refusal
+	// Programmed says whether servers serve the record as it is, with a reason and words.
+	Programmed       bool
+	ProgrammedReason string
+	ProgrammedWords  string
+	// Servers are those that have reported on the record, by rank of their datacenters, then name.
+	Servers []RecordServer
+	// Failover is the longest time until no client has a dead target's address; nil if the record is not accepted.
+	Failover *Failover
+	// Split says why nothing could tell a dead datacenter from a cut link; "" if something can, or it does not matter.
+	Split string
+	Now   metav1.Time
+}
+
+// Failover is the arithmetic of the recovery time of one record.
+type Failover struct {
+	Worst    time.Duration
+	Feasible bool   // it meets objectives.rto; true without one
+	Sum      string // how it comes about, and with an objective how it compares and what would meet it
+}
+
+// RecordStatus says what is true of a DynamicRecord.
+func RecordStatus(in RecordStatusInputs) v1alpha1.DynamicRecordStatus {
+	old := in.Record.Status
+	s := v1alpha1.DynamicRecordStatus{
+		ObservedGeneration: in.Record.Generation, Conditions: slices.Clone(old.Conditions),
+		Healthy: old.Healthy, Serving: old.Serving, Targets: old.Targets, Datacenters: old.Datacenters, Override: old.Override,
+	}
+	set := func(typ string, is bool, reason, message string) {
+		status := metav1.ConditionFalse
+		if is {
+			status = metav1.ConditionTrue
+		}
+		meta.SetStatusCondition(&s.Conditions, metav1.Condition{
+			Type: typ, Status: status, Reason: reason, Message: clip(message, 2048), ObservedGeneration: in.Record.Generation, LastTransitionTime: in.Now,
+		})
+	}
+	refused := in.Absent
+	if refused == nil && in.Decision != nil {
+		refused = in.Decision.Refused
+	}
+	if refused != nil {
+		in.refused(&s, refused, set)
+		return s
+	}
+	set(v1alpha1.ConditionAccepted, true, v1alpha1.ReasonAccepted, "the spec is valid and the zone allows the name")
+	set(v1alpha1.ConditionProgrammed, in.Programmed, in.ProgrammedReason, in.ProgrammedWords)
+	if in.Programmed {
+		set(v1alpha1.ConditionReady, true, v1alpha1.ReasonReady, "accepted and programmed")
+	} else {
+		set(v1alpha1.ConditionReady, false, in.ProgrammedReason, in.ProgrammedWords)
+	}
+	s.TTL = ttlText(in.Decision.Record)
+	in.failover(&s, set)
+	if len(in.Servers) > 0 { // else nobody has looked yet: what is known stays
+		in.observed(&s, set)
+	}
+	if in.Split != "" {
+		set(v1alpha1.ConditionSplitRisk, true, "NoWitness", in.Split)
+	} else {
+		meta.RemoveStatusCondition(&s.Conditions, v1alpha1.ConditionSplitRisk)
+	}
+	return s
+}
+
+// refused writes why a record is not served as it is. What is observed of the version that goes on being served stays.
+func (in RecordStatusInputs) refused(s *v1alpha1.DynamicRecordStatus, why Refusal, set setCondition) {
+	words := "the record is not served"
+	if in.Decision != nil && in.Decision.Keep {
+		words = "the version before goes on being served"
+	} else {
+		s.Healthy, s.Serving, s.TTL, s.WorstFailover, s.Override, s.Targets, s.Datacenters = "", "", "", "", "", nil, nil
+		for _, typ := range []string{v1alpha1.ConditionHealthy, v1alpha1.ConditionRTOFeasible, v1alpha1.ConditionOverridden,
+			v1alpha1.ConditionVantageDisagreement, v1alpha1.ConditionSplitRisk, v1alpha1.ConditionAwaitingApproval} {
+			meta.RemoveStatusCondition(&s.Conditions, typ)
+		}
+	}
+	set(v1alpha1.ConditionAccepted, false, why.Reason(), why.Error())
+	set(v1alpha1.ConditionProgrammed, false, v1alpha1.ReasonNotAccepted, words)
+	set(v1alpha1.ConditionReady, false, why.Reason(), why.Error())
+}
+
+func ttlText(r *steeringpb.Record) string {
+	if r.GetTtlMin() > 0 && r.GetTtlMin() < r.GetTtl() {
+		return fmt.Sprintf("%d-%ds", r.GetTtlMin(), r.GetTtl())
+	}
+	return fmt.Sprintf("%ds", r.GetTtl())
+}
+
+func (in RecordStatusInputs) failover(s *v1alpha1.DynamicRecordStatus, set setCondition) {
+	f := in.Failover
+	if f == nil {
+		s.WorstFailover = ""
+		meta.RemoveStatusCondition(&s.Conditions, v1alpha1.ConditionRTOFeasible)
+		return
+	}
+	s.WorstFailover = steering.InSeconds(f.Worst)
+	switch rto := in.Record.Spec.Objectives.RTO; {
+	case rto == nil:
+		meta.RemoveStatusCondition(&s.Conditions, v1alpha1.ConditionRTOFeasible)
+	case f.Feasible:
+		set(v1alpha1.ConditionRTOFeasible, true, "Feasible", f.Sum)
+	default:
+		set(v1alpha1.ConditionRTOFeasible, false, "TooSlow", f.Sum)
+	}
+}
+
+var targetStates = map[steeringpb.TargetReport_State]v1alpha1.TargetState{
+	steeringpb.TargetReport_UP: v1alpha1.TargetUp, steeringpb.TargetReport_DEGRADED: v1alpha1.TargetDegraded,
+	steeringpb.TargetReport_DOWN: v1alpha1.TargetDown, steeringpb.TargetReport_UNKNOWN: v1alpha1.TargetUnknown,
+}
+
+var servingStates = map[steeringpb.RecordReport_State]string{
+	steeringpb.RecordReport_PREFERRED: "Preferred", steeringpb.RecordReport_FAILED_OVER: "FailedOver", steeringpb.RecordReport_ALL_DOWN: "AllDown",
+	steeringpb.RecordReport_HELD: "Held", steeringpb.RecordReport_AWAITING: "AwaitingApproval", steeringpb.RecordReport_OVERRIDDEN: "Overridden",
+	steeringpb.RecordReport_NOT_READY: "NotReady",
+}
+
+// observed writes what the servers say.
+func (in RecordStatusInputs) observed(s *v1alpha1.DynamicRecordStatus, set setCondition) {
+	s.Targets, s.Datacenters, s.Override = nil, nil, ""
+	index, up := 0, 0
+	var troubled []string
+	for _, p := range in.Record.Spec.Pools {
+		for _, t := range p.Targets {
+			st := in.target(index, string(p.Datacenter))
+			st.Pool, st.Address = p.Name, t.Address
+			index++
+			if st.State == v1alpha1.TargetUp {
+				up++
+			} else {
+				words := fmt.Sprintf("%s (pool %s) is %s", t.Address, p.Name, strings.ToLower(string(st.State)))
+				if st.LastFailure != "" {
+					words += ": " + st.LastFailure
+				}
+				troubled = append(troubled, words)
+			}
+			s.Targets = append(s.Targets, st)
+		}
+	}
+	s.Healthy = fmt.Sprintf("%d/%d", up, index)
+
+	served := map[string]bool{} // pools that somebody is given
+	var awaiting, tied []string
+	for i, srv := range in.Servers {
+		r := srv.Report
+		s.Override = cmp.Or(s.Override, r.GetOverride())
+		if i > 0 && in.Servers[i-1].Datacenter == srv.Datacenter {
+			continue // servers of a datacenter agree, or will in a moment
+		}
+		pools := r.GetPools()
+		if len(pools) > 0 {
+			served[pools[0]] = true
+		}
+		if r.GetAwaiting() != "" {
+			awaiting = append(awaiting, fmt.Sprintf("%s would move to pool %s", srv.Datacenter, r.GetAwaiting()))
+		}
+		if r.GetDisagreement() {
+			tied = append(tied, srv.Datacenter)
+		}
+		s.Datacenters = append(s.Datacenters, v1alpha1.RecordDatacenterStatus{
+			Name: v1alpha1.DatacenterName(srv.Datacenter), Pools: strings.Join(pools, ","), State: servingStates[r.GetState()],
+		})
+	}
+	slices.SortFunc(s.Datacenters, func(a, b v1alpha1.RecordDatacenterStatus) int { return cmp.Compare(a.Name, b.Name) })
+	s.Serving = in.serving(served)
+
+	healthy := up == index
+	switch {
+	case up == 0 && index > 0:
+		set(v1alpha1.ConditionHealthy, false, "AllDown", fmt.Sprintf("no target is up; whenAllDown: %s. %s", in.Record.Spec.WhenAllDown.Action, strings.Join(troubled, "; ")))
+	case !healthy:
+		set(v1alpha1.ConditionHealthy, false, "TargetsDown", fmt.Sprintf("%d of %d targets are up: %s", up, index, strings.Join(troubled, "; ")))
+	default:
+		set(v1alpha1.ConditionHealthy, true, "AllUp", fmt.Sprintf("%d of %d targets are up", up, index))
+	}
+	condition := func(typ string, is bool, reason, message string) {
+		if is {
+			set(typ, true, reason, message)
+		} else {
+			meta.RemoveStatusCondition(&s.Conditions, typ)
+		}
+	}
+	condition(v1alpha1.ConditionOverridden, s.Override != "", "Override", "TrafficOverride "+s.Override+" decides")
+	condition(v1alpha1.ConditionVantageDisagreement, len(tied) > 0, "Tie",
+		"the votes about a target are tied, it keeps its state; seen from "+strings.Join(tied, ", "))
+	condition(v1alpha1.ConditionAwaitingApproval, len(awaiting) > 0, "AwaitingApproval", fmt.Sprintf(
+		"%s; to let it: a TrafficOverride with action Force (fail over) or Failback (return)", strings.Join(awaiting, "; ")))
+}
+
+// serving lists the datacenters of the pools that somebody is given; a pool in none stands by its name.
+func (in RecordStatusInputs) serving(served map[string]bool) string {
+	var names []string
+	for _, p := range in.Record.Spec.Pools {
+		if name := cmp.Or(string(p.Datacenter), p.Name); served[p.Name] && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, ",")
+}
+
+// target says what is known of the index-th target. A server of its own datacenter is heard first, then the others in
+// order; who failed to reach it says why.
+func (in RecordStatusInputs) target(index int, datacenter string) v1alpha1.TargetStatus {
+	best := v1alpha1.TargetStatus{State: v1alpha1.TargetUnknown}
+	chosen := false
+	for _, srv := range in.Servers {
+		targets := srv.Report.GetTargets()
+		if index >= len(targets) {
+			continue
+		}
+		t := targets[index]
+		if !chosen || srv.Datacenter == datacenter {
+			failure := best.LastFailure
+			best = v1alpha1.TargetStatus{State: targetStates[t.GetState()], LastFailure: clip(cmp.Or(t.GetFailure(), failure), 256)}
+			if t.GetElectorate() > 0 {
+				best.Votes = fmt.Sprintf("%d/%d", t.GetUp(), t.GetElectorate())
+			}
+			for _, dc := range t.GetDissenting() {
+				best.Dissenting = append(best.Dissenting, v1alpha1.DatacenterName(dc))
+			}
+			if t.GetSince() > 0 {
+				since := metav1.NewTime(time.UnixMilli(int64(t.GetSince())).UTC().Truncate(time.Second))
+				best.Since = &since
+			}
+			if chosen {
+				datacenter = "" // its own datacenter has spoken
+			}
+			chosen = true
+		}
+		if best.LastFailure == "" {
+			best.LastFailure = clip(t.GetFailure(), 256)
+		}
+	}
+	if best.State == v1alpha1.TargetUp {
+		best.LastFailure = ""
+	}
+	return best
+}

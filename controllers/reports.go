@@ -1,0 +1,136 @@
+package controllers
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
+
+	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/steering/steeringpb"
+)
+
+// Reports is what servers have last told of steered names, and of how they see each other. All of it can be lost: servers
+// tell it again to the next leader.
+type Reports struct {
+	Clock    clock.PassiveClock
+	OnRecord func(types.NamespacedName) // a record of which a server tells something new; does not block
+	OnServer func(control.ServerID)     // a server that sees the others otherwise; does not block
+
+	mu      sync.Mutex
+	servers map[control.ServerID]*serverReports
+}
+
+// serverReports is what one server has told.
+type serverReports struct {
+	heard   time.Time
+	kinds   map[string]map[string]*steeringpb.RecordReport // records by source, by kind of the report
+	vantage *steeringpb.VantageReport
+}
+
+const (
+	steeringReports = "steering-"
+	vantageReport   = "vantage"
+)
+
+// Take takes one report. One that can't be read changes nothing.
+func (r *Reports) Take(id control.ServerID, kind string, body []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.servers[id]
+	if s == nil {
+		s = &serverReports{kinds: map[string]map[string]*steeringpb.RecordReport{}}
+		if r.servers == nil {
+			r.servers = map[control.ServerID]*serverReports{}
+		}
+		r.servers[id] = s
+	}
+	s.heard = r.Clock.Now()
+	switch {
+	case kind == vantageReport:
+		v := &steeringpb.VantageReport{}
+		if proto.Unmarshal(body, v) == nil && !proto.Equal(v, s.vantage) {
+			s.vantage = v
+			r.OnServer(id)
+		}
+	case strings.HasPrefix(kind, steeringReports):
+		report := &steeringpb.Report{}
+		if proto.Unmarshal(body, report) != nil {
+			return
+		}
+		before, now := s.kinds[kind], make(map[string]*steeringpb.RecordReport, len(report.GetRecords()))
+		for _, record := range report.GetRecords() {
+			now[record.GetSource()] = record
+			if !proto.Equal(before[record.GetSource()], record) {
+				r.changed(record.GetSource())
+			}
+		}
+		for source := range before {
+			if now[source] == nil {
+				r.changed(source)
+			}
+		}
+		s.kinds[kind] = now
+	}
+}
+
+func (r *Reports) changed(source string) {
+	if key, ok := parseSource(source); ok {
+		r.OnRecord(key)
+	}
+}
+
+// RecordReport is what one server tells of one record.
+type RecordReport struct {
+	Server control.ServerID
+	Heard  time.Time // when the server told anything last
+	*steeringpb.RecordReport
+}
+
+// Of returns what servers tell of a record, by server.
+func (r *Reports) Of(key types.NamespacedName) []RecordReport {
+	source := key.String()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var all []RecordReport
+	for id, s := range r.servers {
+		for _, records := range s.kinds {
+			if record := records[source]; record != nil {
+				all = append(all, RecordReport{id, s.heard, record})
+				break
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b RecordReport) int { return compareServers(a.Server, b.Server) })
+	return all
+}
+
+// Vantages returns how the servers of a datacenter see the others, by server.
+func (r *Reports) Vantages(datacenter string) map[control.ServerID]*steeringpb.VantageReport {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := map[control.ServerID]*steeringpb.VantageReport{}
+	for id, s := range r.servers {
+		if id.Datacenter == datacenter && s.vantage != nil {
+			all[id] = s.vantage
+		}
+	}
+	return all
+}
+
+// Forget drops what servers have told that no Datacenter has any more.
+func (r *Reports) Forget(known func(control.ServerID) bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.servers, func(id control.ServerID, _ *serverReports) bool { return !known(id) })
+}
+
+func compareServers(a, b control.ServerID) int {
+	return cmp.Or(cmp.Compare(a.Datacenter, b.Datacenter), cmp.Compare(a.Group, b.Group), cmp.Compare(a.Name, b.Name))
+}

@@ -1,0 +1,69 @@
+package mesh
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/fingerpost-dns/fingerpost/dnsserver/health"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/mesh/meshpb"
+)
+
+func everyMessage() []health.Message {
+	ballot := health.Ballot{
+		Check: health.CheckID{1, 2, 3}, Vote: health.Down, Since: 17, Datacenter: health.Degraded, DatacenterSince: 18, Latency: 1900,
+		Verdicts: []health.Verdict{{Home: "dc-a", Hold: true, State: health.Up, Since: 19}},
+	}
+	return []health.Message{
+		{Heartbeat: &health.Heartbeat{Boot: 1, Seq: 2, Digest: 3, LatchDigest: 4, Settled: true, Isolated: true, Sick: true, Anchors: []string{"dc-b"}}},
+		{Ballots: &health.Ballots{Boot: 1, Seq: 2, Ballots: []health.Ballot{ballot, {Check: health.CheckID{9}}}}},
+		{Ask: &health.Ask{Digests: make([]uint64, 256)}},
+		{Table: &health.Table{Boot: 1, Seq: 2, Parts: []uint8{0, 255}, Ballots: []health.Ballot{ballot}, Last: true}},
+		{Latches: &health.Latches{Last: true, Latches: []health.Latch{{
+			LatchKey: health.LatchKey{Record: "a/b", Pool: "p", Scope: "dc-a"}, Out: true, At: 5, By: "x", Person: true,
+		}}}},
+	}
+}
+
+func TestMessagesSurviveTheWire(t *testing.T) {
+	for _, m := range everyMessage() {
+		b, err := proto.Marshal(encode(m))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var read meshpb.Message
+		if err := proto.Unmarshal(b, &read); err != nil {
+			t.Fatal(err)
+		}
+		got, err := decode(&read)
+		if diff := cmp.Diff(m, got); err != nil || diff != "" {
+			t.Errorf("%v (-sent +received)\n%s", err, diff)
+		}
+	}
+}
+
+// FuzzDecode: whatever a peer sends is a message that package health can hold, or an error.
+func FuzzDecode(f *testing.F) {
+	for _, m := range everyMessage() {
+		b, err := proto.Marshal(encode(m))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var m meshpb.Message
+		if proto.Unmarshal(b, &m) != nil {
+			return
+		}
+		got, err := decode(&m)
+		if err != nil {
+			return
+		}
+		again, err := decode(encode(got))
+		if diff := cmp.Diff(got, again); err != nil || diff != "" {
+			t.Errorf("%v\n%s", err, diff)
+		}
+	})
+}

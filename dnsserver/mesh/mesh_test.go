@@ -1,0 +1,286 @@
+package mesh_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"math/big"
+	"net"
+	"net/url"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr/testr"
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+
+	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/health"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/mesh"
+)
+
+// patience is how long something may take that takes milliseconds on a quiet machine.
+const patience = 30 * time.Second
+
+// authority makes certificates.
+type authority struct {
+	t    *testing.T
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+	pool *x509.CertPool
+}
+
+func newAuthority(t *testing.T) *authority {
+	t.Helper()
+	a := &authority{t: t, pool: x509.NewCertPool()}
+	a.cert, a.key = a.make(&x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}, nil)
+	a.pool.AddCert(a.cert)
+	return a
+}
+
+func (a *authority) make(template *x509.Certificate, uri *url.URL) (*x509.Certificate, *ecdsa.PrivateKey) {
+	a.t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	template.SerialNumber, template.Subject = big.NewInt(time.Now().UnixNano()), pkix.Name{CommonName: "test"}
+	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	parent, signer := a.cert, a.key
+	if parent == nil {
+		parent, signer = template, key
+	}
+	if uri != nil {
+		template.URIs = []*url.URL{uri}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return cert, key
+}
+
+func (a *authority) credentials(g control.GroupKey) control.Credentials {
+	cert, key := a.make(&x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}, g.URI())
+	pair := &tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key, Leaf: cert}
+	return control.Credentials{
+		Certificate: func() (*tls.Certificate, error) { return pair, nil },
+		Roots:       func() (*x509.CertPool, error) { return a.pool, nil },
+	}
+}
+
+// server is one end of a mesh.
+type server struct {
+	t         *testing.T
+	id        health.ServerID
+	mesh      *mesh.Mesh
+	listener  net.Listener
+	creds     control.Credentials
+	grpc      *grpc.Server
+	serving   sync.WaitGroup
+	messages  chan string
+	connected chan health.ServerID
+	overrides chan [][]byte
+}
+
+func (a *authority) server(ctx context.Context, datacenter, name string) *server {
+	a.t.Helper()
+	ctx, cancel := context.WithCancel(ctx)
+	s := &server{
+		t: a.t, id: health.ServerID{Datacenter: datacenter, Group: "authoritative", Name: name},
+		messages: make(chan string, 100), connected: make(chan health.ServerID, 100), overrides: make(chan [][]byte, 100),
+		creds: a.credentials(control.GroupKey{Datacenter: datacenter, Group: "authoritative"}),
+	}
+	s.mesh = mesh.New(mesh.Options{
+		Self: s.id, Credentials: s.creds, Log: testr.New(a.t),
+		OnMessage: func(from health.ServerID, m health.Message) {
+			select {
+			case s.messages <- from.String() + " " + describe(m):
+			default:
+			}
+		},
+		OnConnected: func(peer health.ServerID) { s.connected <- peer },
+		OnOverrides: func(o [][]byte) { s.overrides <- o },
+	})
+	var err error
+	if s.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		a.t.Fatal(err)
+	}
+	s.serve(s.listener)
+	s.serving.Go(func() { _ = s.mesh.Run(ctx) })
+	a.t.Cleanup(func() { cancel(); s.grpc.Stop(); s.serving.Wait() })
+	return s
+}
+
+func (s *server) serve(l net.Listener) {
+	s.grpc = grpc.NewServer(control.ServerOptions(s.creds)...)
+	s.mesh.Register(s.grpc)
+	running := s.grpc
+	s.serving.Go(func() { _ = running.Serve(l) })
+}
+
+func (s *server) peer() mesh.Peer {
+	return mesh.Peer{ServerID: s.id, Address: s.listener.Addr().String()}
+}
+
+func describe(m health.Message) string {
+	switch {
+	case m.Heartbeat != nil:
+		return fmt.Sprintf("heartbeat %d", m.Heartbeat.Seq)
+	case m.Ballots != nil:
+		return fmt.Sprintf("ballots %d: %d", m.Ballots.Seq, len(m.Ballots.Ballots))
+	}
+	return fmt.Sprintf("%+v", m)
+}
+
+// next waits for an element.
+func next[T any](t *testing.T, of string, from <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-from:
+		return v
+	case <-time.After(patience):
+		t.Fatalf("no %s within %s", of, patience)
+		panic("unreachable")
+	}
+}
+
+func heartbeat(seq uint64) health.Message {
+	return health.Message{Heartbeat: &health.Heartbeat{Seq: seq}}
+}
+
+// within has the test's servers end before goroutines are counted.
+func within(t *testing.T) context.Context {
+	t.Helper()
+	ignored := goleak.IgnoreCurrent()
+	t.Cleanup(func() { goleak.VerifyNone(t, ignored) })
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func TestServersHearEachOtherInOrder(t *testing.T) {
+	ctx := within(t)
+	a := newAuthority(t)
+	one, two, three := a.server(ctx, "dc-a", "ns1"), a.server(ctx, "dc-b", "ns1"), a.server(ctx, "dc-c", "ns1")
+	peers := []mesh.Peer{one.peer(), two.peer(), three.peer()}
+	for _, s := range []*server{one, two, three} {
+		s.mesh.SetPeers(peers)
+	}
+	heard := map[health.ServerID]bool{next(t, "connection", one.connected): true, next(t, "connection", one.connected): true}
+	if diff := cmp.Diff(map[health.ServerID]bool{two.id: true, three.id: true}, heard); diff != "" {
+		t.Fatalf("connected (-want +got)\n%s", diff)
+	}
+	one.mesh.Send([]health.Envelope{{Message: health.Message{Ballots: &health.Ballots{Seq: 1, Ballots: make([]health.Ballot, 3)}}}, {To: two.id, Message: heartbeat(2)}})
+	one.mesh.SendOverrides([][]byte{{1, 2}})
+	for _, want := range []string{"dc-a/authoritative/ns1 ballots 1: 3", "dc-a/authoritative/ns1 heartbeat 2"} {
+		if got := next(t, "message", two.messages); got != want {
+			t.Errorf("dc-b hears %q, want %q", got, want)
+		}
+	}
+	if got, want := next(t, "message", three.messages), "dc-a/authoritative/ns1 ballots 1: 3"; got != want {
+		t.Errorf("dc-c hears %q, want %q", got, want)
+	}
+	if got := next(t, "overrides", three.overrides); !cmp.Equal(got, [][]byte{{1, 2}}) {
+		t.Errorf("dc-c hears of overrides %v", got)
+	}
+}
+
+func TestAPeerThatComesBackIsConnectedAgain(t *testing.T) {
+	ctx := within(t)
+	a := newAuthority(t)
+	one, two := a.server(ctx, "dc-a", "ns1"), a.server(ctx, "dc-b", "ns1")
+	one.mesh.SetPeers([]mesh.Peer{two.peer()})
+	next(t, "connection", one.connected)
+	two.grpc.Stop()
+	l, err := net.Listen("tcp", two.listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	two.serve(l)
+	if got := next(t, "connection", one.connected); got != two.id {
+		t.Errorf("%s is connected", got)
+	}
+	one.mesh.Send([]health.Envelope{{Message: heartbeat(7)}})
+	if got := next(t, "message", two.messages); got != "dc-a/authoritative/ns1 heartbeat 7" {
+		t.Errorf("it hears %q", got)
+	}
+}
+
+// TestAPeerThatDoesNotAnswerIsGivenUp: a connection to a machine that has vanished looks open for a long time.
+func TestAPeerThatDoesNotAnswerIsGivenUp(t *testing.T) {
+	ctx := within(t)
+	a := newAuthority(t)
+	one := a.server(ctx, "dc-a", "ns1")
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	attempts := make(chan net.Conn, 100)
+	go func() {
+		for {
+			conn, err := silent.Accept()
+			if err != nil {
+				close(attempts)
+				return
+			}
+			attempts <- conn
+		}
+	}()
+	one.mesh.SetPeers([]mesh.Peer{{ServerID: health.ServerID{Datacenter: "dc-b", Group: "authoritative", Name: "ns1"}, Address: silent.Addr().String()}})
+	first := next(t, "attempt", attempts)
+	defer first.Close()
+	second := next(t, "second attempt", attempts)
+	defer second.Close()
+}
+
+func TestACertificateOfAnotherDatacenterIsRefused(t *testing.T) {
+	ctx := within(t)
+	a := newAuthority(t)
+	one, two, right := a.server(ctx, "dc-a", "ns1"), a.server(ctx, "dc-b", "ns1"), a.server(ctx, "dc-c", "ns1")
+	impostor := two.peer()
+	impostor.Datacenter = "dc-x" // expected there, but the certificate is for dc-b
+	one.mesh.SetPeers([]mesh.Peer{impostor, right.peer()})
+	if got := next(t, "connection", one.connected); got != right.id {
+		t.Errorf("%s is connected", got)
+	}
+	one.mesh.Send([]health.Envelope{{Message: heartbeat(1)}})
+	next(t, "message", right.messages)
+	if connected := one.mesh.Connected(); len(connected) != 1 || connected[0] != right.id {
+		t.Errorf("connected are %v", connected)
+	}
+	select {
+	case m := <-two.messages:
+		t.Errorf("the impostor hears %q", m)
+	default:
+	}
+}
+
+func TestStrangersAreRefused(t *testing.T) {
+	ctx := within(t)
+	ours, theirs := newAuthority(t), newAuthority(t)
+	one, two := ours.server(ctx, "dc-a", "ns1"), theirs.server(ctx, "dc-b", "ns1")
+	friend := ours.server(ctx, "dc-c", "ns1")
+	two.mesh.SetPeers([]mesh.Peer{one.peer()})
+	friend.mesh.SetPeers([]mesh.Peer{one.peer()})
+	next(t, "connection", friend.connected)
+	friend.mesh.Send([]health.Envelope{{Message: heartbeat(1)}})
+	if got := next(t, "message", one.messages); got != "dc-c/authoritative/ns1 heartbeat 1" {
+		t.Errorf("it hears %q", got)
+	}
+	if connected := two.mesh.Connected(); len(connected) != 0 {
+		t.Errorf("the stranger is connected to %v", connected)
+	}
+}

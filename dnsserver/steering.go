@@ -1,0 +1,551 @@
+package dnsserver
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"hash/fnv"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/fingerpost-dns/fingerpost/dnsserver/health"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/mesh"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/probe"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/steering"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/steering/steeringpb"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
+)
+
+// steererOptions are who a steerer works for.
+type steererOptions struct {
+	Self health.ServerID
+	View *zone.View // whose steered names it gives answers
+	Log  logr.Logger
+	// Report tells the hub, coalesced.
+	Report func(kind string, body []byte) error
+	// Send gives messages to peers, SetPeers says who they are.
+	Send     func([]health.Envelope)
+	SetPeers func([]mesh.Peer)
+	// SendOverrides tells peers of break-glass overrides.
+	SendOverrides func([][]byte)
+	// Memory keeps what must survive a restart; nil: nothing does.
+	Memory steeringMemory
+	// Own are addresses that probes must not reach by default: this server's.
+	Own []netip.Addr
+	Geo *steering.GeoTable // nil: there is no database
+}
+
+// steeringMemory is the part of the store that keeps what was decided.
+type steeringMemory interface {
+	// LoadState returns all entries.
+	LoadState() (map[string][]byte, error)
+	// SaveState writes entries; nil removes one.
+	SaveState(map[string][]byte) error
+}
+
+// steerer keeps the answers of all steered names as they are to be: it runs the probes that they need, decides by what
+// these and the peers say, and gives the view new answers whenever that changes something.
+//
+// Whoever tells it something takes mu for a moment; one goroutine does what follows.
+type steerer struct {
+	opts      steererOptions
+	scheduler *probe.Scheduler
+	maker     *probe.Maker
+	kick      chan struct{} // has an element when there is something to do
+
+	mu        sync.Mutex
+	machine   *health.Machine
+	world     *steering.World
+	topology  *steeringpb.Topology
+	reach     probe.Reach
+	hub       []*steering.Override // from the hub
+	local     localOverrides       // break-glass
+	secrets   map[string]*tls.Certificate
+	sources   map[string]*steeredSource
+	owners    map[ownerKey]string // the source of each steered owner
+	dirty     map[string]bool     // sources to be compiled again
+	unsaved   map[string][]byte
+	unreports map[string]bool // report kinds to be told again
+	vantage   string          // as told last
+	// remembered is what was on disk at the start.
+	remembered map[string][]byte
+	flatten    *flattener
+	stepped    time.Time
+}
+
+type ownerKey struct{ apex, owner zone.Name }
+
+// steeredSource is one DynamicRecord: the owner of its addresses, and those of its SRV records.
+type steeredSource struct {
+	source string
+	spec   *steeringpb.Record // of the host
+	names  map[ownerKey]*steeredName
+	until  time.Time // compile again then; zero: never
+	report *steeringpb.RecordReport
+}
+
+// steeredName is one owner.
+type steeredName struct {
+	record  *steering.Record
+	memory  steering.Memory
+	result  *steering.Result // that the view has; nil: none yet
+	ledger  steering.Ledger
+	changed time.Time // since when the present answer is given
+}
+
+func newSteerer(o steererOptions) (*steerer, error) {
+	s := &steerer{
+		opts: o, kick: make(chan struct{}, 1),
+		sources: map[string]*steeredSource{}, owners: map[ownerKey]string{},
+		dirty: map[string]bool{}, unsaved: map[string][]byte{}, unreports: map[string]bool{}, secrets: map[string]*tls.Certificate{},
+		reach: probe.DenyByDefault(o.Own...),
+	}
+	var stored []health.Stored
+	if o.Memory != nil {
+		state, err := o.Memory.LoadState()
+		if err != nil {
+			return nil, fmt.Errorf("loading what was decided before: %w", err)
+		}
+		for key, value := range state {
+			if rest, is := cutPrefix(key, healthState); is {
+				stored = append(stored, health.Stored{Key: []byte(rest), Value: value})
+			}
+		}
+		s.local.load(state)
+		s.remembered = state
+	}
+	now := time.Now()
+	s.machine = health.New(o.Self, uint64(now.UnixNano()), now, stored)
+	seed := fnv.New64a()
+	_, _ = seed.Write([]byte(o.Self.String()))
+	s.scheduler = probe.NewScheduler(probe.Options{Deliver: s.deliver, Seed: seed.Sum64()})
+	s.maker = probe.NewMaker(probe.Env{Denied: s.denied, Certificate: s.certificate, Lookup: lookUp, Panicked: s.panicked})
+	s.flatten = newFlattener(s.resolved)
+	return s, nil
+}
+
+// Prefixes of keys in the memory.
+const (
+	healthState   = "health/"
+	memoryState   = "memory/"
+	overrideState = "override/"
+)
+
+func cutPrefix(s, prefix string) (string, bool) {
+	if len(s) < len(prefix) || s[:len(prefix)] != prefix {
+		return s, false
+	}
+	return s[len(prefix):], true
+}
+
+// poke has the goroutine look.
+func (s *steerer) poke() {
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
+
+// zoneChanged takes the steered names of a zone that the view answers for by now. after is nil if it is gone.
+func (s *steerer) zoneChanged(apex zone.Name, before, after *zone.Content) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.poke()
+	for ch := range zone.Diff(before, after) {
+		old, now := ch.Old.RRset(zone.TypeSteered), ch.New.RRset(zone.TypeSteered)
+		if old == now {
+			continue
+		}
+		key := ownerKey{apex, ch.Owner}
+		s.forget(key)
+		for rdata := range now.All() {
+			if err := s.learn(key, rdata); err != nil {
+				s.opts.Log.Error(err, "steered name can't be used", "name", ch.Owner.String())
+			}
+		}
+	}
+	if old, now := settingsOf(before), settingsOf(after); old != now {
+		s.trust(apex, now)
+	}
+}
+
+func settingsOf(c *zone.Content) string {
+	if c == nil {
+		return ""
+	}
+	for rdata := range c.Node(c.Apex()).RRset(zone.TypeZoneSettings).All() {
+		return rdata
+	}
+	return ""
+}
+
+// trust has a zone believe what resolvers tell of their clients.
+func (s *steerer) trust(apex zone.Name, settings string) {
+	trusted, err := steering.DecodeZoneSettings(settings)
+	if err != nil {
+		s.opts.Log.Error(err, "settings of a zone can't be used", "zone", apex.String())
+	}
+	s.opts.View.TrustSubnets(apex, zone.NewNetworks(trusted))
+}
+
+// learn adds a steered owner. mu is held.
+func (s *steerer) learn(key ownerKey, rdata string) error {
+	record, err := steering.Decode(key.owner, rdata)
+	if err != nil {
+		return err
+	}
+	spec := &steeringpb.Record{}
+	if err := proto.Unmarshal([]byte(rdata), spec); err != nil {
+		return err
+	}
+	src := s.sources[record.Source]
+	if src == nil {
+		src = &steeredSource{source: record.Source, names: map[ownerKey]*steeredName{}}
+		s.sources[record.Source] = src
+	}
+	src.names[key] = &steeredName{record: record, memory: s.recall(key)}
+	s.owners[key] = record.Source
+	if record.SRV < 0 || src.spec == nil {
+		src.spec = spec
+		s.machine.SetRecord(time.Now(), spec)
+	}
+	if record.Flatten {
+		s.flatten.want(key, record)
+	}
+	s.dirty[record.Source] = true
+	return nil
+}
+
+// forget removes a steered owner. mu is held.
+func (s *steerer) forget(key ownerKey) {
+	source, known := s.owners[key]
+	if !known {
+		return
+	}
+	delete(s.owners, key)
+	s.flatten.drop(key)
+	src := s.sources[source]
+	delete(src.names, key)
+	if len(src.names) == 0 {
+		delete(s.sources, source)
+		s.machine.RemoveRecord(time.Now(), source)
+		s.unreports[reportKind(source)] = true
+	}
+}
+
+// Kinds of documents about steering: a steeringpb.Topology, Overrides and Certificates.
+const (
+	documentTopology  = "topology"
+	documentOverrides = "overrides"
+	documentSecrets   = "secrets"
+)
+
+// document takes what the hub says for all servers.
+func (s *steerer) document(kind string, body []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.poke()
+	now := time.Now()
+	switch kind {
+	case documentTopology:
+		t := &steeringpb.Topology{}
+		if err := proto.Unmarshal(body, t); err != nil {
+			return fmt.Errorf("topology does not decode: %w", err)
+		}
+		world, err := steering.NewWorld(t)
+		if err != nil {
+			return err
+		}
+		s.world, s.topology = world, t
+		s.machine.SetTopology(now, t)
+		s.reach = reachOf(t, s.opts.Self.Datacenter, s.opts.Own)
+		s.opts.SetPeers(peersOf(t))
+		s.allDirty()
+	case documentOverrides:
+		overrides, err := steering.DecodeOverrides(body)
+		if err != nil {
+			return err
+		}
+		s.hub = overrides
+		s.allDirty()
+	case documentSecrets:
+		certificates, err := decodeCertificates(body)
+		if err != nil {
+			return err
+		}
+		s.secrets = certificates
+	default:
+		return fmt.Errorf("documents of kind %q mean nothing to this server", kind)
+	}
+	return nil
+}
+
+func (s *steerer) allDirty() {
+	for source := range s.sources {
+		s.dirty[source] = true
+	}
+}
+
+// overrides are all that may be in force.
+func (s *steerer) overrides() []*steering.Override {
+	return append(slices.Clone(s.hub), s.local.all()...)
+}
+
+// reachOf is what probes from a datacenter may reach.
+func reachOf(t *steeringpb.Topology, datacenter string, own []netip.Addr) probe.Reach {
+	for _, dc := range t.GetDatacenters() {
+		if dc.GetName() != datacenter {
+			continue
+		}
+		if dc.GetDefaultDenied() {
+			break
+		}
+		var denied []netip.Prefix
+		for _, text := range dc.GetDeniedNetworks() {
+			if p, err := netip.ParsePrefix(text); err == nil {
+				denied = append(denied, p)
+			}
+		}
+		return probe.Deny(denied...)
+	}
+	return probe.DenyByDefault(own...)
+}
+
+func peersOf(t *steeringpb.Topology) []mesh.Peer {
+	var peers []mesh.Peer
+	for _, dc := range t.GetDatacenters() {
+		for _, srv := range dc.GetServers() {
+			peers = append(peers, mesh.Peer{
+				ServerID: health.ServerID{Datacenter: dc.GetName(), Group: srv.GetGroup(), Name: srv.GetName()}, Address: srv.GetMesh(),
+			})
+		}
+	}
+	return peers
+}
+
+// hear takes a message of a peer.
+func (s *steerer) hear(from health.ServerID, m health.Message) {
+	s.mu.Lock()
+	s.machine.Receive(time.Now(), from, m)
+	s.mu.Unlock()
+	s.poke()
+}
+
+// connected notes that a peer hears this server again.
+func (s *steerer) connected(peer health.ServerID) {
+	s.mu.Lock()
+	s.machine.Connected(time.Now(), peer)
+	overrides := s.local.encoded()
+	s.mu.Unlock()
+	s.poke()
+	if len(overrides) > 0 {
+		s.opts.SendOverrides(overrides)
+	}
+}
+
+// deliver takes the result of a probe.
+func (s *steerer) deliver(id health.CheckID, r probe.Result) {
+	s.mu.Lock()
+	s.machine.Result(time.Now(), id, r.Health())
+	s.mu.Unlock()
+	s.poke()
+}
+
+// resolved notes that the addresses of a flattened name changed.
+func (s *steerer) resolved(source string) {
+	s.mu.Lock()
+	s.dirty[source] = true
+	s.mu.Unlock()
+	s.poke()
+}
+
+// saveEvery is how often what changed goes to disk.
+const saveEvery = time.Second
+
+// run works until ctx ends.
+func (s *steerer) run(ctx context.Context) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	running.Go(func() { s.scheduler.Run(ctx) })
+	running.Go(func() { s.watchAnchors(ctx) })
+	running.Go(func() { s.flatten.run(ctx) })
+	save := time.NewTicker(saveEvery)
+	defer save.Stop()
+	wake := time.NewTimer(0)
+	defer wake.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			s.save()
+			return nil
+		case <-s.kick:
+		case <-wake.C:
+		case <-save.C:
+			s.mu.Lock()
+			s.local.forget(time.Now())
+			s.mu.Unlock()
+			s.save()
+			s.idle()
+		}
+		wake.Reset(max(0, time.Until(s.step())))
+	}
+}
+
+// step does all that follows from what was told, and returns when there is more to do.
+func (s *steerer) step() time.Time {
+	s.mu.Lock()
+	now := time.Now()
+	out := s.machine.Step(now)
+	for _, source := range out.Changed {
+		s.dirty[source] = true
+	}
+	wake := out.Wake
+	if wake.IsZero() || wake.After(now.Add(time.Minute)) {
+		wake = now.Add(time.Minute)
+	}
+	for source, src := range s.sources {
+		if !src.until.IsZero() && !src.until.After(now) {
+			s.dirty[source] = true
+		}
+	}
+	for _, source := range slices.Sorted(maps.Keys(s.dirty)) {
+		if src := s.sources[source]; src != nil && s.machine.Answering() {
+			s.compile(now, src)
+		}
+	}
+	if s.machine.Answering() {
+		clear(s.dirty)
+	}
+	for _, src := range s.sources {
+		if !src.until.IsZero() && src.until.Before(wake) {
+			wake = src.until
+		}
+	}
+	run := s.schedule(out)
+	reports := s.reports()
+	s.mu.Unlock()
+
+	s.opts.Send(out.Send)
+	if len(run)+len(out.Stop) > 0 {
+		s.scheduler.Update(run, out.Stop)
+	}
+	for kind, body := range reports {
+		if err := s.opts.Report(kind, body); err != nil {
+			s.opts.Log.Error(err, "reporting")
+		}
+	}
+	for _, e := range out.Events {
+		s.opts.Log.Info("steering", "event", string(e.Kind), "record", e.Record, "pool", e.Pool, "datacenter", e.Datacenter)
+	}
+	return wake
+}
+
+// schedule makes probes of what the machine wants run. mu is held.
+func (s *steerer) schedule(out health.Output) (run []probe.Check) {
+	for _, c := range out.Run {
+		run = append(run, s.maker.Check(c))
+	}
+	return run
+}
+
+// lookUp looks up a name that is probed, as the machine does.
+func lookUp(ctx context.Context, name string) ([]netip.Addr, error) {
+	return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
+}
+
+func (s *steerer) denied(a netip.Addr) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reach.Denies(a)
+}
+
+func (s *steerer) certificate(name string) (*tls.Certificate, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.secrets[name]; c != nil {
+		return c, nil
+	}
+	return nil, fmt.Errorf("the certificate of Secret %s is not here", name)
+}
+
+func (s *steerer) panicked(cause any) {
+	s.opts.Log.Error(fmt.Errorf("panic: %v", cause), "judging the answer of a target failed")
+}
+
+// anchorEvery is how often anchors are asked.
+const anchorEvery = 2 * time.Second
+
+// watchAnchors asks the anchors of all datacenters.
+func (s *steerer) watchAnchors(ctx context.Context) {
+	tick := time.NewTicker(anchorEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		s.mu.Lock()
+		t := s.topology
+		s.mu.Unlock()
+		var round sync.WaitGroup
+		for _, dc := range t.GetDatacenters() {
+			var anchors []netip.Addr
+			for _, text := range dc.GetAnchors() {
+				if a, err := netip.ParseAddr(text); err == nil {
+					anchors = append(anchors, a)
+				}
+			}
+			if len(anchors) == 0 {
+				continue
+			}
+			round.Go(func() {
+				within, cancel := context.WithTimeout(ctx, anchorEvery*3/4)
+				defer cancel()
+				answered := slices.Contains(probe.Anchors(within, anchors), true)
+				if ctx.Err() != nil {
+					return
+				}
+				s.mu.Lock()
+				s.machine.AnchorRound(time.Now(), dc.GetName(), answered)
+				s.mu.Unlock()
+				s.poke()
+			})
+		}
+		round.Wait()
+	}
+}
+
+// ready says why steered names are not judged yet, or nil.
+func (s *steerer) ready() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.sources) > 0 && !s.machine.Ready() {
+		return fmt.Errorf("targets were not all probed yet")
+	}
+	return nil
+}
+
+// decodeCertificates reads the client certificates that probes show, by the name of their Secret.
+func decodeCertificates(body []byte) (map[string]*tls.Certificate, error) {
+	m := &steeringpb.Certificates{}
+	if err := proto.Unmarshal(body, m); err != nil {
+		return nil, fmt.Errorf("certificates do not decode: %w", err)
+	}
+	certificates := map[string]*tls.Certificate{}
+	for _, c := range m.GetCertificates() {
+		pair, err := tls.X509KeyPair(c.GetCertificate(), c.GetKey())
+		if err != nil {
+			return nil, fmt.Errorf("the certificate of Secret %s can't be used: %w", c.GetSecret(), err)
+		}
+		certificates[c.GetSecret()] = &pair
+	}
+	return certificates, nil
+}

@@ -1,0 +1,237 @@
+package dnsserver
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/fingerpost-dns/fingerpost/dnsserver/health"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/steering"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/steering/steeringpb"
+)
+
+// compile gives the view the answers of a record as they are to be now. mu is held.
+func (s *steerer) compile(now time.Time, src *steeredSource) {
+	view, known := s.machine.View(now, src.source)
+	if !known {
+		return
+	}
+	src.until = time.Time{}
+	var decided *steering.Result
+	for _, key := range sortedKeys(src.names) {
+		n := src.names[key]
+		result := steering.Compile(n.record, &steering.Inputs{
+			Now: now, World: s.world, Health: &view, Geo: s.opts.Geo, Resolved: s.flatten.addresses,
+			Overrides: s.overrides(), Memory: n.memory,
+		})
+		if !result.Until.IsZero() && (src.until.IsZero() || result.Until.Before(src.until)) {
+			src.until = result.Until
+		}
+		s.give(now, key, n, result)
+		if n.record.SRV < 0 || decided == nil {
+			decided = result
+		}
+	}
+	if decided == nil {
+		return
+	}
+	s.machine.SetControls(now, src.source, decided.Controls)
+	report := s.reportOf(now, src, &view, decided)
+	if !proto.Equal(report, src.report) {
+		src.report = report
+		s.unreports[reportKind(src.source)] = true
+	}
+}
+
+func sortedKeys(names map[ownerKey]*steeredName) []ownerKey {
+	keys := make([]ownerKey, 0, len(names))
+	for k := range names {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, func(a, b ownerKey) int { return cmp.Or(a.apex.Compare(b.apex), a.owner.Compare(b.owner)) })
+	return keys
+}
+
+// give has the view answer.
+func (s *steerer) give(now time.Time, key ownerKey, n *steeredName, result *steering.Result) {
+	if !s.opts.View.SetSteered(key.apex, key.owner, result.Steered) {
+		return // the zone has changed again: there is a call on its way
+	}
+	if n.result == nil {
+		n.ledger.Begin(now, n.memory, time.Duration(n.record.TTL)*time.Second)
+	}
+	n.ledger.Replace(now, result)
+	if n.result == nil || !sameChoices(n.memory, result.Memory) {
+		n.changed = now
+		if body, err := json.Marshal(result.Memory); err == nil {
+			s.unsaved[memoryKey(key)] = body
+		}
+	}
+	n.result, n.memory = result, result.Memory
+}
+
+// sameChoices reports whether two memories are of the same choices, whenever these were made.
+func sameChoices(a, b steering.Memory) bool {
+	x, errX := json.Marshal(a)
+	y, errY := json.Marshal(b)
+	return errX == nil && errY == nil && string(x) == string(y)
+}
+
+func memoryKey(k ownerKey) string { return memoryState + k.apex.String() + "/" + k.owner.String() }
+
+// recall returns what was decided about a name before the last restart.
+func (s *steerer) recall(key ownerKey) steering.Memory {
+	var m steering.Memory
+	if body := s.remembered[memoryKey(key)]; body != nil {
+		_ = json.Unmarshal(body, &m) // what can't be read is as if it were not there
+	}
+	return m
+}
+
+// save writes what changed to disk.
+func (s *steerer) save() {
+	if s.opts.Memory == nil {
+		return
+	}
+	s.mu.Lock()
+	entries := s.unsaved
+	s.unsaved = map[string][]byte{}
+	for _, e := range s.machine.Unsaved(time.Now()) {
+		entries[healthState+string(e.Key)] = e.Value
+	}
+	s.local.save(entries)
+	s.mu.Unlock()
+	if len(entries) == 0 {
+		return
+	}
+	if err := s.opts.Memory.SaveState(entries); err != nil {
+		s.opts.Log.Error(err, "saving what was decided")
+		s.mu.Lock()
+		for key, value := range entries {
+			if _, newer := s.unsaved[key]; !newer {
+				s.unsaved[key] = value
+			}
+		}
+		s.mu.Unlock()
+	}
+}
+
+// idleAfter is how long nobody must have asked for a name until its probes go to their idle interval.
+const idleAfter = 5 * time.Minute
+
+// idle tells the scheduler which checks are of names that nobody asks for.
+func (s *steerer) idle() {
+	s.mu.Lock()
+	now := time.Now()
+	asked, all := map[health.CheckID]bool{}, map[health.CheckID]bool{}
+	for _, src := range s.sources {
+		if !slices.ContainsFunc(src.spec.GetProbes(), func(p *steeringpb.Probe) bool { return p.GetIdleInterval() > 0 }) {
+			continue
+		}
+		recent := false
+		for _, n := range src.names {
+			recent = recent || n.result == nil || now.Unix()-n.result.Steered.Asked() < int64(idleAfter/time.Second)
+		}
+		for _, id := range s.machine.Checks(src.source) {
+			all[id] = true
+			asked[id] = asked[id] || recent
+		}
+	}
+	s.mu.Unlock()
+	for id := range all {
+		s.scheduler.SetIdle(!asked[id], id)
+	}
+}
+
+// reportKind is the kind of the report that has a record: one of 32, so that one change repeats little.
+func reportKind(source string) string {
+	h := sha256.Sum256([]byte(source))
+	return fmt.Sprintf("steering-%02x", h[0]>>3)
+}
+
+// reports makes the reports that have changed. mu is held.
+func (s *steerer) reports() map[string][]byte {
+	reports := map[string][]byte{}
+	vantage := s.machine.Vantage()
+	v := &steeringpb.VantageReport{Isolated: vantage.Isolated, Sick: vantage.Sick, Unreachable: vantage.Unreachable, Local: s.local.messages()}
+	if body, err := marshal.Marshal(v); err == nil && string(body) != s.vantage {
+		s.vantage = string(body)
+		reports["vantage"] = body
+	}
+	if len(s.unreports) == 0 {
+		return reports
+	}
+	bySource := map[string][]*steeringpb.RecordReport{}
+	for source, src := range s.sources {
+		if kind := reportKind(source); s.unreports[kind] && src.report != nil {
+			bySource[kind] = append(bySource[kind], src.report)
+		}
+	}
+	for kind := range s.unreports {
+		all := bySource[kind]
+		slices.SortFunc(all, func(a, b *steeringpb.RecordReport) int { return cmp.Compare(a.GetSource(), b.GetSource()) })
+		if body, err := marshal.Marshal(&steeringpb.Report{Records: all}); err == nil {
+			reports[kind] = body
+		}
+	}
+	clear(s.unreports)
+	return reports
+}
+
+var marshal = proto.MarshalOptions{Deterministic: true}
+
+// reportOf is what the hub is told of a record.
+func (s *steerer) reportOf(now time.Time, src *steeredSource, view *health.View, r *steering.Result) *steeringpb.RecordReport {
+	report := &steeringpb.RecordReport{Source: src.source, Override: r.Summary.Override, Disagreement: view.Disagreement}
+	for _, p := range view.Pools {
+		for _, t := range p.Targets {
+			target := &steeringpb.TargetReport{
+				State: targetReports[t.State], Up: uint32(t.Up), Electorate: uint32(t.Electorate), Dissenting: t.Dissenting, Failure: t.Failure,
+			}
+			if !t.Since.IsZero() {
+				target.Since = uint64(t.Since.UnixMilli())
+			}
+			report.Targets = append(report.Targets, target)
+		}
+	}
+	for _, c := range r.Summary.Clients {
+		if c.Rule < 0 && c.Location == s.opts.Self.Datacenter || len(r.Summary.Clients) == 1 || c.Rule < 0 && report.Pools == nil && c.Location == "" {
+			report.Pools, report.State, report.Awaiting = c.Pools, reportStates[c.Why], c.Awaiting
+			if c.Location == s.opts.Self.Datacenter {
+				break
+			}
+		}
+	}
+	for _, e := range r.Effects {
+		report.Effects = append(report.Effects, &steeringpb.RecordReport_Effect{Source: e.Source, Acts: e.Acts, Text: e.Text})
+	}
+	for _, n := range src.names {
+		report.Settled = max(report.Settled, unixMilli(n.ledger.Settled(now)))
+		report.Changed = max(report.Changed, unixMilli(n.changed))
+	}
+	return report
+}
+
+func unixMilli(t time.Time) uint64 {
+	if t.IsZero() {
+		return 0
+	}
+	return uint64(t.UnixMilli())
+}
+
+var targetReports = [...]steeringpb.TargetReport_State{
+	health.Unknown: steeringpb.TargetReport_UNKNOWN, health.Up: steeringpb.TargetReport_UP,
+	health.Degraded: steeringpb.TargetReport_DEGRADED, health.Down: steeringpb.TargetReport_DOWN,
+}
+
+var reportStates = [...]steeringpb.RecordReport_State{
+	steering.Preferred: steeringpb.RecordReport_PREFERRED, steering.FailedOver: steeringpb.RecordReport_FAILED_OVER,
+	steering.AllDown: steeringpb.RecordReport_ALL_DOWN, steering.Held: steeringpb.RecordReport_HELD,
+	steering.Awaiting: steeringpb.RecordReport_AWAITING, steering.Overridden: steeringpb.RecordReport_OVERRIDDEN,
+	steering.NotReady: steeringpb.RecordReport_NOT_READY,
+}
