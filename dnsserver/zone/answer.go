@@ -115,8 +115,12 @@ func (v *View) answer(s *Scratch, dst, message []byte, client netip.Addr, over T
 		s.rcode = RcodeNotAuth
 	case q.edns && q.version > 0:
 		s.rcode = RcodeBadVers
-	case !sound:
+	case !sound, found == questionless && s.cookie == NoCookie:
 		s.rcode = RcodeFormErr
+	case found == questionless: // asks for a cookie, RFC 7873 §5.4
+		if s.cookie == BadCookie {
+			s.rcode = RcodeBadCookie
+		}
 	case quarantine && s.Quarantine.Holds(q.fingerprint(), s.Now):
 		s.quarantined = true
 		s.rcode, s.ede, s.edeText = RcodeRefused, EDEOther, "this question failed before"

@@ -130,6 +130,26 @@ func TestOptions(t *testing.T) {
 			}
 		})
 	}
+	for sentence, tc := range map[string]struct {
+		options string
+		config  *Config
+		want    string
+	}{
+		"without question a client cookie gets a server cookie": {ednsOption(optionCookie, client), all, "NOERROR edns=1232 option=10 0/0/0/1"},
+		"without question a good cookie is confirmed":           {ednsOption(optionCookie, client+server), all, "NOERROR edns=1232 option=10 0/0/0/1"},
+		"without question another cookie is BADCOOKIE":          {ednsOption(optionCookie, client+server[1:]+"x"), all, "BADCOOKIE edns=1232 option=10 0/0/0/1"},
+		"without question and cookie it is malformed":           {ednsOption(optionNSID, ""), all, "FORMERR edns=1232 option=3 0/0/0/1"},
+		"without question where no cookies are made too":        {ednsOption(optionCookie, client), nil, "FORMERR edns=1232 0/0/0/1"},
+		"without question and options too":                      {"", all, "FORMERR edns=1232 0/0/0/1"},
+	} {
+		t.Run(sentence, func(t *testing.T) {
+			s := &Scratch{Config: tc.config, Now: 1559731985}
+			message := packet{0, [4]uint16{0, 0, 0, 1}, []byte(opt(tc.options))}.bytes()
+			if got := summary(t, v.Answer(s, make([]byte, MaxUDP), message, netip.MustParseAddr(trusted), UDP)); got != tc.want {
+				t.Errorf("answered %s, wanted %s", got, tc.want)
+			}
+		})
+	}
 	t.Run("a version above 0 is a bad version, whatever its options", func(t *testing.T) {
 		rdata := ednsOption(optionCookie, "x") + ednsOption(optionNSID, "")
 		message := packet{0, [4]uint16{1, 0, 0, 1}, []byte(string(rawQuestion(wireWWW, TypeA, classIN)) + rawRecord("\x00", TypeOPT, 4096, 0x00010000, rdata))}.bytes()

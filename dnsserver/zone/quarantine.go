@@ -69,9 +69,9 @@ func (k *Quarantine) Len(now int64) (n int) {
 // Question returns what identifies the question that the last call of Answer was about, also if
 // that call has panicked: name without case, type, class and what it says about EDNS, which all
 // may have to do with how the answer is made. If the message, with its ID taken out, was not even
-// parsed it is that.
+// parsed, or has no question, it is that.
 func (s *Scratch) Question(message []byte) uint64 {
-	if !s.parsed {
+	if !s.parsed || !s.query.hasQuestion {
 		return wholeMessage(message)
 	}
 	return s.query.fingerprint()

@@ -153,6 +153,7 @@ const (
 	silence   verdict = iota // nothing is owed: not a query
 	malformed                // FORMERR
 	notImplemented
+	questionless // well-formed, but asks for nothing
 	wellFormed
 )
 
@@ -178,6 +179,9 @@ func (q *query) parse(message []byte) verdict {
 		return notImplemented
 	}
 	counts := binary.BigEndian.Uint64(message[4:])
+	if counts>>48 == 0 && q.edns0(message, counts) {
+		return questionless
+	}
 	if counts>>48 != 1 || !q.name.read(message[headerSize:]) {
 		return malformed
 	}
@@ -205,6 +209,15 @@ func (q *query) parse(message []byte) verdict {
 		return malformed
 	}
 	return wellFormed
+}
+
+// edns0 reads a message without question, which is one only if it has an OPT record (RFC 9619 §3).
+func (q *query) edns0(message []byte, counts uint64) bool {
+	q.end = headerSize
+	if !q.records(message, counts) || q.tsig > 0 {
+		q.edns, q.tsig = false, 0
+	}
+	return q.edns
 }
 
 // HashQuestion returns a hash of the name that a message asks for, without case; 0 if there is none.
