@@ -58,6 +58,7 @@ func (p *udpBatches) workers(newResponder func() *responder) []udpWorker {
 			responder: newResponder(), drained: p.drained,
 			polled: []unix.PollFd{{Fd: int32(p.drained), Events: unix.POLLIN}},
 		}
+		all[i].responder.before.Client = all[i].client
 	}
 	next := 0 // goes on with each address, so that all workers have about as many sockets
 	var busy []udpWorker
@@ -172,6 +173,9 @@ func (w *batchWorker) load(i, datagrams int) {
 		w.responder.overloaded()
 	}
 }
+
+// client returns where the i-th datagram of the batch came from.
+func (w *batchWorker) client(i int) netip.Addr { return w.batch.client(i) }
 
 // fit makes the next batch one for replies as long as they may be by now.
 func (w *batchWorker) fit() {

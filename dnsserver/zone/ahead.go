@@ -4,8 +4,13 @@ import "net/netip"
 
 // Ahead is what View.Ahead prepares. Each worker has its own; the zero value is ready.
 type Ahead struct {
+	// Client, unless nil, returns where the i-th message comes from. What is answered does not
+	// depend on it.
+	Client func(i int) netip.Addr
+
 	prepared []prepared
 	lookups  []lookup
+	steered  []*prepared
 	touched  byte // what is read must be used
 }
 
@@ -19,6 +24,10 @@ type prepared struct {
 	// record is the first one with the tag of the question's name, or nil. second is the same
 	// for the target of its CNAME, or for the name above if record is nil.
 	record, second record
+	// answers are those of record, if it is steered: what is at place is for the client.
+	answers *Steered
+	place   uint32
+	client  netip.Addr
 }
 
 // lookup is one of many that are made at once.
@@ -44,7 +53,7 @@ func (v *View) Ahead(a *Ahead, messages [][]byte) {
 	lookups := a.lookups[:0]
 	for i := range all {
 		p := &all[i]
-		p.zone, p.record, p.second = nil, nil, nil
+		p.zone, p.record, p.second, p.answers = nil, nil, nil, nil
 		p.ready = zones != nil
 		if p.verdict = p.query.parse(messages[i]); p.verdict != wellFormed || zones == nil {
 			continue
@@ -62,6 +71,7 @@ func (v *View) Ahead(a *Ahead, messages [][]byte) {
 		l := &lookups[i]
 		l.of.record = l.record
 	}
+	a.lookSteered(all)
 
 	// Once more, for what the first names lead to.
 	lookups = lookups[:0]
@@ -131,7 +141,7 @@ func (v *View) AnswerAhead(s *Scratch, a *Ahead, i int, dst, message []byte, cli
 	s.query, s.ahead = &p.query, p
 	reply := v.answer(s, dst, message, client, over)
 	s.ahead = nil
-	p.zone, p.record, p.second = nil, nil, nil // a worker without work keeps no old version of a zone in memory
+	p.zone, p.record, p.second, p.answers = nil, nil, nil, nil // a worker without work keeps no old version of a zone in memory
 	return reply
 }
 

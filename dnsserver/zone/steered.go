@@ -2,6 +2,7 @@ package zone
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"sync/atomic"
 )
 
@@ -67,7 +68,7 @@ func (s *Scratch) steered(z *Served, name *dissected, links int, bare bool, slot
 	}
 	network, stated := s.clientNetwork()
 	k := asker{client: network.Addr(), now: s.Now}
-	o := st.outcome(&k)
+	o := st.outcome(s.place(st, k.client), &k)
 	rcode, ede := uint16(st.data[o+2]), int(st.data[o+3])
 	if own := st.types.has(qtype) || qtype == TypeANY && bare; !own && rcode != RcodeRefused {
 		return 0, false
@@ -174,4 +175,42 @@ func (s *Scratch) putAny(owner []byte, st *Steered, set *readySet) bool {
 		}
 	}
 	return true
+}
+
+// lookSteered reads what will be answered to messages about steered names.
+func (a *Ahead) lookSteered(all []prepared) {
+	found := a.steered[:0]
+	for i := range all {
+		if p := &all[i]; p.record != nil && p.record.is(flagSteered) {
+			found = append(found, p)
+			if a.Client != nil {
+				p.client = a.Client(i)
+			}
+		}
+	}
+	a.steered = found
+	for _, p := range found {
+		p.answers = p.zone.index.slots[p.record.slot()].answers.Load()
+	}
+	touched := uint32(0)
+	for _, p := range found {
+		if p.answers != nil {
+			touched += uint32(p.answers.types) + p.answers.handed[0].Load()
+		}
+	}
+	for _, p := range found {
+		if st := p.answers; st != nil {
+			p.place = st.at(p.client)
+			touched += uint32(st.data[p.place]) + uint32(st.data[min(int(p.place)+cacheLine, len(st.data)-1)])
+		}
+	}
+	a.touched += byte(touched)
+}
+
+// place returns where the outcome or choice for a client is in the data of st.
+func (s *Scratch) place(st *Steered, client netip.Addr) uint32 {
+	if p := s.ahead; p != nil && p.answers == st && p.client == client {
+		return p.place
+	}
+	return st.at(client)
 }

@@ -465,9 +465,8 @@ func (st *Steered) at(client netip.Addr) uint32 {
 	return uint32(le16(st.data, 2*c)) * unit
 }
 
-// outcome returns where the outcome for a client is in data.
-func (st *Steered) outcome(k *asker) uint32 {
-	at := st.at(k.client)
+// outcome returns where the outcome for a client is in data that at leads to.
+func (st *Steered) outcome(at uint32, k *asker) uint32 {
 	if st.data[at] == pickNone {
 		return at
 	}

@@ -350,7 +350,7 @@ func picks(st *Steered, clients, slots int) map[uint32]int {
 	for i := range clients {
 		for j := range slots {
 			k := asker{client: netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 1}), now: 1700000000 + int64(60*j)}
-			counts[st.outcome(&k)]++
+			counts[st.outcome(st.at(k.client), &k)]++
 		}
 	}
 	return counts
@@ -410,7 +410,7 @@ func TestTurnsGiveEachClientAllInTurn(t *testing.T) {
 		seen := map[uint32]int{}
 		for slot := range 10 {
 			k := asker{client: netip.AddrFrom4([4]byte{10, 0, byte(client), 1}), now: 1700000000 + int64(60*slot)}
-			seen[st.outcome(&k)]++
+			seen[st.outcome(st.at(k.client), &k)]++
 		}
 		for o, count := range seen {
 			if count != 2 {
@@ -447,7 +447,7 @@ func TestALossMovesOnlyItsOwnClients(t *testing.T) {
 		after, left := build(lost)
 		index := func(st *Steered, ids []uint64, client netip.Addr) uint64 {
 			k := asker{client: client}
-			place := st.outcome(&k)
+			place := st.outcome(st.at(k.client), &k)
 			for i := range ids {
 				if st.placeOf(i) == place {
 					return ids[i]
