@@ -141,6 +141,7 @@ func (w *batchWorker) serve() error {
 				fallthrough
 			case n == 0:
 				s.Revents = 0
+				w.load(i, 0)
 				continue
 			}
 			idle = false

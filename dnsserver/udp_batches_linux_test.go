@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-logr/logr"
 
+	"github.com/fingerpost-dns/fingerpost/dnsserver/limit"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
 )
 
@@ -148,6 +149,49 @@ func TestBatchesDoNotAllocate(t *testing.T) {
 		}
 	}); allocs != 0 {
 		t.Errorf("a batch allocates %v times", allocs)
+	}
+}
+
+// TestOverload has a worker's socket hold more than it can take, by the worker's own clock.
+func TestOverload(t *testing.T) {
+	ms := limit.Time(time.Millisecond)
+	type received struct {
+		at        limit.Time
+		datagrams int
+	}
+	for sentence, tc := range map[string]struct {
+		rounds []received
+		want   bool
+	}{
+		"whole batches for 20 ms are overload":          {[]received{{0, 64}, {10 * ms, 64}, {20 * ms, 64}}, true},
+		"whole batches for less are a burst":            {[]received{{0, 64}, {10 * ms, 64}, {19 * ms, 64}}, false},
+		"a batch that is not whole ends it":             {[]received{{0, 64}, {10 * ms, 63}, {11 * ms, 64}, {30 * ms, 64}}, false},
+		"two bursts with nothing between them are none": {[]received{{0, 64}, {10 * ms, 0}, {1000 * ms, 64}}, false},
+	} {
+		t.Run(sentence, func(t *testing.T) {
+			s, _ := batchesOf(t, 1, netip.MustParseAddrPort("127.0.0.1:0"))
+			if err := s.Configure(Settings{Resolvers: prefixes("10.0.0.0/8")}); err != nil {
+				t.Fatal(err)
+			}
+			w := s.udpWork[0].(*batchWorker)
+			w.responder.begin(time.Now())
+			for _, r := range tc.rounds {
+				w.responder.now = r.at
+				w.load(0, r.datagrams)
+			}
+			if got := w.responder.share.Active(); got != tc.want {
+				t.Errorf("shares are active: %t", got)
+			}
+		})
+	}
+	s, _ := batchesOf(t, 1, netip.MustParseAddrPort("127.0.0.1:0"))
+	w := s.udpWork[0].(*batchWorker)
+	for i := range 10 {
+		w.responder.now = limit.Time(i) * 100 * ms
+		w.load(0, batchSize)
+	}
+	if w.responder.share.Active() {
+		t.Error("without resolvers there is nobody to share")
 	}
 }
 
