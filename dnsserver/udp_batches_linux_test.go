@@ -53,7 +53,7 @@ func TestWorkersShareTheSocketsOfAllAddresses(t *testing.T) {
 			}
 			var got []int
 			seen := map[int32]bool{}
-			for _, w := range p.workers(func() *responder { return nil }) {
+			for _, w := range p.workers(func() *responder { return &responder{} }) {
 				sockets := w.(*batchWorker).polled[1:]
 				got = append(got, len(sockets))
 				for _, s := range sockets {
