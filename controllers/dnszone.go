@@ -55,6 +55,14 @@ type ZoneReconciler struct {
 	written map[types.NamespacedName]written
 	steered map[types.NamespacedName]*steeredZone
 	fetches map[types.NamespacedName]*fetch
+	fits    map[types.NamespacedName]fit
+}
+
+// fit is what of some content does not fit replies of some size.
+type fit struct {
+	digest zone.Digest
+	size   int
+	found  render.Oversized
 }
 
 // fetch is published content on its way from a server.
@@ -255,6 +263,7 @@ func (r *ZoneReconciler) publish(ctx context.Context, z *v1alpha1.DNSZone, place
 	if !inForce {
 		return errOverruled
 	}
+	status.Oversized = r.oversized(key, place.UDPOnly, decision.Content)
 	r.notifyChildren(place, known, next)
 	r.noteRecords(z, place, in.Steered, generations, want.RefusedRecords(), known.content, next.content, next.version)
 	for _, key := range r.Waiting(key) {
@@ -501,6 +510,7 @@ func (r *ZoneReconciler) announce(z *v1alpha1.DNSZone, before, after []metav1.Co
 		v1alpha1.ConditionAccepted:        metav1.ConditionFalse,
 		v1alpha1.ConditionRemovalWithheld: metav1.ConditionTrue,
 		v1alpha1.ConditionDegraded:        metav1.ConditionTrue,
+		v1alpha1.ConditionOversized:       metav1.ConditionTrue,
 	}
 	for _, c := range after {
 		trouble, watched := bad[c.Type]
@@ -603,6 +613,9 @@ func (r *ZoneReconciler) remember(key types.NamespacedName, m *memory) {
 	defer r.mu.Unlock()
 	delete(r.fetches, key) // what it brought is in m, or of no use
 	if m == nil {
+		delete(r.fits, key)
+	}
+	if m == nil {
 		delete(r.memory, key)
 		return
 	}
@@ -610,6 +623,27 @@ func (r *ZoneReconciler) remember(key types.NamespacedName, m *memory) {
 		r.memory = map[types.NamespacedName]*memory{}
 	}
 	r.memory[key] = m
+}
+
+// oversized returns what of the content does not fit where TCP is closed; nil if that is nowhere.
+func (r *ZoneReconciler) oversized(key types.NamespacedName, only *render.UDPOnly, c *zone.Content) *render.Oversized {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if only == nil {
+		delete(r.fits, key)
+		return nil
+	}
+	known, ok := r.fits[key]
+	if !ok || known.digest != c.Digest() || known.size != only.Size {
+		r.mu.Unlock() // it is a look at all names
+		known = fit{c.Digest(), only.Size, render.FindOversized(c, only.Size)}
+		r.mu.Lock()
+		if r.fits == nil {
+			r.fits = map[types.NamespacedName]fit{}
+		}
+		r.fits[key] = known
+	}
+	return &known.found
 }
 
 // inParent reports whether what the parent publishes refers to the zone.

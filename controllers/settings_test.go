@@ -411,3 +411,33 @@ func TestTheTopologyOutlivesServersAndLeaders(t *testing.T) {
 		return hasPeer()
 	})
 }
+
+func TestAZoneSaysWhatNobodyCanGetWhereTCPIsClosed(t *testing.T) {
+	e := newEstate(t, oneServerEach(", transports: {tcp: Closed}"), longZone())
+	e.startManager(0)
+	a := e.startProcess(control.ServerID{Datacenter: "dc-a", Group: "authoritative", Name: "a"}, t.TempDir())
+	e.awaitReady("dns-root", "corp")
+	z := e.awaitCondition("dns-root", "corp", v1alpha1.ConditionOversized, metav1.ConditionTrue, v1alpha1.ReasonTooLargeWithoutTCP)
+	message := meta.FindStatusCondition(z.Status.Conditions, v1alpha1.ConditionOversized).Message
+	if !strings.Contains(message, "dc-a/authoritative") || !strings.Contains(message, "long.corp TXT") {
+		t.Errorf("the message is %q", message)
+	}
+	e.awaitGroup("dc-a", settledGroup(v1alpha1.LimitsLog, "1/1"))
+	if conn, err := net.Dial("tcp", a.address); err == nil {
+		_ = conn.Close()
+		t.Error("TCP is open")
+	}
+	e.apply(oneServerEach(", maxUDPSize: 4096, transports: {tcp: Closed}"))
+	e.awaitCondition("dns-root", "corp", v1alpha1.ConditionOversized, metav1.ConditionFalse, v1alpha1.ReasonFits)
+	e.awaitGroup("dc-a", settledGroup(v1alpha1.LimitsLog, "1/1"))
+	if whole, _ := a.room(); !whole {
+		t.Error("what fits is cut")
+	}
+	e.apply(oneServerEach(", maxUDPSize: 4096, transports: {tcp: Open}"))
+	e.await(func() error {
+		if c := meta.FindStatusCondition(e.zone("dns-root", "corp").Status.Conditions, v1alpha1.ConditionOversized); c != nil {
+			return fmt.Errorf("condition is still %+v", c)
+		}
+		return nil
+	})
+}

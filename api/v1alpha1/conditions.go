@@ -42,6 +42,9 @@ const (
 	// ConditionRemovalWithheld is True while the guard holds back removals until somebody approves them. The message
 	// has the count, examples and the digest to approve.
 	ConditionRemovalWithheld = "RemovalWithheld"
+	// ConditionOversized, on a DNSZone, is True when some of its answers do not fit into what a server group sends over
+	// UDP, and the group's TCP is closed: nobody can get them. A zone whose groups have TCP open does not have it.
+	ConditionOversized = "Oversized"
 )
 
 // ReasonPending is the reason of every condition of an object that no controller has seen yet.
@@ -150,6 +153,14 @@ const (
 	ReasonMassRemoval = "MassRemoval"
 	// ReasonSourceVanished: a ConfigMap or zone that held published content is gone.
 	ReasonSourceVanished = "SourceVanished"
+)
+
+// Reasons of the condition Oversized.
+const (
+	// ReasonFits: every answer fits.
+	ReasonFits = "Fits"
+	// ReasonTooLargeWithoutTCP: the message names the first answers that do not fit, and what can be done.
+	ReasonTooLargeWithoutTCP = "TooLargeWithoutTCP"
 )
 
 // Reasons of findings (status.findings[].reason).

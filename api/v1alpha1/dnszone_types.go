@@ -433,7 +433,7 @@ type ZoneGuard struct {
 
 // DNSZoneStatus is what the operator found and what servers serve.
 type DNSZoneStatus struct {
-	// conditions are Accepted, Programmed, Degraded, Delegated, RemovalWithheld, and Ready, which sums them up:
+	// conditions are Accepted, Programmed, Degraded, Delegated, RemovalWithheld, Oversized, and Ready, which sums them up:
 	// accepted and programmed.
 	//
 	// +optional

@@ -66,6 +66,8 @@ type Placement struct {
 	ParentApex  zone.Name
 	Locations   []Location   // where it is served; sorted
 	NameServers []NameServer // by rank of the datacenter, then name; at most MaxNameServers
+	// UDPOnly is where the zone's servers take nothing over TCP; nil: nowhere.
+	UDPOnly *UDPOnly
 	// Unnamed are datacenters that serve the zone but have no place in the NS RRset any more.
 	Unnamed  []string
 	Children []Delegation // sorted by name
@@ -225,6 +227,7 @@ func (h *hierarchy) place(c *claim) {
 		c.fault = refuse(v1alpha1.ReasonUnknownServerGroup, "no chosen datacenter has a server group %q", c.object.Spec.ServerGroup)
 	}
 	slices.SortFunc(c.Locations, func(a, b Location) int { return cmp.Compare(a.Datacenter, b.Datacenter) })
+	c.UDPOnly = h.udpOnly(c.Locations)
 }
 
 func (h *hierarchy) nameServer(c *claim, datacenter string, g v1alpha1.ServerGroup) {

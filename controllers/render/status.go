@@ -38,6 +38,7 @@ type StatusInputs struct {
 	Published *v1alpha1.PublishedVersion
 	Failure   string         // why nothing could be decided, or not be published; "" if it was
 	Records   map[string]int // records by source as last published in full
+	Oversized *Oversized     // what does not fit into Placement.UDPOnly; nil: not known
 	// InParent: what the parent publishes refers to this zone.
 	InParent bool
 	Servers  []ServerReport   // connected ones that should serve the zone
@@ -83,6 +84,7 @@ func ZoneStatus(in StatusInputs) v1alpha1.DNSZoneStatus {
 	if in.Failure == "" {
 		in.withheld(set)
 	}
+	in.oversized(set, func(typ string) { meta.RemoveStatusCondition(&s.Conditions, typ) })
 	if in.Placement.Refused != nil {
 		reason, message := in.Placement.Refused.Reason(), in.Placement.Refused.Error()
 		if in.Placement.Keep {
