@@ -168,3 +168,24 @@ func BenchmarkAnswer(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkGeoTable makes a table of databases as large as those in use.
+func BenchmarkGeoTable(b *testing.B) {
+	countries := func(yield func(netip.Prefix, Country) bool) {
+		for i := range 300000 {
+			n := i * 43
+			c := Country{Code: string([]byte{'A' + byte(i*7%26), 'A' + byte(i*11%10)}), Continent: "EU"}
+			four := netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(n >> 16), byte(n >> 8), byte(n)}), 24-i%5).Masked()
+			six := netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20 | byte(n>>20&0xf), byte(n >> 12), byte(n >> 4), byte(n << 4)}), 32+i%3)
+			if !yield(four, c) || i%2 == 0 && !yield(six, c) {
+				return
+			}
+		}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := NewGeoTable(countries, nil, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -52,8 +52,9 @@ const (
 // location 0. IPv4 networks that are written as IPv6 ones (RFC 4291 §2.5.5.2) are taken as IPv4.
 // A network that is none, or a location that is too high, is an error.
 func NewLocator(locations int, places []Place, overlap Overlap) (*Locator, error) {
-	var four, six []Place
-	for _, p := range places {
+	sorted := slices.Clone(places)
+	for i := range sorted {
+		p := &sorted[i]
 		network, ok := canonical(p.Network)
 		if !ok {
 			return nil, fmt.Errorf("%s is no network", p.Network)
@@ -62,21 +63,22 @@ func NewLocator(locations int, places []Place, overlap Overlap) (*Locator, error
 			return nil, fmt.Errorf("network %s has location %d of %d", p.Network, p.Location, locations)
 		}
 		p.Network = network
-		if network.Addr().Is4() {
-			four = append(four, p)
-		} else {
-			six = append(six, p)
+	}
+	slices.SortStableFunc(sorted, func(a, b Place) int { return a.Network.Compare(b.Network) }) // IPv4 comes first
+	fours, _ := slices.BinarySearchFunc(sorted, true, func(p Place, _ bool) int {
+		if p.Network.Addr().Is4() {
+			return -1
 		}
-	}
+		return 1
+	})
 	l := &Locator{locations: max(locations, 1)}
-	for _, r := range ranges(four, overlap) {
-		l.four = append(l.four, uint32(r.start.lo))
-		l.four2 = append(l.four2, r.location)
+	var starts []six
+	starts, l.four2 = ranges(sorted[:fours], overlap)
+	l.four = make([]uint32, len(starts))
+	for i, s := range starts {
+		l.four[i] = uint32(s.lo)
 	}
-	for _, r := range ranges(six, overlap) {
-		l.six = append(l.six, r.start)
-		l.six2 = append(l.six2, r.location)
-	}
+	l.six, l.six2 = ranges(sorted[fours:], overlap)
 	l.indexFour(fewRanges)
 	return l, nil
 }
@@ -95,25 +97,18 @@ func canonical(p netip.Prefix) (network netip.Prefix, ok bool) {
 	return p.Masked(), true
 }
 
-// span is addresses of one location from start up to the next one's.
-type span struct {
-	start    six
-	location uint16
-}
-
-// ranges divides all addresses of one family. IPv4 addresses are numbers below 2^32.
-func ranges(places []Place, overlap Overlap) []span {
-	sorted := slices.Clone(places)
-	slices.SortStableFunc(sorted, func(a, b Place) int { return a.Network.Compare(b.Network) })
-	all := []span{{}}
+// ranges divides all addresses of one family, by networks in order: where ranges start, and the location of
+// each. IPv4 addresses are numbers below 2^32.
+func ranges(places []Place, overlap Overlap) (starts []six, locations []uint16) {
+	starts, locations = append(make([]six, 0, 2*len(places)+1), six{}), append(make([]uint16, 0, 2*len(places)+1), 0)
 	emit := func(start six, location uint16) {
-		if last := &all[len(all)-1]; last.start == start {
-			last.location = location
-		} else if last.location != location {
-			all = append(all, span{start, location})
+		if last := len(starts) - 1; starts[last] == start {
+			locations[last] = location
+		} else {
+			starts, locations = append(starts, start), append(locations, location)
 		}
-		if n := len(all); n > 1 && all[n-1].location == all[n-2].location {
-			all = all[:n-1]
+		if n := len(starts); n > 1 && locations[n-1] == locations[n-2] {
+			starts, locations = starts[:n-1], locations[:n-1]
 		}
 	}
 	type open struct {
@@ -122,7 +117,7 @@ func ranges(places []Place, overlap Overlap) []span {
 		network  netip.Prefix
 	}
 	var stack []open // networks that hold the present address, the shortest first
-	// close ends networks that end before an address.
+	// closeBefore ends the networks that end before an address, or all.
 	closeBefore := func(next six, all bool) {
 		for len(stack) > 0 {
 			top := stack[len(stack)-1]
@@ -141,7 +136,7 @@ func ranges(places []Place, overlap Overlap) []span {
 			emit(after, location)
 		}
 	}
-	for _, p := range sorted {
+	for _, p := range places {
 		first, last := bounds(p.Network)
 		closeBefore(first, false)
 		location := p.Location
@@ -158,7 +153,7 @@ func ranges(places []Place, overlap Overlap) []span {
 		emit(first, location)
 	}
 	closeBefore(six{}, true)
-	return all
+	return slices.Clone(starts), slices.Clone(locations)
 }
 
 func (a six) less(b six) bool { return a.hi < b.hi || a.hi == b.hi && a.lo < b.lo }
