@@ -26,7 +26,7 @@ func minimal(namespace string) map[string]client.Object {
 			Name: "pay.bank", ServerGroup: "authoritative",
 		}},
 		"HealthProbe": &v1alpha1.HealthProbe{ObjectMeta: m("https"), Spec: v1alpha1.HealthProbeSpec{
-			Type: v1alpha1.ProbeHTTPS, HTTPS: &v1alpha1.HTTPProbe{},
+			Type: v1alpha1.ProbeHTTPS, HTTPS: &v1alpha1.HTTPSProbe{},
 		}},
 		"DynamicRecord": &v1alpha1.DynamicRecord{ObjectMeta: m("app"), Spec: v1alpha1.DynamicRecordSpec{
 			ZoneRef: v1alpha1.ZoneRef{Name: "pay"}, Host: "app", Steering: v1alpha1.Steering{Policy: v1alpha1.SteeringNearest},
@@ -74,7 +74,7 @@ func TestFreshObjectsAreNotReady(t *testing.T) {
 			}
 			reason := v1alpha1.ReasonNotImplemented
 			switch kind {
-			case "DNSZone", "Datacenter", "DynamicRecord", "TrafficOverride":
+			case "DNSZone", "Datacenter", "DynamicRecord", "HealthProbe", "TrafficOverride":
 				reason = v1alpha1.ReasonPending
 			}
 			got := conditions(t, o)

@@ -45,7 +45,7 @@ func newDNS(cfg *steeringpb.Dns, env Env) (*dnsProbe, error) {
 	}
 	for _, text := range cfg.GetAnswers() {
 		r, err := dns.NewRR(". 0 IN " + dns.TypeToString[kind] + " " + text)
-		if err != nil || r == nil || strings.ContainsAny(text, "\n;") {
+		if err != nil || r == nil || strings.Contains(text, "\n") {
 			return nil, fmt.Errorf("%q is no data of a record of type %s", text, dns.TypeToString[kind])
 		}
 		p.answers = append(p.answers, r)

@@ -24,6 +24,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.AllowedZonesApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Block"):
 		return &apiv1alpha1.BlockApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("CalculatedProbe"):
+		return &apiv1alpha1.CalculatedProbeApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ConfigMapKeyRef"):
 		return &apiv1alpha1.ConfigMapKeyRefApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Datacenter"):
@@ -38,6 +40,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.DatacenterStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DerivedTTL"):
 		return &apiv1alpha1.DerivedTTLApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("DNSProbe"):
+		return &apiv1alpha1.DNSProbeApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DNSZone"):
 		return &apiv1alpha1.DNSZoneApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DNSZoneSpec"):
@@ -54,6 +58,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.DynamicRecordSpecApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DynamicRecordStatus"):
 		return &apiv1alpha1.DynamicRecordStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ExpectedBody"):
+		return &apiv1alpha1.ExpectedBodyApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Failback"):
 		return &apiv1alpha1.FailbackApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Failover"):
@@ -66,6 +72,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.ForceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Geo"):
 		return &apiv1alpha1.GeoApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("GRPCProbe"):
+		return &apiv1alpha1.GRPCProbeApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("HealthProbe"):
 		return &apiv1alpha1.HealthProbeApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("HealthProbeSpec"):
@@ -76,6 +84,10 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.HTTPDNSTransportApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("HTTPProbe"):
 		return &apiv1alpha1.HTTPProbeApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("HTTPRequest"):
+		return &apiv1alpha1.HTTPRequestApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("HTTPSProbe"):
+		return &apiv1alpha1.HTTPSProbeApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("LatencySteering"):
 		return &apiv1alpha1.LatencySteeringApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Match"):
@@ -110,6 +122,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.ResolverPoolSpecApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ResolverPoolStatus"):
 		return &apiv1alpha1.ResolverPoolStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("SecretRef"):
+		return &apiv1alpha1.SecretRefApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ServerGroup"):
 		return &apiv1alpha1.ServerGroupApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ServerGroupStatus"):
@@ -132,6 +146,12 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.TargetApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("TargetStatus"):
 		return &apiv1alpha1.TargetStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("TCPProbe"):
+		return &apiv1alpha1.TCPProbeApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("TLSProbe"):
+		return &apiv1alpha1.TLSProbeApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("TLSSettings"):
+		return &apiv1alpha1.TLSSettingsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("TrafficOverride"):
 		return &apiv1alpha1.TrafficOverrideApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("TrafficOverrideSpec"):

@@ -66,6 +66,22 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.CIDR
   scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.CalculatedProbe
+  map:
+    fields:
+    - name: atLeast
+      type:
+        scalar: numeric
+    - name: probes
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ProbeRef
+          elementRelationship: associative
+          keys:
+          - name
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.CertificateCheck
+  scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ConfigMapKeyRef
   map:
     fields:
@@ -76,6 +92,35 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Continent
+  scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DNSProbe
+  map:
+    fields:
+    - name: expectedAnswers
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: associative
+    - name: expectedRcode
+      type:
+        scalar: string
+      default: NOERROR
+    - name: name
+      type:
+        scalar: string
+    - name: port
+      type:
+        scalar: numeric
+      default: 53
+    - name: transport
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DNSProbeTransport
+      default: UDP
+    - name: type
+      type:
+        scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DNSProbeTransport
   scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DNSZone
   map:
@@ -539,6 +584,15 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: worstFailover
       type:
         scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ExpectedBody
+  map:
+    fields:
+    - name: contains
+      type:
+        scalar: string
+    - name: matches
+      type:
+        scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Failback
   map:
     fields:
@@ -601,6 +655,18 @@ var schemaYAML = typed.YAMLObject(`types:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TargetAddress
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ForceHealth
   scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.GRPCProbe
+  map:
+    fields:
+    - name: port
+      type:
+        scalar: numeric
+    - name: service
+      type:
+        scalar: string
+    - name: tls
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TLSSettings
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Geo
   map:
     fields:
@@ -633,9 +699,14 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: numeric
       default: 80
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.HTTPMethod
+  scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.HTTPProbe
   map:
     fields:
+    - name: expectedBody
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ExpectedBody
     - name: expectedStatus
       type:
         list:
@@ -644,9 +715,50 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
       default:
       - 200-299
+    - name: followRedirects
+      type:
+        scalar: numeric
+      default: 0
     - name: host
       type:
         scalar: string
+    - name: method
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.HTTPMethod
+      default: GET
+    - name: path
+      type:
+        scalar: string
+      default: /
+    - name: port
+      type:
+        scalar: numeric
+      default: 80
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.HTTPSProbe
+  map:
+    fields:
+    - name: expectedBody
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ExpectedBody
+    - name: expectedStatus
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: associative
+      default:
+      - 200-299
+    - name: followRedirects
+      type:
+        scalar: numeric
+      default: 0
+    - name: host
+      type:
+        scalar: string
+    - name: method
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.HTTPMethod
+      default: GET
     - name: path
       type:
         scalar: string
@@ -655,6 +767,9 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: numeric
       default: 443
+    - name: tls
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TLSSettings
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.HealthProbe
   map:
     fields:
@@ -676,25 +791,46 @@ var schemaYAML = typed.YAMLObject(`types:
       default:
         conditions:
         - lastTransitionTime: "1970-01-01T00:00:00Z"
-          message: This version of the operator does not act on HealthProbes
-          reason: NotImplemented
+          message: No controller has looked at this object yet
+          reason: Pending
           status: Unknown
           type: Accepted
         - lastTransitionTime: "1970-01-01T00:00:00Z"
-          message: This version of the operator does not act on HealthProbes
-          reason: NotImplemented
+          message: No controller has looked at this object yet
+          reason: Pending
           status: Unknown
           type: Ready
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.HealthProbeSpec
   map:
     fields:
+    - name: address
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.IP
+    - name: calculated
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.CalculatedProbe
+    - name: dns
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DNSProbe
     - name: failureThreshold
       type:
         scalar: numeric
       default: 3
-    - name: https
+    - name: grpc
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.GRPCProbe
+    - name: holdDown
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
+    - name: http
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.HTTPProbe
+    - name: https
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.HTTPSProbe
+    - name: idleInterval
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
     - name: interval
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
@@ -703,17 +839,24 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: numeric
       default: 2
+    - name: tcp
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TCPProbe
     - name: timeout
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
       default: 2s
+    - name: tls
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TLSProbe
     - name: type
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ProbeType
     - name: vantage
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ProbeVantage
-      default: {}
+      default:
+        policy: Quorum
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.HealthProbeStatus
   map:
     fields:
@@ -859,6 +1002,12 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ProbeVantage
   map:
     fields:
+    - name: datacenters
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterName
+          elementRelationship: associative
     - name: policy
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.VantagePolicy
@@ -973,6 +1122,12 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: string
     - name: vip
+      type:
+        scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.SecretRef
+  map:
+    fields:
+    - name: name
       type:
         scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerGroup
@@ -1160,6 +1315,52 @@ var schemaYAML = typed.YAMLObject(`types:
   scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Switch
   scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TCPProbe
+  map:
+    fields:
+    - name: port
+      type:
+        scalar: numeric
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TLSProbe
+  map:
+    fields:
+    - name: certificateAuthority
+      type:
+        scalar: string
+    - name: certificateCheck
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.CertificateCheck
+      default: Full
+    - name: clientCertificateRef
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.SecretRef
+    - name: degradedDays
+      type:
+        scalar: numeric
+      default: 14
+    - name: port
+      type:
+        scalar: numeric
+      default: 443
+    - name: serverName
+      type:
+        scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TLSSettings
+  map:
+    fields:
+    - name: certificateAuthority
+      type:
+        scalar: string
+    - name: certificateCheck
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.CertificateCheck
+      default: Full
+    - name: clientCertificateRef
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.SecretRef
+    - name: serverName
+      type:
+        scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TTLClass
   map:
     fields:

@@ -12,7 +12,7 @@ import (
 //
 // DNSZoneStatus is what the operator found and what servers serve.
 type DNSZoneStatusApplyConfiguration struct {
-	// conditions are Accepted, Programmed, Degraded, Delegated, RemovalWithheld, and Ready, which sums them up:
+	// conditions are Accepted, Programmed, Degraded, Delegated, RemovalWithheld, Oversized, and Ready, which sums them up:
 	// accepted and programmed.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// observedGeneration is the metadata.generation that this status is about.

@@ -15,10 +15,8 @@ import (
 // with apply.
 //
 // HealthProbe says how to find out whether a target is up, how often, and who is believed. The address comes from the
-// target, the rest from the probe.
-//
-// This version of the operator stores HealthProbes and does not act on them: Accepted is Unknown with the reason
-// NotImplemented.
+// target, the rest from the probe. The authoritative servers themselves probe, from where they stand, and only what their
+// Datacenter lets probes reach.
 type HealthProbeApplyConfiguration struct {
 	v1.TypeMetaApplyConfiguration `json:""`
 	// metadata is the standard object metadata.

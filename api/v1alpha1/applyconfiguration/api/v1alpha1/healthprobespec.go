@@ -11,18 +11,43 @@ import (
 //
 // HealthProbeSpec is a probe as its owner wants it.
 type HealthProbeSpecApplyConfiguration struct {
-	// type is the kind of probe: HTTPS. The field named like it has its settings.
+	// type is the kind of probe: TCP (the port accepts connections), HTTP or HTTPS (a request gets a wanted answer), TLS
+	// (the handshake succeeds, and the certificate does not end soon), GRPC (the gRPC health service says SERVING), DNS
+	// (a query gets a wanted answer), ICMP (the address answers a ping) or Calculated (enough of other probes are up).
+	// The field named like it has its settings; ICMP has none.
 	Type *apiv1alpha1.ProbeType `json:"type,omitempty"`
+	// tcp has the settings of a probe of the type TCP.
+	TCP *TCPProbeApplyConfiguration `json:"tcp,omitempty"`
+	// http has the settings of a probe of the type HTTP.
+	HTTP *HTTPProbeApplyConfiguration `json:"http,omitempty"`
 	// https has the settings of a probe of the type HTTPS.
-	HTTPS *HTTPProbeApplyConfiguration `json:"https,omitempty"`
-	// interval is the time between two probes of a target from one server, 1s to 1h. Default: 10s.
+	HTTPS *HTTPSProbeApplyConfiguration `json:"https,omitempty"`
+	// tls has the settings of a probe of the type TLS.
+	TLS *TLSProbeApplyConfiguration `json:"tls,omitempty"`
+	// grpc has the settings of a probe of the type GRPC.
+	GRPC *GRPCProbeApplyConfiguration `json:"grpc,omitempty"`
+	// dns has the settings of a probe of the type DNS.
+	DNS *DNSProbeApplyConfiguration `json:"dns,omitempty"`
+	// calculated has the settings of a probe of the type Calculated. It has no schedule of its own: interval and what
+	// follows it say nothing there.
+	Calculated *CalculatedProbeApplyConfiguration `json:"calculated,omitempty"`
+	// address is what the probe asks instead of the targets' addresses, e.g. 192.0.2.9. Then all targets are as this
+	// one answers. A probe that gates a pool needs it.
+	Address *apiv1alpha1.IP `json:"address,omitempty"`
+	// interval is the time between two probes of a target from one server, 1s to 1h, with a jitter of 10%. Default: 10s.
 	Interval *apiv1alpha1.Duration `json:"interval,omitempty"`
+	// idleInterval is the interval while nobody asks for any of the names that the probe is for, e.g. 60s; it must not be
+	// below interval. Left out: interval. A DynamicRecord whose objectives.rto it would break is told so.
+	IdleInterval *apiv1alpha1.Duration `json:"idleInterval,omitempty"`
 	// timeout is how long a probe may take; it must be below interval. Default: 2s.
 	Timeout *apiv1alpha1.Duration `json:"timeout,omitempty"`
 	// failureThreshold is how many probes in a row must fail until a target is down, 1 to 100. Default: 3.
 	FailureThreshold *int32 `json:"failureThreshold,omitempty"`
 	// successThreshold is how many probes in a row must succeed until a target is up again, 1 to 100. Default: 2.
 	SuccessThreshold *int32 `json:"successThreshold,omitempty"`
+	// holdDown is for how long after a change of a target's state it does not change again, e.g. 30s; 1h at most. Left
+	// out: thresholds alone decide.
+	HoldDown *apiv1alpha1.Duration `json:"holdDown,omitempty"`
 	// vantage says which datacenters' probes decide.
 	Vantage *ProbeVantageApplyConfiguration `json:"vantage,omitempty"`
 }
@@ -41,11 +66,67 @@ func (b *HealthProbeSpecApplyConfiguration) WithType(value apiv1alpha1.ProbeType
 	return b
 }
 
+// WithTCP sets the TCP field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the TCP field is set to the value of the last call.
+func (b *HealthProbeSpecApplyConfiguration) WithTCP(value *TCPProbeApplyConfiguration) *HealthProbeSpecApplyConfiguration {
+	b.TCP = value
+	return b
+}
+
+// WithHTTP sets the HTTP field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the HTTP field is set to the value of the last call.
+func (b *HealthProbeSpecApplyConfiguration) WithHTTP(value *HTTPProbeApplyConfiguration) *HealthProbeSpecApplyConfiguration {
+	b.HTTP = value
+	return b
+}
+
 // WithHTTPS sets the HTTPS field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
 // If called multiple times, the HTTPS field is set to the value of the last call.
-func (b *HealthProbeSpecApplyConfiguration) WithHTTPS(value *HTTPProbeApplyConfiguration) *HealthProbeSpecApplyConfiguration {
+func (b *HealthProbeSpecApplyConfiguration) WithHTTPS(value *HTTPSProbeApplyConfiguration) *HealthProbeSpecApplyConfiguration {
 	b.HTTPS = value
+	return b
+}
+
+// WithTLS sets the TLS field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the TLS field is set to the value of the last call.
+func (b *HealthProbeSpecApplyConfiguration) WithTLS(value *TLSProbeApplyConfiguration) *HealthProbeSpecApplyConfiguration {
+	b.TLS = value
+	return b
+}
+
+// WithGRPC sets the GRPC field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the GRPC field is set to the value of the last call.
+func (b *HealthProbeSpecApplyConfiguration) WithGRPC(value *GRPCProbeApplyConfiguration) *HealthProbeSpecApplyConfiguration {
+	b.GRPC = value
+	return b
+}
+
+// WithDNS sets the DNS field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the DNS field is set to the value of the last call.
+func (b *HealthProbeSpecApplyConfiguration) WithDNS(value *DNSProbeApplyConfiguration) *HealthProbeSpecApplyConfiguration {
+	b.DNS = value
+	return b
+}
+
+// WithCalculated sets the Calculated field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Calculated field is set to the value of the last call.
+func (b *HealthProbeSpecApplyConfiguration) WithCalculated(value *CalculatedProbeApplyConfiguration) *HealthProbeSpecApplyConfiguration {
+	b.Calculated = value
+	return b
+}
+
+// WithAddress sets the Address field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Address field is set to the value of the last call.
+func (b *HealthProbeSpecApplyConfiguration) WithAddress(value apiv1alpha1.IP) *HealthProbeSpecApplyConfiguration {
+	b.Address = &value
 	return b
 }
 
@@ -54,6 +135,14 @@ func (b *HealthProbeSpecApplyConfiguration) WithHTTPS(value *HTTPProbeApplyConfi
 // If called multiple times, the Interval field is set to the value of the last call.
 func (b *HealthProbeSpecApplyConfiguration) WithInterval(value apiv1alpha1.Duration) *HealthProbeSpecApplyConfiguration {
 	b.Interval = &value
+	return b
+}
+
+// WithIdleInterval sets the IdleInterval field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the IdleInterval field is set to the value of the last call.
+func (b *HealthProbeSpecApplyConfiguration) WithIdleInterval(value apiv1alpha1.Duration) *HealthProbeSpecApplyConfiguration {
+	b.IdleInterval = &value
 	return b
 }
 
@@ -78,6 +167,14 @@ func (b *HealthProbeSpecApplyConfiguration) WithFailureThreshold(value int32) *H
 // If called multiple times, the SuccessThreshold field is set to the value of the last call.
 func (b *HealthProbeSpecApplyConfiguration) WithSuccessThreshold(value int32) *HealthProbeSpecApplyConfiguration {
 	b.SuccessThreshold = &value
+	return b
+}
+
+// WithHoldDown sets the HoldDown field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the HoldDown field is set to the value of the last call.
+func (b *HealthProbeSpecApplyConfiguration) WithHoldDown(value apiv1alpha1.Duration) *HealthProbeSpecApplyConfiguration {
+	b.HoldDown = &value
 	return b
 }
 

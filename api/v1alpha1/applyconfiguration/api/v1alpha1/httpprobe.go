@@ -2,20 +2,18 @@
 
 package v1alpha1
 
+import (
+	apiv1alpha1 "github.com/fingerpost-dns/fingerpost/api/v1alpha1"
+)
+
 // HTTPProbeApplyConfiguration represents a declarative configuration of the HTTPProbe type for use
 // with apply.
 //
-// HTTPProbe has the settings of a probe by HTTP request. The request goes to the target's address.
+// HTTPProbe has the settings of a probe by HTTP request. The request goes to the target's address, whatever the host is.
 type HTTPProbeApplyConfiguration struct {
-	// port is the TCP port, 1 to 65535. Default: 443.
-	Port *int32 `json:"port,omitempty"`
-	// path is the path and query of the request, e.g. /healthz. Default: /.
-	Path *string `json:"path,omitempty"`
-	// host is the Host header and the name in the TLS handshake, e.g. app.pay.bank. Left out: the target's address.
-	Host *string `json:"host,omitempty"`
-	// expectedStatus are the HTTP status codes that mean up: codes and ranges, e.g. ["200-299", "401"]. Default:
-	// ["200-299"].
-	ExpectedStatus []string `json:"expectedStatus,omitempty"`
+	// port is the TCP port, 1 to 65535. Default: 80.
+	Port                          *int32 `json:"port,omitempty"`
+	HTTPRequestApplyConfiguration `json:""`
 }
 
 // HTTPProbeApplyConfiguration constructs a declarative configuration of the HTTPProbe type for use with
@@ -32,11 +30,19 @@ func (b *HTTPProbeApplyConfiguration) WithPort(value int32) *HTTPProbeApplyConfi
 	return b
 }
 
+// WithMethod sets the Method field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Method field is set to the value of the last call.
+func (b *HTTPProbeApplyConfiguration) WithMethod(value apiv1alpha1.HTTPMethod) *HTTPProbeApplyConfiguration {
+	b.HTTPRequestApplyConfiguration.Method = &value
+	return b
+}
+
 // WithPath sets the Path field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
 // If called multiple times, the Path field is set to the value of the last call.
 func (b *HTTPProbeApplyConfiguration) WithPath(value string) *HTTPProbeApplyConfiguration {
-	b.Path = &value
+	b.HTTPRequestApplyConfiguration.Path = &value
 	return b
 }
 
@@ -44,7 +50,7 @@ func (b *HTTPProbeApplyConfiguration) WithPath(value string) *HTTPProbeApplyConf
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
 // If called multiple times, the Host field is set to the value of the last call.
 func (b *HTTPProbeApplyConfiguration) WithHost(value string) *HTTPProbeApplyConfiguration {
-	b.Host = &value
+	b.HTTPRequestApplyConfiguration.Host = &value
 	return b
 }
 
@@ -53,7 +59,23 @@ func (b *HTTPProbeApplyConfiguration) WithHost(value string) *HTTPProbeApplyConf
 // If called multiple times, values provided by each call will be appended to the ExpectedStatus field.
 func (b *HTTPProbeApplyConfiguration) WithExpectedStatus(values ...string) *HTTPProbeApplyConfiguration {
 	for i := range values {
-		b.ExpectedStatus = append(b.ExpectedStatus, values[i])
+		b.HTTPRequestApplyConfiguration.ExpectedStatus = append(b.HTTPRequestApplyConfiguration.ExpectedStatus, values[i])
 	}
+	return b
+}
+
+// WithExpectedBody sets the ExpectedBody field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the ExpectedBody field is set to the value of the last call.
+func (b *HTTPProbeApplyConfiguration) WithExpectedBody(value *ExpectedBodyApplyConfiguration) *HTTPProbeApplyConfiguration {
+	b.HTTPRequestApplyConfiguration.ExpectedBody = value
+	return b
+}
+
+// WithFollowRedirects sets the FollowRedirects field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the FollowRedirects field is set to the value of the last call.
+func (b *HTTPProbeApplyConfiguration) WithFollowRedirects(value int32) *HTTPProbeApplyConfiguration {
+	b.HTTPRequestApplyConfiguration.FollowRedirects = &value
 	return b
 }

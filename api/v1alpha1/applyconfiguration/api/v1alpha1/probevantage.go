@@ -14,6 +14,9 @@ type ProbeVantageApplyConfiguration struct {
 	// policy is Local (each datacenter follows its own probes), Any (up if one datacenter says up), All (up only if
 	// every one does) or Quorum (the majority). Default: Quorum.
 	Policy *apiv1alpha1.VantagePolicy `json:"policy,omitempty"`
+	// datacenters are those that vote, e.g. [dc-a, dc-b, witness]. Left out: that of the target's pool and the two nearest
+	// to it.
+	Datacenters []apiv1alpha1.DatacenterName `json:"datacenters,omitempty"`
 }
 
 // ProbeVantageApplyConfiguration constructs a declarative configuration of the ProbeVantage type for use with
@@ -27,5 +30,15 @@ func ProbeVantage() *ProbeVantageApplyConfiguration {
 // If called multiple times, the Policy field is set to the value of the last call.
 func (b *ProbeVantageApplyConfiguration) WithPolicy(value apiv1alpha1.VantagePolicy) *ProbeVantageApplyConfiguration {
 	b.Policy = &value
+	return b
+}
+
+// WithDatacenters adds the given value to the Datacenters field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the Datacenters field.
+func (b *ProbeVantageApplyConfiguration) WithDatacenters(values ...apiv1alpha1.DatacenterName) *ProbeVantageApplyConfiguration {
+	for i := range values {
+		b.Datacenters = append(b.Datacenters, values[i])
+	}
 	return b
 }
