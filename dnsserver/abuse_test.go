@@ -371,7 +371,8 @@ func dialToReset(client, server *net.TCPAddr) (*net.TCPConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return conn, conn.SetLinger(0)
+	err = conn.SetLinger(0)
+	return conn, err
 }
 
 // overTLS does something with a connection under TLS.
@@ -607,6 +608,28 @@ func TestManyIdleConnectionsUnderTLS(t *testing.T) {
 				t.Errorf("memory is %d KiB before, %d KiB with %d connections, %d KiB after", before/kib, during/kib, clients*each, after/kib)
 			}
 		})
+	}
+}
+
+// TestRequestsAreLimited: when very many are under way, connections make room for others.
+func TestRequestsAreLimited(t *testing.T) {
+	s := everyTransport(t, Options{})
+	idle := []*tls.Conn{dialDoT(t, s, "127.0.0.2"), dialDoT(t, s, "127.0.0.2")}
+	for _, conn := range idle {
+		if err := askFramed(conn); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.streams.asked.Add(maxAsked)
+	defer s.streams.asked.Add(-maxAsked)
+	if status, body := get(t, webClient(t, true), "https://"+addressOf(t, s, overDoH).String()+pathWWW); status != http.StatusOK {
+		t.Errorf("one more is answered %d %s", status, body)
+	}
+	if err := askFramed(idle[0]); err == nil {
+		t.Error("the client with most connections keeps the one that was idle for longest")
+	}
+	if err := askFramed(idle[1]); err != nil {
+		t.Error("another connection had to go as well")
 	}
 }
 

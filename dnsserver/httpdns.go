@@ -2,6 +2,7 @@ package dnsserver
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -121,47 +122,47 @@ type resolveQuestion struct {
 //	client, edns_client_subnet  an address, or ADDRESS/BITS: on whose behalf (RFC 7871)
 //	do, cd                      1 or true: flags of the query
 func parseResolve(values url.Values) (q resolveQuestion, err error) {
-	one := func(name string) (string, error) {
-		if all := values[name]; len(all) > 1 {
-			return "", fmt.Errorf("%s is given more than once", name)
+	one := func(name string) string {
+		if len(values[name]) > 1 && err == nil {
+			err = fmt.Errorf("%s is given more than once", name)
 		}
-		return values.Get(name), nil
+		return values.Get(name)
 	}
-	var texts [6]string
-	for i, name := range []string{"name", "type", "client", "edns_client_subnet", "do", "cd"} {
-		if texts[i], err = one(name); err != nil {
-			return q, err
-		}
+	name, typ, client, subnet, do, cd := one("name"), one("type"), one("client"), one("edns_client_subnet"), one("do"), one("cd")
+	if err != nil {
+		return q, err
 	}
-	if q.name, err = parseQuestionName(texts[0]); err != nil {
+	if q.name, err = parseQuestionName(name); err != nil {
 		return q, err
 	}
 	q.text = q.name.String()
-	if q.qtype, err = parseQuestionType(texts[1]); err != nil {
+	if q.qtype, err = parseQuestionType(typ); err != nil {
 		return q, err
 	}
-	client := texts[2]
-	switch {
-	case client == "":
-		client = texts[3]
-	case texts[3] != "" && texts[3] != client:
+	if client != "" && subnet != "" && client != subnet {
 		return q, errors.New("client and edns_client_subnet say the same: give one of them")
 	}
-	if client != "" {
+	if client = cmp.Or(client, subnet); client != "" {
 		if q.subnet, err = parseSubnet(client); err != nil {
 			return q, err
 		}
 	}
-	for i, flag := range []*bool{&q.do, &q.cd} {
-		switch text := texts[4+i]; text {
-		case "", "0", "false":
-		case "1", "true":
-			*flag = true
-		default:
-			return q, fmt.Errorf("%s=%s is neither 1, 0, true nor false", [...]string{"do", "cd"}[i], strconv.Quote(text))
-		}
+	if q.do, err = parseFlag("do", do); err != nil {
+		return q, err
 	}
-	return q, nil
+	q.cd, err = parseFlag("cd", cd)
+	return q, err
+}
+
+func parseFlag(name, text string) (bool, error) {
+	switch text {
+	case "", "0", "false":
+		return false, nil
+	case "1", "true":
+		return true, nil
+	default:
+		return false, fmt.Errorf("%s=%q is neither 1, 0, true nor false", name, text)
+	}
 }
 
 func parseQuestionName(text string) (zone.Name, error) {

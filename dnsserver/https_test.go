@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -99,9 +100,7 @@ func TestDNSOverHTTPS(t *testing.T) {
 				if tc.body != nil {
 					r.Header.Set("Content-Type", typeMessage)
 				}
-				for name, values := range tc.header {
-					r.Header[name] = values
-				}
+				maps.Copy(r.Header, tc.header)
 				resp, err := webClient(t, version2).Do(r)
 				if err != nil && version2 && tc.want.status == 431 {
 					return // with one field that is too long the connection ends (RFC 7541 §7.4)
@@ -181,7 +180,7 @@ func TestHTTPDNS(t *testing.T) {
 	view := &zone.View{}
 	view.Update([]*zone.Served{jsonZone(t)}, nil)
 	s := everyTransport(t, Options{View: view})
-	clear, secure := "http://"+addressOf(t, s, overHTTPDNS).String(), "https://"+addressOf(t, s, overDoH).String()
+	plain, secure := "http://"+addressOf(t, s, overHTTPDNS).String(), "https://"+addressOf(t, s, overDoH).String()
 	const flags = `"TC":false,"RD":false,"RA":false,"AD":false,"CD":false,`
 	question := func(name string, qtype uint16) string {
 		return fmt.Sprintf(`"Question":[{"name":%q,"type":%d}]`, name, qtype)
@@ -238,7 +237,7 @@ func TestHTTPDNS(t *testing.T) {
 		"parameters that are none":     {"name=%zz", "the parameters are not well formed"},
 	} {
 		t.Run(sentence, func(t *testing.T) {
-			for _, at := range []string{clear, secure} {
+			for _, at := range []string{plain, secure} {
 				status, body := get(t, webClient(t, true), at+pathResolve+"?"+tc.query)
 				want := http.StatusOK
 				if !strings.HasPrefix(tc.want, "{") {
@@ -255,7 +254,7 @@ func TestHTTPDNS(t *testing.T) {
 			}
 		})
 	}
-	resp, err := webClient(t, false).Post(clear+pathResolve+"?name=www.example.test", typeMessage, nil)
+	resp, err := webClient(t, false).Post(plain+pathResolve+"?name=www.example.test", typeMessage, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -263,7 +262,7 @@ func TestHTTPDNS(t *testing.T) {
 	if resp.StatusCode != http.StatusMethodNotAllowed || resp.Header.Get("Allow") != "GET, HEAD" || resp.Header.Get("Content-Type") != "application/json" {
 		t.Errorf("POST gets %s %v", resp.Status, resp.Header)
 	}
-	resp, err = webClient(t, false).Get(clear + pathResolve + "?name=www.example.test&type=AAAA")
+	resp, err = webClient(t, false).Get(plain + pathResolve + "?name=www.example.test&type=AAAA")
 	if err != nil {
 		t.Fatal(err)
 	}

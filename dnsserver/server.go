@@ -130,7 +130,7 @@ func Listen(opts Options) (*Server, error) {
 	}
 	s := &Server{
 		opts: opts, udp: opts.udp(opts.Workers, len(opts.Addresses)),
-		streams:   streams{opts: opts, turns: turns{max: max(1, runtime.GOMAXPROCS(0)/4)}},
+		streams:   streams{opts: opts, turns: turns{max: max(1, opts.Workers/2)}},
 		answering: answering{view: opts.View, started: time.Now(), panics: panics{log: opts.Log}, overLimit: overLimit{log: opts.Log}, taps: opts.taps},
 	}
 	_, _ = rand.Read(s.ownSecret[:]) // never fails

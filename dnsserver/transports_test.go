@@ -25,6 +25,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr/funcr"
 	"github.com/go-logr/logr/testr"
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -67,9 +68,9 @@ func testCertificate(t testing.TB) func() (*tls.Certificate, error) {
 func everyTransport(t testing.TB, opts Options) *Server {
 	t.Helper()
 	address := loopback()
-	clear := loopback()
+	plain := loopback()
 	opts.Addresses = []netip.AddrPort{address}
-	opts.Transports = Transports{DoT: []netip.AddrPort{address}, DoH: []netip.AddrPort{address}, HTTPDNS: []netip.AddrPort{address, clear}}
+	opts.Transports = Transports{DoT: []netip.AddrPort{address}, DoH: []netip.AddrPort{address}, HTTPDNS: []netip.AddrPort{address, plain}}
 	opts.Certificate = testCertificate(t)
 	return serve(t, opts)
 }
@@ -652,5 +653,36 @@ fingerpost_dnsserver_tls_handshakes_failed_total{transport="dot"} 1
 		if ok, missing := counts.messages[zone.RcodeSuccess].Load(), counts.messages[zone.RcodeNXDomain].Load(); ok != want[0] || missing != want[1] {
 			t.Errorf("%s counts %d NOERROR and %d NXDOMAIN", over, ok, missing)
 		}
+	}
+}
+
+// BenchmarkConnections asks again and again over one connection; allocations are those of both ends.
+func BenchmarkConnections(b *testing.B) {
+	view := &zone.View{}
+	view.Update([]*zone.Served{exampleZone(b)}, nil)
+	s := everyTransport(b, Options{View: view, Log: funcr.New(func(_, _ string) {}, funcr.Options{})})
+	tcp, err := net.Dial("tcp", s.Addresses()[0].String())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer tcp.Close()
+	dot, err := tls.Dial("tcp", addressOf(b, s, overDoT).String(), clientTLS("dot"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer dot.Close()
+	question, reply := framed(b, query("www.example.test.")), make([]byte, 512)
+	for name, conn := range map[string]net.Conn{"TCP": tcp, "TLS": dot} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := conn.Write(question); err != nil {
+					b.Fatal(err)
+				}
+				if n, err := conn.Read(reply); err != nil || n < 2 {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

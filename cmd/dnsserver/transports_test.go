@@ -69,7 +69,9 @@ func TestClientsOfEveryTransport(t *testing.T) {
 	if got := run("dig", "+ignore", "@"+at, "-p", "5300", "x.big.example.test", "TXT"); !strings.Contains(got, " tc;") && !strings.Contains(got, " tc ") {
 		t.Errorf("over UDP a long answer is\n%s", got)
 	}
-	var answer struct{ Comment string }
+	var answer struct {
+		Comment string `json:"Comment"`
+	}
 	if err := json.Unmarshal([]byte(run("curl", append(curl, "https://dns.example.test:8443/resolve?name=elsewhere.test")...)), &answer); err != nil || answer.Comment != "Not Authoritative (EDE 20)" {
 		t.Errorf("a zone that is not here has the comment %q, %v", answer.Comment, err)
 	}
