@@ -176,6 +176,7 @@ func (q *query) parse(message []byte) verdict {
 	q.rd = message[2]&0x01 != 0
 	q.cd = message[3]&0x10 != 0
 	if q.opcode != 0 {
+		q.rd, q.cd = false, false // these mean something in QUERY alone (RFC 8906 §3.1.4)
 		return notImplemented
 	}
 	counts := binary.BigEndian.Uint64(message[4:])

@@ -70,7 +70,7 @@ func TestQueries(t *testing.T) {
 		"IQUERY is not implemented":                        {packet{1 << 11, [4]uint16{1}, []byte(ask1)}.bytes(), "NOTIMP 0/0/0/0"},
 		"NOTIFY is not implemented":                        {packet{4 << 11, [4]uint16{1}, []byte(ask1)}.bytes(), "NOTIMP 0/0/0/0"},
 		"UPDATE is not implemented":                        {packet{5 << 11, [4]uint16{1}, []byte(ask1)}.bytes(), "NOTIMP 0/0/0/0"},
-		"an unknown opcode is not implemented":             {packet{15<<11 | 0x0100, [4]uint16{1}, []byte(ask1)}.bytes(), "NOTIMP rd 0/0/0/0"},
+		"an unknown opcode is not implemented":             {packet{15<<11 | 0x0100, [4]uint16{1}, []byte(ask1)}.bytes(), "NOTIMP 0/0/0/0"},
 		"an opcode with garbage behind it is the same":     {packet{15 << 11, [4]uint16{7, 7, 7, 7}, []byte("garbage")}.bytes(), "NOTIMP 0/0/0/0"},
 		"no question is malformed":                         {packet{0, [4]uint16{}, nil}.bytes(), "FORMERR 0/0/0/0"},
 		"two questions are malformed":                      {packet{0, [4]uint16{2}, []byte(ask1 + ask1)}.bytes(), "FORMERR 0/0/0/0"},
