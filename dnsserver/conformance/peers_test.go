@@ -239,6 +239,12 @@ func write(t testing.TB, path, text string) {
 // startOurs runs our server until the test ends.
 func startOurs(t *testing.T, zones []zoneText) *server {
 	t.Helper()
+	return startOursWith(t, zones, dnsserver.Options{})
+}
+
+// startOursWith is startOurs with options; View, Addresses and Log are set here.
+func startOursWith(t *testing.T, zones []zoneText, o dnsserver.Options) *server {
+	t.Helper()
 	view := &zone.View{}
 	var served []*zone.Served
 	for _, z := range zones {
@@ -259,9 +265,8 @@ func startOurs(t *testing.T, zones []zoneText) *server {
 		served = append(served, s)
 	}
 	view.Update(served, nil)
-	s, err := dnsserver.Listen(dnsserver.Options{
-		Addresses: []netip.AddrPort{netip.AddrPortFrom(freeAddress(t, "ours").Addr(), 0)}, View: view, Log: testr.New(t),
-	})
+	o.Addresses, o.View, o.Log = []netip.AddrPort{netip.AddrPortFrom(freeAddress(t, "ours").Addr(), 0)}, view, testr.New(t)
+	s, err := dnsserver.Listen(o)
 	if err != nil {
 		t.Fatal(err)
 	}
