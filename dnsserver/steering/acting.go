@@ -40,7 +40,8 @@ func (r *Record) act(in *Inputs, base []condition) *acting {
 	Order(all)
 	decided := [Block + 1]string{} // source of the override that decides, of each action
 	for _, o := range all {
-		acts, text := false, ""
+		var acts bool
+		var text string
 		switch {
 		case o.Action != Drain && o.Action != Block && o.Action != Failback && decided[o.Action] != "":
 			text = fmt.Sprintf("%s goes before it", decided[o.Action])

@@ -18,8 +18,7 @@ func manyDatacenters(t testing.TB, networks int) *World {
 	}
 	for i := range networks {
 		dc := m.Datacenters[i*5%8]
-		dc.Networks = append(dc.Networks, fmt.Sprintf("10.%d.%d.0/24", i>>8, i&255))
-		dc.Networks = append(dc.Networks, fmt.Sprintf("2001:db8:%x::/48", i))
+		dc.Networks = append(dc.Networks, fmt.Sprintf("10.%d.%d.0/24", i>>8, i&255), fmt.Sprintf("2001:db8:%x::/48", i))
 	}
 	w, err := NewWorld(m)
 	if err != nil {

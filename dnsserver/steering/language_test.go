@@ -132,7 +132,7 @@ func poolOf(t testing.TB, text string) *steeringpb.Pool {
 			p.MaxAnswers = uint32(integer(t, value))
 		case "geo":
 			p.Geo = &steeringpb.Geo{}
-			for _, g := range strings.Split(value, ",") {
+			for g := range strings.SplitSeq(value, ",") {
 				if asn, ok := strings.CutPrefix(g, "AS"); ok && asn != "" {
 					p.Geo.Asns = append(p.Geo.Asns, uint32(integer(t, asn)))
 				} else if slices.Contains([]string{"AF", "AN", "AS", "EU", "NA", "OC", "SA"}, g) {
@@ -145,7 +145,7 @@ func poolOf(t testing.TB, text string) *steeringpb.Pool {
 			p.Datacenter = word
 		}
 	}
-	for _, word := range strings.Fields(targets) {
+	for word := range strings.FieldsSeq(targets) {
 		target := &steeringpb.Target{Weight: 1}
 		word, port, hasPort := strings.Cut(word, "@")
 		if hasPort {
@@ -200,7 +200,7 @@ func view(t testing.TB, r *Record, text string) *health.View {
 		}
 		v.Pools = append(v.Pools, p)
 	}
-	for _, part := range strings.Split(text, ",") {
+	for part := range strings.SplitSeq(text, ",") {
 		name, words, ok := strings.Cut(strings.TrimSpace(part), ":")
 		if !ok {
 			continue
@@ -211,7 +211,7 @@ func view(t testing.TB, r *Record, text string) *health.View {
 		}
 		p := &v.Pools[i]
 		target := 0
-		for _, word := range strings.Fields(words) {
+		for word := range strings.FieldsSeq(words) {
 			switch word {
 			case "out":
 				p.Out = true
@@ -252,22 +252,22 @@ func override(t testing.TB, n int, text string) *Override {
 	ignore := false
 	for _, word := range words[1:] {
 		key, value, _ := strings.Cut(word, "=")
-		switch {
-		case key == "pool":
+		switch key {
+		case "pool":
 			pool = value
-		case key == "target":
+		case "target":
 			target = value
-		case key == "keep":
+		case "keep":
 			m.KeepAtLeast = uint32(integer(t, value))
-		case key == "narrow":
+		case "narrow":
 			m.AllRecords, m.Records = false, []string{"payments/app"}
-		case key == "other":
+		case "other":
 			m.AllRecords, m.Records = false, []string{"payments/other"}
-		case key == "age":
+		case "age":
 			m.Created -= uint64(1000 * integer(t, value))
-		case key == "expired":
+		case "expired":
 			m.Expires = uint64(now.UnixMilli())
-		case key == "ignore":
+		case "ignore":
 			ignore = true
 		default:
 			datacenter = word

@@ -284,7 +284,7 @@ func TestServersAgree(t *testing.T) {
 		if err != nil {
 			rt.Fatal(err)
 		}
-		two := serve(t, again, Compile(again, &Inputs{Now: now.Add(time.Minute - time.Minute), World: threeDatacenters(t), Health: v, Geo: geoForModel(rt), Overrides: shuffled}).Steered)
+		two := serve(t, again, Compile(again, &Inputs{Now: now, World: threeDatacenters(t), Health: v, Geo: geoForModel(rt), Overrides: shuffled}).Steered)
 		for _, client := range clients {
 			for _, qtype := range []string{" A", " AAAA"} {
 				if a, b := one.ask(t, client+qtype), two.ask(t, client+qtype); a != b {

@@ -172,11 +172,12 @@ func (f Failover) Explain(rto, leastTTL time.Duration) string {
 	if len(remedies) == 0 {
 		return fmt.Sprintf("%s > %s; no TTL from %s on and no interval above the timeout meet it", f, InSeconds(rto), InSeconds(max(leastTTL, time.Second)))
 	}
-	s := fmt.Sprintf("%s > %s; %s meets it", f, InSeconds(rto), remedies[0])
-	for _, r := range remedies[1:] {
-		s += fmt.Sprintf(", or %s", r)
+	texts := make([]string, len(remedies))
+	for i, r := range remedies {
+		texts[i] = r.String()
 	}
-	return s
+	texts[0] += " meets it"
+	return fmt.Sprintf("%s > %s; %s", f, InSeconds(rto), strings.Join(texts, ", or "))
 }
 
 // Failover returns what the record's worst case is reckoned from, by the slowest of its probes; ok false if

@@ -42,9 +42,9 @@ type Place struct {
 type Overlap uint8
 
 const (
-	// Longest: the longest prefix; of two that are equal the first in the list.
+	// Longest has the longest prefix count, of two that are equal the first in the list.
 	Longest Overlap = iota
-	// Lowest: the one with the lowest location.
+	// Lowest has the lowest location count.
 	Lowest
 )
 

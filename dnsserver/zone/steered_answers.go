@@ -433,7 +433,7 @@ func (k *asker) prepare(st *Steered) {
 		return
 	}
 	k.ready = true
-	prefix := uint64(0)
+	var prefix uint64
 	if a := k.client; a.Is4() || a.Is4In6() {
 		prefix = 1<<32 | uint64(fourOf(a)>>(32-hashedBits4))
 	} else {
@@ -495,7 +495,7 @@ func weighted(d string, at, distance, count uint32, hash uint64) uint32 {
 	total := le32(d, at+(count-1)*distance)
 	drawn, _ := bits.Mul64(hash, uint64(total))
 	for i := range count {
-		if uint32(drawn) < le32(d, at+i*distance) {
+		if drawn < uint64(le32(d, at+i*distance)) {
 			return i
 		}
 	}

@@ -37,6 +37,7 @@ func address(texts ...string) Outcome {
 }
 
 func alias(t testing.TB, targets ...string) Outcome {
+	t.Helper()
 	s := Set{Type: TypeCNAME, TTL: 60, Pick: PickTurn}
 	for _, target := range targets {
 		s.RData = append(s.RData, []byte(mustName(t, target)))
