@@ -95,7 +95,7 @@ func (m *Machine) judgePool(now time.Time, r *record, i int) {
 	p.state = state
 	l := m.effective(r.source, pb.GetName(), m.self.Datacenter)
 	p.out, p.latched = l.Out, l.At
-	p.awaiting = false
+	p.awaiting = p.awaiting && !m.settled // after a pause it waits on until others were heard
 	p.returnAt = time.Time{}
 }
 
@@ -260,14 +260,34 @@ func (m *Machine) decideLatch(now time.Time, r *record, i int, scope string, l L
 
 // alone reports whether this datacenter decides about a pool for itself only.
 func (m *Machine) alone(r *record, p *pool) bool {
-	if p.local || m.own < 0 {
+	home := m.placeOf(p.home)
+	switch {
+	case p.local || m.own < 0:
 		return true
-	}
-	if r.pb.GetHoldOnPeerLoss() {
+	case !r.pb.GetHoldOnPeerLoss():
+		return m.isolated() || home >= 0 && m.places[home].lost
+	case home < 0 || !m.places[home].lost:
 		return false
 	}
-	home := m.placeOf(p.home)
-	return m.isolated() || home >= 0 && m.places[home].lost
+	// Of those that hold, more than half of the electorate decide for all: its datacenter does not count.
+	for _, t := range p.targets {
+		for _, s := range t.leaves {
+			agree, all := 0, 0
+			for _, i := range s.electorate {
+				if i == home {
+					continue
+				}
+				all++
+				if v := s.check.votes[i]; v != Unknown && v.IsUp() == s.state.IsUp() {
+					agree++
+				}
+			}
+			if agree*2 <= all {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // merge takes a latch over if it stands over what is known.

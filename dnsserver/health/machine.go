@@ -37,9 +37,10 @@ const (
 // hand, and if the pool is not down only because that is held, a person must have forced another pool first. It comes in again when it was up for the failback delay, or when a
 // person fails it back; at once if no pool that is in is up, or with the policy FAILOVER if a pool before it is in use.
 //
-// Latches are for all datacenters, but for three cases where the deciding datacenter decides for itself alone: the
-// record trusts local sight and the datacenter of the pool is lost; this datacenter is isolated; the pool's probes are
-// Local. Such latches are told to all as well. A server that starts takes over those of its siblings; if it has none, it
+// Latches are for all datacenters, but where the deciding datacenter decides for itself alone: when the pool's probes are
+// Local; when this datacenter is isolated, or that of the pool is lost, and the record trusts local sight; and when that
+// of the pool is lost, the record holds, and not more than half of the electorate besides it see what this datacenter
+// sees. Such latches are told to all as well. A server that starts takes over those of its siblings; if it has none, it
 // leaves the pools that every other datacenter has left.
 type Machine struct {
 	self ServerID

@@ -78,6 +78,7 @@ type server struct {
 	boot    uint64
 	alive   bool
 	paused  bool
+	still   time.Time // since when
 	backlog []func() // of a paused server
 	disk    map[string][]byte
 	probes  map[health.CheckID]*probing
@@ -281,7 +282,7 @@ func (s *server) kill() {
 	}
 }
 
-func (s *server) pause() { s.paused = true }
+func (s *server) pause() { s.paused, s.still = true, s.w.now }
 
 func (s *server) resume() {
 	s.paused = false
@@ -308,7 +309,7 @@ func (s *server) connect() {
 		if p == s {
 			continue
 		}
-		up := p.alive && s.w.joined(s.id.Datacenter, p.id.Datacenter)
+		up := p.alive && s.w.joined(s.id.Datacenter, p.id.Datacenter) && (!p.paused || s.w.now.Sub(p.still) < keepalive)
 		switch {
 		case !up:
 			delete(s.peers, p.id)

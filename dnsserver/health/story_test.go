@@ -331,6 +331,10 @@ func (w *world) do(text string) error {
 		w.site(words[0]).cut = true
 	case has("* is connected again"):
 		w.site(words[0]).cut = false
+	case has("* loses its anchors"):
+		w.anchor[[2]string{words[0], words[0]}] = true
+	case has("* finds its anchors"):
+		delete(w.anchor, [2]string{words[0], words[0]})
 	case has("hub dies"):
 		w.hubDead = true
 	case has("hub returns"):
