@@ -222,8 +222,9 @@ func (e *estate) awaitGroup(name string, want v1alpha1.ServerGroupStatus) *v1alp
 	return &dc
 }
 
-func settledGroup(mode v1alpha1.LimitsMode, settings string) v1alpha1.ServerGroupStatus {
-	return v1alpha1.ServerGroupStatus{Name: "authoritative", LimitsMode: mode, Settings: settings}
+// settledGroup is what a Datacenter says when its one server has the settings of its group.
+func settledGroup(mode v1alpha1.LimitsMode) v1alpha1.ServerGroupStatus {
+	return v1alpha1.ServerGroupStatus{Name: "authoritative", LimitsMode: mode, Settings: "1/1"}
 }
 
 func (e *estate) awaitDatacenterCondition(name, typ string, status metav1.ConditionStatus, reason, message string) {
@@ -248,7 +249,7 @@ func TestSettingsReachTheServersOfTheirGroupAndStay(t *testing.T) {
 	a := e.startProcess(control.ServerID{Datacenter: "dc-a", Group: "authoritative", Name: "a"}, dir)
 	b := e.startProcess(control.ServerID{Datacenter: "dc-b", Group: "authoritative", Name: "b"}, t.TempDir())
 	e.awaitReady("dns-root", "corp")
-	dc := e.awaitGroup("dc-a", settledGroup(v1alpha1.LimitsLog, "1/1"))
+	dc := e.awaitGroup("dc-a", settledGroup(v1alpha1.LimitsLog))
 	if peer := dc.Status.Servers[0].PeerAddress; peer != a.peer {
 		t.Errorf("a's peers reach it at %q, want %q", peer, a.peer)
 	}
@@ -257,7 +258,7 @@ func TestSettingsReachTheServersOfTheirGroupAndStay(t *testing.T) {
 	}
 
 	e.apply(oneServerEach(", maxUDPSize: 4096, nsid: Enabled, limits: {mode: Enforce}"))
-	e.awaitGroup("dc-a", settledGroup(v1alpha1.LimitsEnforce, "1/1"))
+	e.awaitGroup("dc-a", settledGroup(v1alpha1.LimitsEnforce))
 	if whole, nsid := a.room(); !whole || nsid != fmt.Sprintf("%x", "a") {
 		t.Errorf("with more room the answer is whole: %v, NSID %q", whole, nsid)
 	}
@@ -331,7 +332,7 @@ func TestCookieSecretsRotateWithoutABadCookie(t *testing.T) {
 	}
 	e.awaitReady("dns-root", "corp")
 	for _, dc := range []string{"dc-a", "dc-b"} {
-		e.awaitGroup(dc, settledGroup(v1alpha1.LimitsLog, "1/1"))
+		e.awaitGroup(dc, settledGroup(v1alpha1.LimitsLog))
 	}
 	before := map[*process]float64{}
 	for _, p := range processes {
@@ -371,7 +372,7 @@ func TestTheTopologyOutlivesServersAndLeaders(t *testing.T) {
 	dir := t.TempDir()
 	a := e.startServer(control.ServerID{Datacenter: "dc-a", Group: "authoritative", Name: "a"}, dir)
 	b := e.startProcess(control.ServerID{Datacenter: "dc-b", Group: "authoritative", Name: "b"}, t.TempDir())
-	e.awaitGroup("dc-b", settledGroup(v1alpha1.LimitsLog, "1/1"))
+	e.awaitGroup("dc-b", settledGroup(v1alpha1.LimitsLog))
 	hasPeer := func() error {
 		d, _ := a.replica.Document("topology")
 		if !strings.Contains(string(d.Body), b.peer) { // a text in the message
@@ -422,14 +423,14 @@ func TestAZoneSaysWhatNobodyCanGetWhereTCPIsClosed(t *testing.T) {
 	if !strings.Contains(message, "dc-a/authoritative") || !strings.Contains(message, "long.corp TXT") {
 		t.Errorf("the message is %q", message)
 	}
-	e.awaitGroup("dc-a", settledGroup(v1alpha1.LimitsLog, "1/1"))
+	e.awaitGroup("dc-a", settledGroup(v1alpha1.LimitsLog))
 	if conn, err := net.Dial("tcp", a.address); err == nil {
 		_ = conn.Close()
 		t.Error("TCP is open")
 	}
 	e.apply(oneServerEach(", maxUDPSize: 4096, transports: {tcp: Closed}"))
 	e.awaitCondition("dns-root", "corp", v1alpha1.ConditionOversized, metav1.ConditionFalse, v1alpha1.ReasonFits)
-	e.awaitGroup("dc-a", settledGroup(v1alpha1.LimitsLog, "1/1"))
+	e.awaitGroup("dc-a", settledGroup(v1alpha1.LimitsLog))
 	if whole, _ := a.room(); !whole {
 		t.Error("what fits is cut")
 	}
