@@ -480,9 +480,15 @@ func TestAttacks(t *testing.T) {
 				}
 				runtime.Gosched()
 			}
-			for s.streams.asked.Load()+s.streams.long.Load() > 0 || s.streams.unsent.Load() > 0 {
+			busy := func() bool {
+				turns := &s.streams.turns
+				turns.mu.Lock()
+				defer turns.mu.Unlock()
+				return turns.taken > 0 || len(turns.clients) > 0 || s.streams.asked.Load()+s.streams.long.Load() > 0 || s.streams.unsent.Load() > 0
+			}
+			for busy() {
 				if t.Context().Err() != nil {
-					t.Fatal("requests stay under way")
+					t.Fatal("something stays under way")
 				}
 				runtime.Gosched()
 			}
@@ -493,11 +499,6 @@ func TestAttacks(t *testing.T) {
 			}
 			if n := s.answering.panics.count.Load(); n > 0 {
 				t.Errorf("%d panics", n)
-			}
-			s.streams.turns.mu.Lock()
-			defer s.streams.turns.mu.Unlock()
-			if s.streams.turns.taken > 0 || len(s.streams.turns.clients) > 0 {
-				t.Errorf("%d turns in handshakes are not given back", s.streams.turns.taken)
 			}
 		})
 	}
@@ -575,7 +576,7 @@ func others(t *testing.T, s *Server) {
 			web.CloseIdleConnections()
 		}
 	}
-	if took := time.Since(start); took > 20*time.Second {
+	if took := time.Since(start); took > time.Minute {
 		t.Errorf("21 questions of others took %v", took)
 	}
 }
@@ -602,9 +603,13 @@ func TestManyIdleConnectionsUnderTLS(t *testing.T) {
 				runtime.Gosched()
 			}
 			after := memoryInUse()
-			const kib, most = 1 << 10, 32 << 10
+			const kib = 1 << 10
+			most := int64(32 << 10)
+			if raceDetector {
+				most *= 2
+			}
 			t.Logf("%d KiB for each connection", (during-before)/clients/each/kib)
-			if (during-before)/clients/each > most || after-before > 4<<20 {
+			if (during-before)/clients/each > most || after-before > 8<<20 {
 				t.Errorf("memory is %d KiB before, %d KiB with %d connections, %d KiB after", before/kib, during/kib, clients*each, after/kib)
 			}
 		})

@@ -1,0 +1,6 @@
+//go:build !race
+
+package dnsserver
+
+// raceDetector is whether memory is used for finding races too.
+const raceDetector = false
