@@ -223,6 +223,7 @@ func (r *responder) ahead(messages [][]byte) {
 			r.panics.note(cause, nil, netip.Addr{})
 		}
 	}()
+	r.before.Now = r.scratch.Now
 	r.view.Ahead(&r.before, messages)
 }
 

@@ -4,9 +4,10 @@ import "net/netip"
 
 // Ahead is what View.Ahead prepares. Each worker has its own; the zero value is ready.
 type Ahead struct {
-	// Client, unless nil, returns where the i-th message comes from. What is answered does not
-	// depend on it.
+	// Client, unless nil, returns where the i-th message comes from, and Now is what Scratch.Now
+	// will be. What is answered does not depend on them.
 	Client func(i int) netip.Addr
+	Now    int64
 
 	prepared []prepared
 	lookups  []lookup
@@ -24,10 +25,10 @@ type prepared struct {
 	// record is the first one with the tag of the question's name, or nil. second is the same
 	// for the target of its CNAME, or for the name above if record is nil.
 	record, second record
-	// answers are those of record, if it is steered: what is at place is for the client.
+	// answers are those of record, if it is steered: the outcome at place is for who is asking.
 	answers *Steered
+	asker   asker
 	place   uint32
-	client  netip.Addr
 }
 
 // lookup is one of many that are made at once.

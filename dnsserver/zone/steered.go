@@ -2,7 +2,6 @@ package zone
 
 import (
 	"encoding/binary"
-	"net/netip"
 	"sync/atomic"
 )
 
@@ -68,7 +67,7 @@ func (s *Scratch) steered(z *Served, name *dissected, links int, bare bool, slot
 	}
 	network, stated := s.clientNetwork()
 	k := asker{client: network.Addr(), now: s.Now}
-	o := st.outcome(s.place(st, k.client), &k)
+	o := s.outcome(st, &k)
 	rcode, ede := uint16(st.data[o+2]), int(st.data[o+3])
 	if own := st.types.has(qtype) || qtype == TypeANY && bare; !own && rcode != RcodeRefused {
 		return 0, false
@@ -183,8 +182,9 @@ func (a *Ahead) lookSteered(all []prepared) {
 	for i := range all {
 		if p := &all[i]; p.record != nil && p.record.is(flagSteered) {
 			found = append(found, p)
+			p.asker = asker{now: a.Now}
 			if a.Client != nil {
-				p.client = a.Client(i)
+				p.asker.client = a.Client(i)
 			}
 		}
 	}
@@ -200,17 +200,24 @@ func (a *Ahead) lookSteered(all []prepared) {
 	}
 	for _, p := range found {
 		if st := p.answers; st != nil {
-			p.place = st.at(p.client)
+			p.place = st.at(p.asker.client)
+			touched += uint32(st.data[p.place]) + uint32(st.data[min(int(p.place)+cacheLine, len(st.data)-1)])
+		}
+	}
+	for _, p := range found {
+		if st := p.answers; st != nil && st.data[p.place] != pickNone {
+			p.place = st.pick(p.place, &p.asker)
 			touched += uint32(st.data[p.place]) + uint32(st.data[min(int(p.place)+cacheLine, len(st.data)-1)])
 		}
 	}
 	a.touched += byte(touched)
 }
 
-// place returns where the outcome or choice for a client is in the data of st.
-func (s *Scratch) place(st *Steered, client netip.Addr) uint32 {
-	if p := s.ahead; p != nil && p.answers == st && p.client == client {
+// outcome returns where the outcome for who is asking is in the data of st.
+func (s *Scratch) outcome(st *Steered, k *asker) uint32 {
+	if p := s.ahead; p != nil && p.answers == st && p.asker.client == k.client && p.asker.now == k.now {
+		*k = p.asker
 		return p.place
 	}
-	return st.at(client)
+	return st.outcome(st.at(k.client), k)
 }

@@ -566,3 +566,47 @@ func TestSteeredAnswersDoNotAllocate(t *testing.T) {
 		}
 	}
 }
+
+// TestLookingAheadChangesNoSteeredAnswer asks with and without looking ahead, where what was looked at is right, and
+// where it is not: of another client, of another time, of answers that have been replaced.
+func TestLookingAheadChangesNoSteeredAnswer(t *testing.T) {
+	near := nearest(t, [3]Outcome{address("10.1.9.9", "2001:db8:1::9"), address("10.2.9.9"), address("10.3.9.9")})
+	drawn := answersOf(Outcome{})
+	drawn.Outcomes, drawn.Choices = nil, []Choice{{Pick: PickWeighted}}
+	for i := range 8 {
+		drawn.Outcomes = append(drawn.Outcomes, address(fmt.Sprintf("10.0.0.%d", i)))
+		drawn.Choices[0].Of = append(drawn.Choices[0].Of, Alternative{Outcome: i, Weight: 1})
+	}
+	v := steeredView(t, map[string]*Answers{"www.example.test.": near, "web.example.test.": drawn, "*.wild.example.test.": near, "soon.example.test.": nil})
+	var messages [][]byte
+	for _, line := range []string{"www.example.test. A", "web.example.test. A", "alias.example.test. A", "a.wild.example.test. A", "soon.example.test. A", "www.example.test. MX", "web.example.test. AAAA"} {
+		message, _ := question(t, line)
+		messages = append(messages, message)
+	}
+	clients := []string{"10.1.0.1", "10.2.0.1", "192.0.2.1", "2001:db8:2::1"}
+	a := &Ahead{}
+	for round := range 40 {
+		at := netip.MustParseAddr(clients[round%len(clients)])
+		a.Client, a.Now = func(int) netip.Addr { return at }, int64(1700000000+60*round)
+		v.Ahead(a, messages)
+		client, now := at, a.Now
+		switch round % 5 {
+		case 1:
+			client = netip.MustParseAddr(clients[(round+1)%len(clients)])
+		case 2:
+			now += 600
+		case 3:
+			near.Outcomes[0], near.Outcomes[1] = near.Outcomes[1], near.Outcomes[0]
+			v.SetSteered(mustName(t, "example.test."), mustName(t, "www.example.test."), steeredTo(t, near))
+		case 4:
+			a.Client = nil
+		}
+		one, two := &Scratch{Now: now}, &Scratch{Now: now}
+		for i, message := range messages {
+			got := v.AnswerAhead(one, a, i, make([]byte, MaxUDP), message, client, UDP)
+			if want := v.Answer(two, make([]byte, MaxUDP), message, client, UDP); !bytes.Equal(got, want) {
+				t.Fatalf("round %d, message %d: answered ahead\n%x\nand else\n%x", round, i, got, want)
+			}
+		}
+	}
+}
