@@ -66,20 +66,13 @@ func (s *steerer) give(now time.Time, key ownerKey, n *steeredName, result *stee
 		n.ledger.Begin(now, n.memory, time.Duration(n.record.TTL)*time.Second)
 	}
 	n.ledger.Replace(now, result)
-	if n.result == nil || !sameChoices(n.memory, result.Memory) {
+	if n.result == nil || !n.memory.Equal(result.Memory) {
 		n.changed = now
 		if body, err := json.Marshal(result.Memory); err == nil {
 			s.unsaved[memoryKey(key)] = body
 		}
 	}
 	n.result, n.memory = result, result.Memory
-}
-
-// sameChoices reports whether two memories are of the same choices, whenever these were made.
-func sameChoices(a, b steering.Memory) bool {
-	x, errX := json.Marshal(a)
-	y, errY := json.Marshal(b)
-	return errX == nil && errY == nil && string(x) == string(y)
 }
 
 func memoryKey(k ownerKey) string { return memoryState + k.apex.String() + "/" + k.owner.String() }

@@ -80,7 +80,10 @@ func (a *acting) apply(r *Record, o *Override) (acts bool, text string) {
 		return true, fmt.Sprintf("refuses clients of %d networks", len(o.Networks))
 	default: // Failback
 		a.failback = true
-		return false, "releases what waits for a person"
+		if slices.ContainsFunc(a.state, func(c condition) bool { return c.out }) {
+			return true, "lets pools in again that were left"
+		}
+		return false, "no pool was left"
 	}
 }
 

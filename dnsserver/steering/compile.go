@@ -69,6 +69,13 @@ type Remembered struct {
 	Since time.Time `json:"since"` // Given
 }
 
+// Equal reports whether all clients are given the same, since the same time.
+func (m Memory) Equal(o Memory) bool {
+	return slices.EqualFunc(m.Classes, o.Classes, func(a, b Remembered) bool {
+		return a.Clients == b.Clients && a.Since.Equal(b.Since) && slices.EqualFunc(a.Given, b.Given, Given.equal) && slices.EqualFunc(a.Good, b.Good, Given.equal)
+	})
+}
+
 // Given is one of the answers that clients are given.
 type Given struct {
 	Pool    string   `json:"pool,omitempty"` // empty: not from a pool

@@ -181,8 +181,7 @@ func Order(all []*Override) {
 type Effect struct {
 	Source string
 	Action Action
-	// Acts: the answer is not what it would be without the override. A Failback acts where it
-	// releases what waits for a person, which is not decided here.
+	// Acts: it has a part in what is answered.
 	Acts bool
 	// Text says what it does, or why it does nothing.
 	Text string

@@ -54,7 +54,7 @@ type Scratch struct {
 
 	general bool // nothing ready is used
 
-	rotation uint32 // counts answers whose records are rotated
+	rotation rotations
 
 	wild   [2 + MaxName]byte       // name of a wildcard
 	dnames [maxLinks]*byte         // record whose DNAME the answer has, of each link of the chain; nil for a CNAME

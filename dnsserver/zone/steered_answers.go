@@ -562,13 +562,20 @@ func (set *readySet) ttl() uint32 {
 	return uint32(w[6])<<24 | uint32(w[7])<<16 | uint32(w[8])<<8 | uint32(w[9])
 }
 
-// begin picks the record that the answer begins with. rotation counts queries.
-func (st *Steered) begin(set *readySet, k *asker, rotation *uint32) {
+// rotations counts answers whose records are rotated, apart for names and types: who always asks for A and then
+// for AAAA would get every other record of two.
+type rotations [64]uint8
+
+// begin picks the record that the answer begins with.
+func (st *Steered) begin(set *readySet, k *asker, r *rotations) {
 	switch {
 	case set.count == 1:
 	case set.pick == PickRotate:
-		*rotation++
-		set.first = *rotation % set.count
+		n := &r[(uint32(st.seed)+uint32(set.typ))%uint32(len(r))]
+		set.first = uint32(*n) % set.count
+		if *n++; uint32(*n) >= set.count {
+			*n = 0
+		}
 	case set.pick != PickFirst:
 		k.prepare(st)
 		switch set.pick {

@@ -301,8 +301,8 @@ func TestSteeredAnswersAreTheSameReadyOrNot(t *testing.T) {
 }
 
 func TestRotationBeginsWithEachRecordInTurn(t *testing.T) {
-	o := address("10.0.0.1", "10.0.0.2", "10.0.0.3")
-	o.Sets[0].Pick = PickRotate
+	o := address("10.0.0.1", "10.0.0.2", "10.0.0.3", "2001:db8::1", "2001:db8::2")
+	o.Sets[0].Pick, o.Sets[1].Pick = PickRotate, PickRotate
 	v, s := steeredView(t, map[string]*Answers{"www.example.test.": answersOf(o)}), &Scratch{}
 	var first []string
 	for range 6 {
@@ -311,6 +311,7 @@ func TestRotationBeginsWithEachRecordInTurn(t *testing.T) {
 			t.Fatalf("answered %v", words)
 		}
 		first = append(first, words[1])
+		from(t, v, s, "10.1.0.1", "www.example.test. AAAA")
 	}
 	if !slices.Equal(first[:3], first[3:]) || len(slices.Compact(slices.Sorted(slices.Values(first)))) != 3 {
 		t.Errorf("answers begin with %v", first)
