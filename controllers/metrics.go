@@ -14,7 +14,7 @@ var (
 	serverLabels = []string{"datacenter", "group", "server"}
 
 	metricTransfers = prometheus.NewDesc("fingerpost_hub_transfers_total",
-		"Zones sent to servers: whole, as changes, as a version without content, or asked to be dropped.", []string{"kind"}, nil)
+		"Zones sent to servers: whole, as changes, as a version without content, or asked to be dropped; and documents, such as settings.", []string{"kind"}, nil)
 	metricTransferred = prometheus.NewDesc("fingerpost_hub_transferred_bytes_total",
 		"Octets of encoded zone content sent to servers.", nil, nil)
 )
@@ -39,7 +39,7 @@ func (m hubMetrics) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(metricServerCurrent, prometheus.GaugeValue, float64(s.Current), labels...)
 	}
 	sent := m.hub.Sent()
-	for kind, n := range map[string]uint64{"whole": sent.Whole, "changes": sent.Changes, "version": sent.Versions, "removal": sent.Removals} {
+	for kind, n := range map[string]uint64{"whole": sent.Whole, "changes": sent.Changes, "version": sent.Versions, "removal": sent.Removals, "document": sent.Documents} {
 		ch <- prometheus.MustNewConstMetric(metricTransfers, prometheus.CounterValue, float64(n), kind)
 	}
 	ch <- prometheus.MustNewConstMetric(metricTransferred, prometheus.CounterValue, float64(sent.Octets))

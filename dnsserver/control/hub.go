@@ -466,9 +466,9 @@ type Sent struct {
 	Whole     uint64 // transfers of whole zones
 	Changes   uint64 // transfers of what differed
 	Versions  uint64 // transfers of a version, source or cluster without content
-	Documents uint64
+	Documents uint64 // transfers of documents
 	Removals  uint64 // zones asked to be dropped
-	Octets    uint64 // of encoded content, and of documents
+	Octets    uint64 // of encoded content
 }
 
 // Sent returns the counts.

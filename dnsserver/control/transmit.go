@@ -43,7 +43,9 @@ func (p *peer) next() *controlpb.HubMessage {
 			sent.Changes++
 		}
 	case *controlpb.HubMessage_Chunk:
-		sent.Octets += uint64(len(m.Chunk.GetNodes()))
+		if p.documentFlights[m.Chunk.GetTransfer()] == nil {
+			sent.Octets += uint64(len(m.Chunk.GetNodes()))
+		}
 	case *controlpb.HubMessage_Commit:
 		if f := p.documentFlights[m.Commit.GetTransfer()]; f != nil {
 			f.committed = true
