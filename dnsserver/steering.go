@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -77,7 +78,7 @@ type steerer struct {
 	// remembered is what was on disk at the start.
 	remembered map[string][]byte
 	flatten    *flattener
-	stepped    time.Time
+	restarts   []time.Time // of the machine, the last ones
 }
 
 type ownerKey struct{ apex, owner zone.Name }
@@ -400,38 +401,7 @@ func (s *steerer) run(ctx context.Context) error {
 
 // step does all that follows from what was told, and returns when there is more to do.
 func (s *steerer) step() time.Time {
-	s.mu.Lock()
-	now := time.Now()
-	out := s.machine.Step(now)
-	for _, source := range out.Changed {
-		s.dirty[source] = true
-	}
-	wake := out.Wake
-	if wake.IsZero() || wake.After(now.Add(time.Minute)) {
-		wake = now.Add(time.Minute)
-	}
-	for source, src := range s.sources {
-		if !src.until.IsZero() && !src.until.After(now) {
-			s.dirty[source] = true
-		}
-	}
-	for _, source := range slices.Sorted(maps.Keys(s.dirty)) {
-		if src := s.sources[source]; src != nil && s.machine.Answering() {
-			s.compile(now, src)
-		}
-	}
-	if s.machine.Answering() {
-		clear(s.dirty)
-	}
-	for _, src := range s.sources {
-		if !src.until.IsZero() && src.until.Before(wake) {
-			wake = src.until
-		}
-	}
-	run := s.schedule(out)
-	reports := s.reports()
-	s.mu.Unlock()
-
+	out, run, reports, wake := s.decide()
 	s.opts.Send(out.Send)
 	if len(run)+len(out.Stop) > 0 {
 		s.scheduler.Update(run, out.Stop)
@@ -445,6 +415,73 @@ func (s *steerer) step() time.Time {
 		s.opts.Log.Info("steering", "event", string(e.Kind), "record", e.Record, "pool", e.Pool, "datacenter", e.Datacenter)
 	}
 	return wake
+}
+
+// decide is the part of step that nobody else may be in.
+func (s *steerer) decide() (out health.Output, run []probe.Check, reports map[string][]byte, wake time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer func() {
+		if cause := recover(); cause != nil {
+			s.begin(cause)
+			wake = time.Now().Add(restartPause)
+		}
+	}()
+	now := time.Now()
+	out = s.machine.Step(now)
+	for _, source := range out.Changed {
+		s.dirty[source] = true
+	}
+	for source, src := range s.sources {
+		if !src.until.IsZero() && !src.until.After(now) {
+			s.dirty[source] = true
+		}
+	}
+	if s.machine.Answering() {
+		for _, source := range slices.Sorted(maps.Keys(s.dirty)) {
+			if src := s.sources[source]; src != nil {
+				s.compile(now, src)
+			}
+		}
+		clear(s.dirty)
+	}
+	wake = out.Wake
+	if wake.IsZero() || wake.After(now.Add(time.Minute)) {
+		wake = now.Add(time.Minute)
+	}
+	for _, src := range s.sources {
+		if !src.until.IsZero() && src.until.Before(wake) {
+			wake = src.until
+		}
+	}
+	return out, s.schedule(out), s.reports(), wake
+}
+
+const (
+	// A machine that fails is made anew, after a pause, unless it does so again and again: then the process ends, for
+	// whoever watches it to see. Answers stay as they are meanwhile.
+	restartPause = time.Second
+	maxRestarts  = 10
+	restartsIn   = time.Minute
+)
+
+// begin makes the machine anew, after it failed for the cause. mu is held.
+func (s *steerer) begin(cause any) {
+	now := time.Now()
+	s.restarts = append(slices.DeleteFunc(s.restarts, func(t time.Time) bool { return now.Sub(t) > restartsIn }), now)
+	s.opts.Log.Error(fmt.Errorf("panic: %v", cause), "deciding what is up failed; it begins anew", "stack", string(debug.Stack()))
+	if len(s.restarts) > maxRestarts {
+		panic(cause)
+	}
+	s.machine = health.New(s.opts.Self, uint64(now.UnixNano()), now, nil)
+	if s.topology != nil {
+		s.machine.SetTopology(now, s.topology)
+	}
+	for _, src := range s.sources {
+		s.machine.SetRecord(now, src.spec)
+	}
+	s.scheduler.Set(nil)
+	s.allDirty()
 }
 
 // schedule makes probes of what the machine wants run. mu is held.

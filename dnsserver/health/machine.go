@@ -122,6 +122,7 @@ func New(self ServerID, boot uint64, now time.Time, stored []Stored) *Machine {
 	for i := range m.parts {
 		m.parts[i] = map[CheckID]*check{}
 	}
+	m.makeRoom()
 	m.me = m.peer(self)
 	m.me.boot, m.me.fresh, m.me.whole = boot, true, true
 	m.restore(now, stored)
@@ -154,6 +155,13 @@ func (m *Machine) enter(now time.Time) {
 		}
 	}
 	m.estate, m.beatNow = true, true
+}
+
+// makeRoom has what votes are counted in fit the places and, behind them, a server that is in none.
+func (m *Machine) makeRoom() {
+	m.tallies = make([]tally, len(m.places)+1)
+	m.statements = make([]statement, len(m.places)+1)
+	m.votes = make([]State, len(m.places)+1)
 }
 
 // SetTopology tells what datacenters and servers there are. The server itself need not be among them. t must not change
@@ -194,9 +202,7 @@ func (m *Machine) SetTopology(now time.Time, t *steeringpb.Topology) {
 	if !m.anchored() {
 		m.silent, m.me.isolated = 0, false
 	}
-	m.tallies = make([]tally, len(m.places)+1)
-	m.statements = make([]statement, len(m.places)+1)
-	m.votes = make([]State, len(m.places)+1)
+	m.makeRoom()
 	for c := range m.checks() {
 		c.votes = nil
 		for _, s := range c.subjects {

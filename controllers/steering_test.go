@@ -1,0 +1,428 @@
+package controllers_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
+	"github.com/fingerpost-dns/fingerpost/dnsserver"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
+)
+
+// Clients near each datacenter, and backends in it.
+const (
+	clientA, clientB   = "127.101.0.9", "127.102.0.9"
+	backendA, backendB = "127.101.1.1", "127.102.1.1"
+)
+
+const steeredEstate = `
+apiVersion: v1
+kind: Namespace
+metadata: {name: dns-root}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: payments}
+---
+apiVersion: fingerpost.dev/v1alpha1
+kind: Datacenter
+metadata: {name: dc-a}
+spec:
+  rank: 1
+  networks: [127.101.0.0/16]
+  probes: {deniedNetworks: []}
+  serverGroups: [{name: authoritative, management: External, addresses: [10.1.0.1]}]
+---
+apiVersion: fingerpost.dev/v1alpha1
+kind: Datacenter
+metadata: {name: dc-b}
+spec:
+  rank: 2
+  networks: [127.102.0.0/16]
+  probes: {deniedNetworks: []}
+  serverGroups: [{name: authoritative, management: External, addresses: [10.2.0.1]}]
+---
+apiVersion: fingerpost.dev/v1alpha1
+kind: DNSZone
+metadata: {name: corp, namespace: dns-root}
+spec:
+  name: corp
+  serverGroup: authoritative
+  allowedRecords: [{namespaces: {from: All}, hosts: ["*"]}]
+`
+
+// steeredApp is a record with one backend in each datacenter, which probes ask at the port.
+func steeredApp(port int, more string) string {
+	return fmt.Sprintf(`
+apiVersion: fingerpost.dev/v1alpha1
+kind: HealthProbe
+metadata: {name: tcp, namespace: payments}
+spec: {type: TCP, tcp: {port: %d}, interval: 1s, timeout: 500ms, failureThreshold: 1, successThreshold: 1}
+---
+apiVersion: fingerpost.dev/v1alpha1
+kind: DynamicRecord
+metadata: {name: app, namespace: payments}
+spec:
+  zoneRef: {name: corp, namespace: dns-root}
+  host: app
+  ttl: {value: 2s}
+  pools:
+  - {name: a, datacenter: dc-a, targets: [{address: %s}]}
+  - {name: b, datacenter: dc-b, targets: [{address: %s}]}
+  probeRef: {name: tcp}
+%s`, port, backendA, backendB, more)
+}
+
+// backend is something that takes connections until it is closed.
+type backend struct {
+	t       *testing.T
+	address string
+	l       net.Listener
+}
+
+// startBackends starts one in each datacenter, at the same port.
+func startBackends(t *testing.T) (a, b *backend, port int) {
+	t.Helper()
+	for range 50 {
+		first, err := net.Listen("tcp", net.JoinHostPort(backendA, "0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		port = first.Addr().(*net.TCPAddr).Port
+		second, err := net.Listen("tcp", fmt.Sprintf("%s:%d", backendB, port))
+		if err != nil {
+			_ = first.Close() // taken there: another port
+			continue
+		}
+		a, b = &backend{t, first.Addr().String(), nil}, &backend{t, second.Addr().String(), nil}
+		a.serve(first)
+		b.serve(second)
+		return a, b, port
+	}
+	t.Fatal("no free port")
+	return nil, nil, 0
+}
+
+func (b *backend) serve(l net.Listener) {
+	b.l = l
+	b.t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = conn.Close()
+		}
+	}()
+}
+
+func (b *backend) die() {
+	if err := b.l.Close(); err != nil {
+		b.t.Error(err)
+	}
+}
+
+func (b *backend) rise() {
+	l, err := net.Listen("tcp", b.address)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.serve(l)
+}
+
+// poll looks again and again until check finds nothing wrong: answers over sockets give no sign when they change.
+func (e *estate) poll(check func() error) {
+	e.t.Helper()
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	deadline := time.Now().Add(time.Minute)
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			e.t.Fatalf("after a minute: %v", err)
+		}
+		<-again.C
+	}
+}
+
+// given is what a client at an address is answered: rcode and addresses.
+func (p *process) given(client, name string) string {
+	q := new(dns.Msg).SetQuestion(name, dns.TypeA)
+	c := dns.Client{Timeout: time.Second, Dialer: &net.Dialer{LocalAddr: &net.UDPAddr{IP: net.ParseIP(client)}}}
+	reply, _, err := c.Exchange(q, p.address)
+	if err != nil {
+		return err.Error()
+	}
+	answers := []string{dns.RcodeToString[reply.Rcode]}
+	for _, rr := range reply.Answer {
+		if a, ok := rr.(*dns.A); ok {
+			answers = append(answers, a.A.String())
+		}
+	}
+	return strings.Join(answers, " ")
+}
+
+// awaitGiven waits until all servers answer clients of dc-a and dc-b so.
+func (e *estate) awaitGiven(servers []*process, toA, toB string) {
+	e.t.Helper()
+	e.poll(func() error {
+		for _, s := range servers {
+			for client, want := range map[string]string{clientA: toA, clientB: toB} {
+				if got := s.given(client, "app.corp."); got != want {
+					return fmt.Errorf("%s answers %s with %q, want %q", s.config.Hub.Name, client, got, want)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+func (e *estate) awaitRecord(check func(*v1alpha1.DynamicRecord) error) *v1alpha1.DynamicRecord {
+	e.t.Helper()
+	var o v1alpha1.DynamicRecord
+	e.poll(func() error {
+		if err := e.api.Get(e.t.Context(), client.ObjectKey{Namespace: "payments", Name: "app"}, &o); err != nil {
+			return err
+		}
+		if o.Status.ObservedGeneration != o.Generation {
+			return fmt.Errorf("status is of generation %d, not %d", o.Status.ObservedGeneration, o.Generation)
+		}
+		if err := check(&o); err != nil {
+			return fmt.Errorf("%w: %+v", err, o.Status)
+		}
+		return nil
+	})
+	return &o
+}
+
+func columns(healthy, serving string) func(*v1alpha1.DynamicRecord) error {
+	return func(o *v1alpha1.DynamicRecord) error {
+		if o.Status.Healthy != healthy || o.Status.Serving != serving || !meta.IsStatusConditionTrue(o.Status.Conditions, v1alpha1.ConditionReady) {
+			return fmt.Errorf("healthy %s, serving %s; want %s, %s and Ready", o.Status.Healthy, o.Status.Serving, healthy, serving)
+		}
+		return nil
+	}
+}
+
+func recordCondition(typ string, status metav1.ConditionStatus, reason, message string) func(*v1alpha1.DynamicRecord) error {
+	return func(o *v1alpha1.DynamicRecord) error {
+		c := meta.FindStatusCondition(o.Status.Conditions, typ)
+		if c == nil || c.Status != status || c.Reason != reason || !strings.Contains(c.Message, message) {
+			return fmt.Errorf("condition %s is %+v", typ, c)
+		}
+		return nil
+	}
+}
+
+func (e *estate) startSteered(more string) (servers []*process, a, b *backend, dirs []string) {
+	e.t.Helper()
+	a, b, port := startBackends(e.t)
+	for _, dc := range []string{"dc-a", "dc-b"} {
+		dir := e.t.TempDir()
+		dirs = append(dirs, dir)
+		servers = append(servers, e.startProcess(control.ServerID{Datacenter: dc, Group: "authoritative", Name: "ns-" + dc}, dir))
+	}
+	e.apply(steeredApp(port, more))
+	return servers, a, b, dirs
+}
+
+func TestANameAnswersTheNearestHealthyAddress(t *testing.T) {
+	e := newEstate(t, steeredEstate)
+	e.startManager(0)
+	servers, a, b, _ := e.startSteered("  steering: {policy: Nearest}\n  objectives: {rto: 7s}\n")
+	e.awaitGiven(servers, "NOERROR "+backendA, "NOERROR "+backendB)
+	o := e.awaitRecord(columns("2/2", "dc-a,dc-b"))
+	if o.Status.TTL != "2s" || o.Status.WorstFailover != "7.2s" {
+		t.Errorf("status is %+v", o.Status)
+	}
+	if err := recordCondition(v1alpha1.ConditionRTOFeasible, metav1.ConditionFalse, "TooSlow", "5s until votes lapse + 0.2s + 2s = 7.2s > 7s; TTL 1s meets it")(o); err != nil {
+		t.Error(err) // 5s until votes lapse, 0.2s, and the TTL
+	}
+
+	serial := e.zone("dns-root", "corp").Status.Published.Serial
+	a.die()
+	e.awaitGiven(servers, "NOERROR "+backendB, "NOERROR "+backendB)
+	o = e.awaitRecord(columns("1/2", "dc-b"))
+	down := o.Status.Targets[0]
+	if down.State != v1alpha1.TargetDown || down.LastFailure != "connection refused" || down.Since == nil {
+		t.Errorf("the dead target is %+v", down)
+	}
+	if got := e.zone("dns-root", "corp").Status.Published.Serial; got != serial {
+		t.Errorf("the flip has changed the serial from %d to %d", serial, got)
+	}
+
+	b.die()
+	e.awaitRecord(recordCondition(v1alpha1.ConditionHealthy, metav1.ConditionFalse, "AllDown", "ReturnAll"))
+	e.awaitGiven(servers, "NOERROR "+backendA, "NOERROR "+backendB)
+	a.rise()
+	b.rise()
+	e.awaitGiven(servers, "NOERROR "+backendA, "NOERROR "+backendB)
+	e.awaitRecord(columns("2/2", "dc-a,dc-b"))
+}
+
+func TestSteeringGoesOnWithoutTheControlPlane(t *testing.T) {
+	e := newEstate(t, steeredEstate)
+	manager := e.startManager(0)
+	servers, a, _, _ := e.startSteered("  steering: {policy: Failover}\n  onPeerLoss: TrustLocal\n")
+	e.awaitGiven(servers, "NOERROR "+backendA, "NOERROR "+backendA)
+	e.awaitRecord(columns("2/2", "dc-a"))
+	manager.stop()
+
+	a.die()
+	e.awaitGiven(servers, "NOERROR "+backendB, "NOERROR "+backendB)
+	servers[0].stop()
+	servers[0].start() // it has neither a hub nor what it saw before the restart but what is on its disk
+	e.awaitGiven(servers, "NOERROR "+backendB, "NOERROR "+backendB)
+	a.rise()
+	e.awaitGiven(servers, "NOERROR "+backendA, "NOERROR "+backendA)
+	a.die()
+	e.awaitGiven(servers, "NOERROR "+backendB, "NOERROR "+backendB)
+
+	e.startManager(1)
+	e.awaitRecord(columns("1/2", "dc-b"))
+	e.awaitGiven(servers, "NOERROR "+backendB, "NOERROR "+backendB)
+}
+
+func TestADrainMovesClientsAndSaysWhenItIsSafe(t *testing.T) {
+	e := newEstate(t, steeredEstate)
+	e.startManager(0)
+	servers, _, b, _ := e.startSteered("  steering: {policy: Nearest}\n")
+	e.awaitGiven(servers, "NOERROR "+backendA, "NOERROR "+backendB)
+	e.apply(`
+apiVersion: fingerpost.dev/v1alpha1
+kind: TrafficOverride
+metadata: {name: drain-dc-a, namespace: payments}
+spec: {action: Drain, drain: {datacenter: dc-a}, expires: "2099-12-01T04:00:00Z", reason: CHG-1}
+`)
+	e.awaitGiven(servers, "NOERROR "+backendB, "NOERROR "+backendB)
+	o := e.awaitRecord(recordCondition(v1alpha1.ConditionOverridden, metav1.ConditionTrue, "Override", "payments/drain-dc-a"))
+	if o.Status.Override != "payments/drain-dc-a" || o.Status.Serving != "dc-b" {
+		t.Errorf("status is %+v", o.Status)
+	}
+	override := func(check func(*v1alpha1.TrafficOverride) error) {
+		t.Helper()
+		e.poll(func() error {
+			var o v1alpha1.TrafficOverride
+			if err := e.api.Get(t.Context(), client.ObjectKey{Namespace: "payments", Name: "drain-dc-a"}, &o); err != nil {
+				return err
+			}
+			if err := check(&o); err != nil {
+				return fmt.Errorf("%w: %+v", err, o.Status)
+			}
+			return nil
+		})
+	}
+	override(func(o *v1alpha1.TrafficOverride) error {
+		if !meta.IsStatusConditionTrue(o.Status.Conditions, v1alpha1.ConditionSafeToProceed) || o.Status.SafeAt == nil || o.Status.Target != "dc-a" || o.Status.Records != 1 {
+			return fmt.Errorf("not safe")
+		}
+		return nil
+	})
+
+	// It would leave nothing: then it does nothing, and says so.
+	b.die()
+	e.awaitGiven(servers, "NOERROR "+backendA, "NOERROR "+backendA)
+	override(func(o *v1alpha1.TrafficOverride) error {
+		if c := meta.FindStatusCondition(o.Status.Conditions, v1alpha1.ConditionDegraded); c == nil || c.Status != metav1.ConditionTrue || c.Reason != v1alpha1.ReasonKeepAtLeast {
+			return fmt.Errorf("condition Degraded is %+v", c)
+		}
+		return nil
+	})
+	b.rise()
+	e.awaitGiven(servers, "NOERROR "+backendB, "NOERROR "+backendB)
+
+	if err := e.api.Delete(t.Context(), &v1alpha1.TrafficOverride{ObjectMeta: metav1.ObjectMeta{Namespace: "payments", Name: "drain-dc-a"}}); err != nil {
+		t.Fatal(err)
+	}
+	e.awaitGiven(servers, "NOERROR "+backendA, "NOERROR "+backendB)
+	e.awaitRecord(func(o *v1alpha1.DynamicRecord) error {
+		if o.Status.Override != "" || meta.FindStatusCondition(o.Status.Conditions, v1alpha1.ConditionOverridden) != nil {
+			return fmt.Errorf("still overridden")
+		}
+		return nil
+	})
+}
+
+// control asks a server's own control.
+func (p *process) control(method, path, body string) string {
+	p.t.Helper()
+	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(p.config.Hub.StateDir, dnsserver.ControlSocket))
+	}}}
+	r, err := http.NewRequestWithContext(p.t.Context(), method, "http://server"+path, strings.NewReader(body))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	reply, err := c.Do(r)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer reply.Body.Close()
+	var text json.RawMessage
+	_ = json.NewDecoder(reply.Body).Decode(&text) // there may be none
+	return fmt.Sprintf("%d %s", reply.StatusCode, text)
+}
+
+func TestBreakGlassSpreadsAmongServersAndShowsWhenTheHubIsBack(t *testing.T) {
+	e := newEstate(t, steeredEstate)
+	manager := e.startManager(0)
+	servers, _, _, _ := e.startSteered("  steering: {policy: Nearest}\n")
+	e.awaitGiven(servers, "NOERROR "+backendA, "NOERROR "+backendB)
+	manager.stop()
+	drain := func(lasting time.Duration) string {
+		return fmt.Sprintf(`{"source": "local/drain", "allRecords": true, "expires": "%d", "keepAtLeast": 1, "drain": {"datacenter": "dc-b"}}`, time.Now().Add(lasting).UnixMilli())
+	}
+	if got := servers[0].control(http.MethodPost, "/overrides", drain(48*time.Hour)); !strings.HasPrefix(got, "400") {
+		t.Errorf("an override of two days is answered %s", got)
+	}
+	if got := servers[0].control(http.MethodPost, "/overrides", drain(time.Hour)); !strings.HasPrefix(got, "204") {
+		t.Fatalf("an override is answered %s", got)
+	}
+	e.awaitGiven(servers, "NOERROR "+backendA, "NOERROR "+backendA)
+	servers[1].stop()
+	servers[1].start()
+	e.awaitGiven(servers, "NOERROR "+backendA, "NOERROR "+backendA)
+	e.startManager(1)
+	e.awaitRecord(recordCondition(v1alpha1.ConditionOverridden, metav1.ConditionTrue, "Override", "local/drain"))
+	if got := servers[1].control(http.MethodPost, "/overrides", drain(0)); !strings.HasPrefix(got, "204") { // ended, at the other server
+		t.Fatalf("the end is answered %s", got)
+	}
+	e.awaitGiven(servers, "NOERROR "+backendA, "NOERROR "+backendB)
+}
+
+func TestRecordsAreRefusedWithTheReason(t *testing.T) {
+	e := newEstate(t, steeredEstate)
+	e.startManager(0)
+	servers, _, _, _ := e.startSteered("  steering: {policy: Nearest}\n")
+	e.awaitGiven(servers, "NOERROR "+backendA, "NOERROR "+backendB)
+	e.awaitRecord(columns("2/2", "dc-a,dc-b"))
+	port := 1
+	// A wrong spec: the last good one goes on being served.
+	e.apply(strings.Replace(steeredApp(port, "  steering: {policy: Nearest}\n"), "probeRef: {name: tcp}", "probeRef: {name: none}", 1))
+	e.awaitRecord(recordCondition(v1alpha1.ConditionAccepted, metav1.ConditionFalse, v1alpha1.ReasonProbeNotFound, `"none"`))
+	for _, s := range servers {
+		if got := s.given(clientA, "app.corp."); !strings.HasPrefix(got, "NOERROR "+backendA) {
+			t.Errorf("%s answers %q", s.config.Hub.Name, got)
+		}
+	}
+	// A grant that is withdrawn takes the name with it.
+	e.apply(strings.Replace(steeredEstate, `{from: All}`, `{from: Same}`, 1))
+	e.awaitRecord(recordCondition(v1alpha1.ConditionAccepted, metav1.ConditionFalse, v1alpha1.ReasonNotAllowedByZone, "allowedRecords"))
+	e.awaitGiven(servers, "NXDOMAIN", "NXDOMAIN")
+}
