@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/miekg/dns"
@@ -609,5 +610,53 @@ func TestLookingAheadChangesNoSteeredAnswer(t *testing.T) {
 				t.Fatalf("round %d, message %d: answered ahead\n%x\nand else\n%x", round, i, got, want)
 			}
 		}
+	}
+}
+
+// TestAnswersChangeWhileTheyAreGiven replaces answers, and versions of the zone, while others ask: everybody gets one
+// or the other, whole.
+func TestAnswersChangeWhileTheyAreGiven(t *testing.T) {
+	one, two := steeredTo(t, answersOf(address("10.0.0.1", "10.0.0.2"))), steeredTo(t, answersOf(address("10.0.1.1", "10.0.1.2", "10.0.1.3")))
+	v := steeredView(t, map[string]*Answers{"www.example.test.": answersOf(address("10.0.0.1", "10.0.0.2"))})
+	apex, owner := mustName(t, "example.test."), mustName(t, "www.example.test.")
+	message, _ := question(t, "www.example.test. A")
+	stop := make(chan struct{})
+	var asking sync.WaitGroup
+	for range 2 {
+		asking.Go(func() {
+			s, a, dst := &Scratch{Now: 1700000000}, &Ahead{Client: func(int) netip.Addr { return client }}, make([]byte, MaxUDP)
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				v.Ahead(a, [][]byte{message, message})
+				for j := range 2 {
+					var m dns.Msg
+					if err := m.Unpack(v.AnswerAhead(s, a, j, dst, message, client, UDP)); err != nil || len(m.Answer) != 2 && len(m.Answer) != 3 {
+						t.Errorf("answered %v: %v", m.Answer, err)
+						return
+					}
+				}
+			}
+		})
+	}
+	for i := range 2000 {
+		v.SetSteered(apex, owner, one)
+		v.SetSteered(apex, owner, two)
+		if i%100 == 0 {
+			z := v.Zone(apex)
+			next, err := z.content.With(NewNode(mustName(t, "other.example.test."), a(byte(i/100))))
+			if err != nil {
+				t.Fatal(err)
+			}
+			v.Update([]*Served{again(t, next, uint32(i+2))}, nil)
+		}
+	}
+	close(stop)
+	asking.Wait()
+	if one.Asked() == 0 && two.Asked() == 0 {
+		t.Error("nobody asked")
 	}
 }
