@@ -72,6 +72,7 @@ type steerer struct {
 	sources   map[string]*steeredSource
 	owners    map[ownerKey]string // the source of each steered owner
 	dirty     map[string]bool     // sources to be compiled again
+	until     time.Time           // the soonest of the sources' until; zero: none has one
 	unsaved   map[string][]byte
 	unreports map[string]bool // report kinds to be told again
 	vantage   string          // as told last
@@ -85,11 +86,12 @@ type ownerKey struct{ apex, owner zone.Name }
 
 // steeredSource is one DynamicRecord: the owner of its addresses, and those of its SRV records.
 type steeredSource struct {
-	source string
-	spec   *steeringpb.Record // of the host
-	names  map[ownerKey]*steeredName
-	until  time.Time // compile again then; zero: never
-	report *steeringpb.RecordReport
+	source   string
+	spec     *steeringpb.Record // of the host
+	names    map[ownerKey]*steeredName
+	until    time.Time       // compile again then; zero: never
+	controls health.Controls // as the machine was told last
+	report   *steeringpb.RecordReport
 }
 
 // steeredName is one owner.
@@ -432,9 +434,13 @@ func (s *steerer) decide() (out health.Output, run []probe.Check, reports map[st
 	for _, source := range out.Changed {
 		s.dirty[source] = true
 	}
-	for source, src := range s.sources {
-		if !src.until.IsZero() && !src.until.After(now) {
-			s.dirty[source] = true
+	if !s.until.IsZero() && !s.until.After(now) {
+		s.until = time.Time{}
+		for source, src := range s.sources {
+			if !src.until.IsZero() && !src.until.After(now) {
+				s.dirty[source] = true
+			}
+			s.wakeAt(src.until)
 		}
 	}
 	if s.machine.Answering() {
@@ -449,12 +455,17 @@ func (s *steerer) decide() (out health.Output, run []probe.Check, reports map[st
 	if wake.IsZero() || wake.After(now.Add(time.Minute)) {
 		wake = now.Add(time.Minute)
 	}
-	for _, src := range s.sources {
-		if !src.until.IsZero() && src.until.Before(wake) {
-			wake = src.until
-		}
+	if !s.until.IsZero() && s.until.Before(wake) {
+		wake = s.until
 	}
 	return out, s.schedule(out), s.reports(), wake
+}
+
+// wakeAt has records looked at again at a time, unless it is zero. mu is held.
+func (s *steerer) wakeAt(at time.Time) {
+	if !at.IsZero() && (s.until.IsZero() || at.Before(s.until)) {
+		s.until = at
+	}
 }
 
 const (
@@ -479,6 +490,7 @@ func (s *steerer) begin(cause any) {
 	}
 	for _, src := range s.sources {
 		s.machine.SetRecord(now, src.spec)
+		src.controls = health.Controls{}
 	}
 	s.scheduler.Set(nil)
 	s.allDirty()

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"slices"
 	"time"
 
@@ -40,7 +41,12 @@ func (s *steerer) compile(now time.Time, src *steeredSource) {
 	if decided == nil {
 		return
 	}
-	s.machine.SetControls(now, src.source, decided.Controls)
+	s.wakeAt(src.until)
+	if !reflect.DeepEqual(src.controls, decided.Controls) {
+		src.controls = decided.Controls
+		s.machine.SetControls(now, src.source, decided.Controls)
+		s.poke()
+	}
 	report := s.reportOf(now, src, &view, decided)
 	if !proto.Equal(report, src.report) {
 		src.report = report
