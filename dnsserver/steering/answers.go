@@ -242,3 +242,44 @@ func https(service *Service, p part, addresses []zone.Set, ttl uint32) zone.Set 
 	}
 	return zone.Set{Type: zone.TypeHTTPS, TTL: ttl, RData: [][]byte{rdata}}
 }
+
+// LargestReply returns the type for which a reply may be the longest, and how many octets its question and
+// records take at the most, without an OPT record: with all targets of a pool, as when all is down. Names that
+// are looked up count with as many IPv6 addresses as there may be.
+func (r *Record) LargestReply() (qtype uint16, octets int) {
+	largest := func(p part) {
+		var sets []zone.Set
+		switch {
+		case r.Flatten && r.SRV < 0:
+			sets = []zone.Set{{Type: zone.TypeAAAA, RData: slices.Repeat([][]byte{make([]byte, 16)}, MaxTargets)}}
+		default:
+			sets = r.sets(&Inputs{}, p, 0)
+		}
+		for i := range sets {
+			size := messageHead + len(r.Owner)
+			for _, rdata := range sets[i].RData {
+				size += recordHead + len(rdata)
+			}
+			if sets[i].Type == zone.TypeCNAME { // one record
+				size = messageHead + len(r.Owner) + recordHead + zone.MaxName
+			}
+			if size > octets {
+				qtype, octets = sets[i].Type, size
+			}
+		}
+	}
+	for i := range r.Pools {
+		p := answered(&r.Pools[i], ^targets(0))
+		p.pool = &Pool{}
+		largest(p)
+	}
+	if len(r.Fallback) > 0 {
+		largest(part{&Pool{}, r.Fallback})
+	}
+	return qtype, octets
+}
+
+const (
+	messageHead = 12 + 4 // and the question's name
+	recordHead  = 12     // the owner being a pointer
+)

@@ -81,6 +81,7 @@ type Given struct {
 	Pool    string   `json:"pool,omitempty"` // empty: not from a pool
 	Targets []string `json:"targets,omitempty"`
 	Weight  uint32   `json:"weight,omitempty"`
+	Whole   bool     `json:"whole,omitempty"` // all of Targets at once, whatever the pool's policy
 	// Instead is what is answered without a pool: a name of steeringpb.AllDown.
 	Instead string `json:"instead,omitempty"`
 }
@@ -175,6 +176,7 @@ type cell struct {
 	choice   choice
 	instead  instead // unless there is a choice
 	stale    bool    // choice is what was good last
+	whole    bool    // all targets of choice are answered, whatever the pool's policy
 	good     bool    // a target is up
 	why      Why
 	awaiting int // pool that a move waits for a person to go to, -1 for none
@@ -322,16 +324,21 @@ func (k *compiler) allDown(c *cell, r *row, place int) {
 	}
 }
 
-// returnAll answers all targets that are not drained of the pool that the policy chooses if all are up.
-// If a person drained all, it is no data.
+// returnAll answers all targets that are not drained of the pool that the policy chooses if all are up,
+// whatever the pool's policy. If a person drained all, it is no data.
 func (k *compiler) returnAll(c *cell, r *row, place int) {
 	if len(r.undrained) == 0 {
 		c.instead = steeringpb.AllDown_NO_DATA
 		return
 	}
 	c.choice = k.policy.choose(place, r.undrained, nil)
+	c.choice.of = slices.Clone(c.choice.of)
+	for i := range c.choice.of {
+		c.choice.of[i].set = k.acting.state[c.choice.of[i].pool].all
+	}
+	c.whole = true
 	if !k.answerable(c.choice) {
-		c.choice, c.instead = choice{}, steeringpb.AllDown_SERV_FAIL
+		c.choice, c.whole, c.instead = choice{}, false, steeringpb.AllDown_SERV_FAIL
 	}
 }
 
@@ -360,6 +367,7 @@ func (k *compiler) recall(c *cell, given []Given) bool {
 		return known && (c.instead != steeringpb.AllDown_FALLBACK || len(k.r.Fallback) > 0 && len(k.r.sets(k.in, k.fallback(), 0)) > 0)
 	}
 	var found choice
+	c.whole = false
 	for _, g := range given {
 		pool := k.r.poolIndex(g.Pool)
 		if pool < 0 {
@@ -373,6 +381,7 @@ func (k *compiler) recall(c *cell, given []Given) bool {
 		}
 		if o.set != 0 {
 			found.of = append(found.of, o)
+			c.whole = c.whole || g.Whole
 		}
 	}
 	if !k.answerable(found) {

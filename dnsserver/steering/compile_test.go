@@ -69,6 +69,7 @@ func TestCompile(t *testing.T) {
 		// All down
 		{"all down: all targets of the pool that would be chosen were all up", twoPools, "a: down, b: down", "", []string{
 			"10.1.0.1 => 10.1.9.10 10.1.9.9", "10.2.0.1 => 10.2.9.9"}},
+		{"also if the pool answers one at a time, and what has weight 0", "policy Nearest\npool a dc-a Failover: 10.1.9.9 10.1.9.10/0", "a: down", "", []string{"10.1.0.1 => 10.1.9.10 10.1.9.9"}},
 		{"all down: no data", twoPools + "alldown NoData", "a: down, b: down", "", []string{"10.1.0.1 => nodata"}},
 		{"all down: failure", twoPools + "alldown ServFail", "a: down, b: down", "", []string{"10.1.0.1 => SERVFAIL", "10.1.0.1 TXT => nodata"}},
 		{"all down: fallback", twoPools + "alldown Fallback 10.9.9.9 2001:db8::9", "a: down, b: down", "", []string{
@@ -176,6 +177,8 @@ func TestWhatHappenedBefore(t *testing.T) {
 		"frozen answers stay as they were": {twoPools, []step{
 			{"a: up down", "", "10.1.9.9"}, {"a: down", "Freeze", "10.1.9.9"}, {"a: up", "Freeze", "10.1.9.9"}, {"a: up", "Freeze; Force dc-b; Drain dc-a", "10.1.9.9"},
 			{"a: up", "", "10.1.9.10 10.1.9.9"}}},
+		"all that was returned too": {"policy Nearest\npool a Failover: 10.1.9.9 10.1.9.10", []step{
+			{"a: down", "", "10.1.9.10 10.1.9.9"}, {"", "Freeze", "10.1.9.10 10.1.9.9"}, {"", "", "10.1.9.9"}}},
 		"frozen failures too": {twoPools + "alldown ServFail", []step{
 			{"a: down, b: down", "", "SERVFAIL"}, {"", "Freeze", "SERVFAIL"}, {"", "", "10.1.9.10 10.1.9.9"}}},
 		"what is frozen without a past is as health has it": {twoPools, []step{{"a: down", "Freeze", "10.2.9.9"}, {"", "Freeze", "10.2.9.9"}}},

@@ -11,7 +11,7 @@ import (
 type outcome struct {
 	option // pool -1: none
 	instead
-	stale, refused bool
+	stale, whole, refused bool
 }
 
 // encode makes the ready answers of the cells.
@@ -106,7 +106,7 @@ func (c *cell) alternatives(k *compiler) (zone.Pick, []zone.Alternative) {
 	all := make([]zone.Alternative, len(c.choice.of))
 	for i, o := range c.choice.of {
 		p := &k.r.Pools[o.pool]
-		all[i] = zone.Alternative{Outcome: k.outcome(outcome{option: o, stale: c.stale}), Weight: p.Weight, ID: identity(p.Name)}
+		all[i] = zone.Alternative{Outcome: k.outcome(outcome{option: o, stale: c.stale, whole: c.whole}), Weight: p.Weight, ID: identity(p.Name)}
 		if sum == 0 {
 			all[i].Weight = 1
 		}
@@ -138,7 +138,11 @@ func (k *compiler) place(a *zone.Answers, pick zone.Pick, of []zone.Alternative)
 func (k *compiler) part(o outcome) (p part, ok bool) {
 	switch {
 	case o.pool >= 0:
-		return answered(&k.r.Pools[o.pool], o.set), true
+		p = answered(&k.r.Pools[o.pool], o.set)
+		if o.whole {
+			p.pool = &Pool{Name: p.pool.Name}
+		}
+		return p, true
 	case !o.refused && o.instead == steeringpb.AllDown_FALLBACK:
 		return k.fallback(), true
 	}

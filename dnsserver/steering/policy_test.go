@@ -1,6 +1,7 @@
 package steering
 
 import (
+	"fmt"
 	"iter"
 	"net/netip"
 	"slices"
@@ -276,5 +277,27 @@ func TestWorld(t *testing.T) {
 	}
 	if _, err := DecodeWorld([]byte{0xff}); err == nil {
 		t.Error("what is no topology is taken")
+	}
+}
+
+func TestLargestReply(t *testing.T) {
+	many := "policy Nearest\npool a:"
+	for i := range 31 {
+		many += fmt.Sprintf(" 10.0.0.%d 2001:db8::%d", i, i)
+	}
+	for text, want := range map[string]struct {
+		qtype  uint16
+		octets int
+	}{
+		twoPools: {zone.TypeA, 16 + 14 + 2*16}, many: {zone.TypeAAAA, 16 + 14 + 31*28},
+		"policy Failover\npool a: one.example.net two.example.net":                                 {zone.TypeCNAME, 16 + 14 + 12 + 255},
+		"policy Failover\nflatten\npool a: one.example.net":                                        {zone.TypeAAAA, 16 + 14 + 64*28},
+		"policy Failover\npool a: 10.0.0.1\nalldown Fallback 10.0.0.1 10.0.0.2 10.0.0.3":           {zone.TypeA, 16 + 14 + 3*16},
+		"policy Failover\npool a: one.example.net\nservice _a._tcp 80\nsrv _a._tcp":                {zone.TypeSRV, 16 + 22 + 12 + 6 + 17},
+		"policy Failover\npool a Weighted max=1: 10.0.0.1 10.0.0.2 10.0.0.3\nservice https 443 h2": {zone.TypeA, 16 + 14 + 3*16},
+	} {
+		if qtype, octets := record(t, text).LargestReply(); qtype != want.qtype || octets != want.octets {
+			t.Errorf("%s: %d octets of type %d, wanted %d of %d", text, octets, qtype, want.octets, want.qtype)
+		}
 	}
 }

@@ -16,7 +16,7 @@ func (k *compiler) summarise() {
 	remembered := make([]Remembered, 0, len(k.cells))
 	for i := range k.cells {
 		c := &k.cells[i]
-		same := slices.IndexFunc(k.cells[:i], func(d cell) bool { return d.instead == c.instead && d.choice.equal(c.choice) })
+		same := slices.IndexFunc(k.cells[:i], func(d cell) bool { return d.instead == c.instead && d.whole == c.whole && d.choice.equal(c.choice) })
 		if same >= 0 {
 			given = append(given, given[same])
 		} else {
@@ -71,7 +71,7 @@ func (k *compiler) given(c *cell) []Given {
 	}
 	all := make([]Given, len(c.choice.of))
 	for i, o := range c.choice.of {
-		all[i] = Given{Pool: k.r.Pools[o.pool].Name, Targets: k.names(outcome{option: o})}
+		all[i] = Given{Pool: k.r.Pools[o.pool].Name, Targets: k.names(outcome{option: o}), Whole: c.whole}
 		if k.r.Policy == steeringpb.Policy_WEIGHTED {
 			all[i].Weight = k.r.Pools[o.pool].Weight
 		}
@@ -96,7 +96,7 @@ func (k *compiler) remember(c *cell, given []Given) Remembered {
 }
 
 func (g Given) equal(h Given) bool {
-	return g.Pool == h.Pool && g.Instead == h.Instead && slices.Equal(g.Targets, h.Targets)
+	return g.Pool == h.Pool && g.Instead == h.Instead && g.Whole == h.Whole && slices.Equal(g.Targets, h.Targets)
 }
 
 func (k *compiler) clientsGet(c *cell, m *Remembered) ClientsGet {
