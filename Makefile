@@ -85,8 +85,9 @@ race: go-check ## All tests of the main module under the race detector (needs a 
 	@$(environment) set -x; CGO_ENABLED=1 go test -race -timeout 40m ./...
 
 .PHONY: conformance
-conformance: go-check ## Answers beside NSD, Knot and BIND: SEEDS (20) sets of zones, QUESTIONS (10,000) about each.
-	@$(environment) set -x; go test -count=1 -v -timeout 12h -run AgreesWithPeers ./dnsserver/conformance -seeds $(SEEDS) -questions $(QUESTIONS)
+conformance: go-check ## Answers beside NSD, Knot and BIND: SEEDS (20) sets of zones, QUESTIONS (10,000) about each; genreport's checks; Zonemaster.
+	@$(environment) PATH=$$(hack/deps zonemaster-cli); set -x; \
+	go test -count=1 -v -timeout 12h ./dnsserver/conformance -seeds $(SEEDS) -questions $(QUESTIONS) -zonemaster
 
 .PHONY: fuzz
 fuzz: go-check ## Every fuzz target for FUZZ_TIME (30s) each.

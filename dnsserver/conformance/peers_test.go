@@ -242,7 +242,7 @@ func startOurs(t *testing.T, zones []zoneText) *server {
 	return startOursWith(t, zones, dnsserver.Options{})
 }
 
-// startOursWith is startOurs with options; View, Addresses and Log are set here.
+// startOursWith is startOurs with options; View and Log are set here, and Addresses where there are none.
 func startOursWith(t *testing.T, zones []zoneText, o dnsserver.Options) *server {
 	t.Helper()
 	view := &zone.View{}
@@ -265,7 +265,9 @@ func startOursWith(t *testing.T, zones []zoneText, o dnsserver.Options) *server 
 		served = append(served, s)
 	}
 	view.Update(served, nil)
-	o.Addresses, o.View, o.Log = []netip.AddrPort{netip.AddrPortFrom(freeAddress(t, "ours").Addr(), 0)}, view, testr.New(t)
+	if o.View, o.Log = view, testr.New(t); len(o.Addresses) == 0 {
+		o.Addresses = []netip.AddrPort{netip.AddrPortFrom(freeAddress(t, "ours").Addr(), 0)}
+	}
 	s, err := dnsserver.Listen(o)
 	if err != nil {
 		t.Fatal(err)
