@@ -46,14 +46,17 @@ func newFlattener(changed func(source string)) *flattener {
 	return &flattener{changed: changed, kick: make(chan struct{}, 1), names: map[zone.Name]*flattened{}, users: map[ownerKey][]zone.Name{}}
 }
 
-// want has the names of a record's targets looked up.
+// want has the names of a record's targets looked up, instead of those that were wanted for the owner before. What is known
+// of names that stay is kept.
 func (f *flattener) want(key ownerKey, r *steering.Record) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	before := f.users[key]
+	f.users[key] = nil
 	for i := range r.Pools {
 		for j := range r.Pools[i].Targets {
 			name := r.Pools[i].Targets[j].Name
-			if name == "" {
+			if name == "" || slices.Contains(f.users[key], name) {
 				continue
 			}
 			n := f.names[name]
@@ -64,6 +67,11 @@ func (f *flattener) want(key ownerKey, r *steering.Record) {
 			n.users[key] = r.Source
 			n.resolvers = r.Resolvers
 			f.users[key] = append(f.users[key], name)
+		}
+	}
+	for _, name := range before {
+		if !slices.Contains(f.users[key], name) {
+			f.leave(key, name)
 		}
 	}
 	select {
@@ -77,13 +85,18 @@ func (f *flattener) drop(key ownerKey) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, name := range f.users[key] {
-		if n := f.names[name]; n != nil {
-			if delete(n.users, key); len(n.users) == 0 {
-				delete(f.names, name)
-			}
-		}
+		f.leave(key, name)
 	}
 	delete(f.users, key)
+}
+
+// leave ends the use of a name for an owner. f.mu is held.
+func (f *flattener) leave(key ownerKey, name zone.Name) {
+	if n := f.names[name]; n != nil {
+		if delete(n.users, key); len(n.users) == 0 {
+			delete(f.names, name)
+		}
+	}
 }
 
 // addresses returns what a name was last looked up to with success.

@@ -167,11 +167,15 @@ func (s *steerer) zoneChanged(apex zone.Name, before, after *zone.Content) {
 			continue
 		}
 		key := ownerKey{apex, ch.Owner}
-		s.forget(key)
-		for rdata := range now.All() {
-			if err := s.learn(key, rdata); err != nil {
-				s.opts.Log.Error(err, "steered name can't be used", "name", ch.Owner.String())
-			}
+		record, spec, err := decodeSteered(ch.Owner, now)
+		if err != nil {
+			s.opts.Log.Error(err, "steered name can't be used", "name", ch.Owner.String())
+		}
+		if source, known := s.owners[key]; known && (record == nil || record.Source != source) {
+			s.forget(key)
+		}
+		if record != nil {
+			s.learn(key, record, spec)
 		}
 	}
 	if old, now := settingsOf(before), settingsOf(after); old != now {
@@ -198,22 +202,35 @@ func (s *steerer) trust(apex zone.Name, settings string) {
 	s.opts.View.TrustSubnets(apex, zone.NewNetworks(trusted))
 }
 
-// learn adds a steered owner. mu is held.
-func (s *steerer) learn(key ownerKey, rdata string) error {
-	record, err := steering.Decode(key.owner, rdata)
-	if err != nil {
-		return err
+// decodeSteered reads what is at a steered owner; nil if there is nothing, or nothing that can be used.
+func decodeSteered(owner zone.Name, set zone.RRset) (*steering.Record, *steeringpb.Record, error) {
+	for rdata := range set.All() {
+		record, err := steering.Decode(owner, rdata)
+		if err != nil {
+			return nil, nil, err
+		}
+		spec := &steeringpb.Record{}
+		if err := proto.Unmarshal([]byte(rdata), spec); err != nil {
+			return nil, nil, err
+		}
+		return record, spec, nil
 	}
-	spec := &steeringpb.Record{}
-	if err := proto.Unmarshal([]byte(rdata), spec); err != nil {
-		return err
-	}
+	return nil, nil, nil
+}
+
+// learn adds a steered owner, or changes it: then what was decided, and what its targets are, stays. mu is held.
+func (s *steerer) learn(key ownerKey, record *steering.Record, spec *steeringpb.Record) {
 	src := s.sources[record.Source]
 	if src == nil {
 		src = &steeredSource{source: record.Source, names: map[ownerKey]*steeredName{}}
 		s.sources[record.Source] = src
 	}
-	src.names[key] = &steeredName{record: record, memory: s.recall(key)}
+	n := src.names[key]
+	if n == nil {
+		n = &steeredName{memory: s.recall(key)}
+		src.names[key] = n
+	}
+	n.record = record
 	s.owners[key] = record.Source
 	if record.SRV < 0 || src.spec == nil {
 		src.spec = spec
@@ -221,9 +238,10 @@ func (s *steerer) learn(key ownerKey, rdata string) error {
 	}
 	if record.Flatten {
 		s.flatten.want(key, record)
+	} else {
+		s.flatten.drop(key)
 	}
 	s.dirty[record.Source] = true
-	return nil
 }
 
 // forget removes a steered owner. mu is held.
@@ -234,6 +252,7 @@ func (s *steerer) forget(key ownerKey) {
 	}
 	delete(s.owners, key)
 	s.flatten.drop(key)
+	s.unsaved[memoryKey(key)] = nil
 	src := s.sources[source]
 	delete(src.names, key)
 	if len(src.names) == 0 {

@@ -88,6 +88,7 @@ func (s *steerer) recall(key ownerKey) steering.Memory {
 	var m steering.Memory
 	if body := s.remembered[memoryKey(key)]; body != nil {
 		_ = json.Unmarshal(body, &m) // what can't be read is as if it were not there
+		delete(s.remembered, memoryKey(key))
 	}
 	return m
 }
