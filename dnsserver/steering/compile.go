@@ -240,7 +240,7 @@ func (k *compiler) row(rule int) *row {
 }
 
 // find returns what clients were given before, nil if that is not known. It is often at index hint.
-func (m *Memory) find(c Clients, hint int) *Remembered {
+func (m Memory) find(c Clients, hint int) *Remembered {
 	if hint < len(m.Classes) && m.Classes[hint].Clients == c {
 		return &m.Classes[hint]
 	}
