@@ -60,6 +60,7 @@ type counters struct {
 type answerer interface {
 	Answer(s *zone.Scratch, dst, message []byte, client netip.Addr, over zone.Transport) []byte
 	Ahead(a *zone.Ahead, messages [][]byte)
+	AnswerAhead(s *zone.Scratch, a *zone.Ahead, i int, dst, message []byte, client netip.Addr, over zone.Transport) []byte
 }
 
 // answering is what all responders of a server share.
@@ -80,6 +81,8 @@ type responder struct {
 	now     limit.Time
 	scratch *zone.Scratch
 	before  zone.Ahead
+	known   int // how many messages before has
+	next    int // index of the next message
 	over    zone.Transport
 	via     transport // of connections
 	counts  *counters
@@ -101,6 +104,7 @@ func newResponder(shared *answering, over zone.Transport, counts *counters) *res
 
 // begin is called before messages are answered, once for all that are there at this time.
 func (r *responder) begin(now time.Time) {
+	r.known, r.next = 0, 0
 	r.live = r.settings.Load()
 	r.now = now.Sub(r.started).Nanoseconds()
 	r.scratch.Config = &r.live.config
@@ -122,6 +126,7 @@ func (r *responder) answer(dst, message []byte, client netip.Addr) (reply []byte
 // answerOne is answer for callers with many messages: they call begin before them and count
 // behind, and failed for one that panics.
 func (r *responder) answerOne(dst, message []byte, client netip.Addr) []byte {
+	r.next++
 	if r.watched != nil && r.watched.next(message) {
 		reply := r.reply(dst, message, client)
 		r.watched.show(reply, client, r)
@@ -135,7 +140,12 @@ func (r *responder) reply(dst, message []byte, client netip.Addr) []byte {
 		r.add(shed)
 		return nil
 	}
-	reply := r.view.Answer(r.scratch, dst, message, client, r.over)
+	var reply []byte
+	if i := r.next - 1; i < r.known {
+		reply = r.view.AnswerAhead(r.scratch, &r.before, i, dst, message, client, r.over)
+	} else {
+		reply = r.view.Answer(r.scratch, dst, message, client, r.over)
+	}
 	if reply == nil {
 		r.add(ignored)
 		return nil
@@ -215,8 +225,8 @@ func (r *responder) admit(message []byte, client netip.Addr) bool {
 	return r.share.Admit(r.now, client, zone.HashQuestion(message))
 }
 
-// ahead prepares for answering many messages, for each of which answerOne is called then. They
-// can be answered without.
+// ahead prepares for answering many messages. Behind it, before begin is called again, answerOne is
+// called for each of them in order. They can be answered without.
 func (r *responder) ahead(messages [][]byte) {
 	defer func() {
 		if cause := recover(); cause != nil {
@@ -225,6 +235,7 @@ func (r *responder) ahead(messages [][]byte) {
 	}()
 	r.before.Now = r.scratch.Now
 	r.view.Ahead(&r.before, messages)
+	r.known = len(messages)
 }
 
 // quarantineFor is for how long a question that could not be answered is refused.

@@ -227,10 +227,20 @@ type fragile struct {
 
 func (f fragile) Answer(s *zone.Scratch, dst, message []byte, client netip.Addr, over zone.Transport) []byte {
 	reply := f.View.Answer(s, dst, message, client, over) // spoils the message
+	f.check(message)
+	return reply
+}
+
+func (f fragile) AnswerAhead(s *zone.Scratch, a *zone.Ahead, i int, dst, message []byte, client netip.Addr, over zone.Transport) []byte {
+	reply := f.View.AnswerAhead(s, a, i, dst, message, client, over)
+	f.check(message)
+	return reply
+}
+
+func (f fragile) check(message []byte) {
 	if f.at(message) {
 		panic("as the test wants it")
 	}
-	return reply
 }
 
 // TestAPanicCostsOneQueryOfABatch has all queries in the kernel before the first is read.
