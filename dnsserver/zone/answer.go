@@ -217,37 +217,41 @@ func (s *Scratch) resolve(z *Served) (authoritative bool) {
 			}
 		case exists:
 			s.dnames[links] = nil
-			set := z.choose(f, q.qtype)
-			if owner := f.record.owner(); links == 0 && owner[0] == 1 && owner[1] == '*' {
-				s.about = hashName(owner) // as above
+			set := f.record.choose(q.qtype)
+			if links == 0 && f.record.isWildcard() {
+				s.about = hashName(f.record.owner()) // as above
 			}
 			if f.record.is(flagSteered) {
 				var answered bool
-				if size, answered = s.steered(z, name, links, set.Empty(), z.index.slots[f.record.slot()]); answered {
+				if size, answered = s.steered(z, name, links, set == nil, z.index.slots[f.record.slot()]); answered {
 					if size == 0 {
 						return s.rcode != RcodeRefused
 					}
 					break
 				}
 			}
-			if set.Empty() {
+			if set == nil {
 				s.negative(z)
 				return true
 			}
-			follows := set.Type == TypeCNAME && q.qtype != TypeCNAME && q.qtype != TypeANY
-			if links == 0 && s.ready(z, f, &set, follows) {
+			follows := set.typ() == TypeCNAME && q.qtype != TypeCNAME && q.qtype != TypeANY
+			if links == 0 && s.ready(z, f, set, follows) {
 				return true
 			}
-			if !m.need(m.put(name.name(), set.RRset, set.TTL)) {
+			rrset := set.RRset()
+			if rrset.Type == TypeSOA && f.isApex {
+				rrset = z.soa
+			}
+			if !m.need(m.put(name.name(), rrset, rrset.TTL)) {
 				return true
 			}
-			if set.Type == TypeNS && f.isApex {
-				s.addresses(z, set.RRset, nil, 0)
+			if rrset.Type == TypeNS && f.isApex {
+				s.addresses(z, rrset, nil, 0)
 			}
 			if !follows {
 				return true
 			}
-			size = copy(s.alias[:], set.firstRData())
+			size = copy(s.alias[:], rrset.firstRData())
 		}
 		if !s.follow(z, name, s.alias[:size], links) {
 			return true
@@ -257,30 +261,32 @@ func (s *Scratch) resolve(z *Served) (authoritative bool) {
 
 // ready answers with a set for the question's own name as it was made ready, if it was. follows
 // tells that a CNAME is to be followed.
-func (s *Scratch) ready(z *Served, f found, set *chosen, follows bool) bool {
+func (s *Scratch) ready(z *Served, f found, set stored, follows bool) bool {
 	m := &s.message
-	switch {
-	case s.general || m.question == 1:
-		return false
-	case len(set.ready) == 0:
-		return m.putPlain(toQuestion, set.RRset)
-	case f.synthesised || set.ready.records() == 0:
-		return false
-	case set.Type == TypeCNAME:
-		return s.readyAlias(z, set, follows)
-	case !m.putReady(set.ready.wire()):
+	if s.general || m.question == 1 {
 		return false
 	}
-	m.counts[sectionAnswer] += set.ready.records()
+	ready := set.ready()
+	switch {
+	case len(ready) == 0:
+		return m.putPlain(toQuestion, set)
+	case f.synthesised || ready.records() == 0:
+		return false
+	case set.typ() == TypeCNAME:
+		return s.readyAlias(z, set, ready, follows)
+	case !m.putReady(ready.wire()):
+		return false
+	}
+	m.counts[sectionAnswer] += ready.records()
 	return true
 }
 
 // readyAlias answers with a ready CNAME and, if it is to be followed, with what its target has,
 // unless that takes more than a look at the target.
-func (s *Scratch) readyAlias(z *Served, set *chosen, follows bool) bool {
+func (s *Scratch) readyAlias(z *Served, set stored, ready readyRecords, follows bool) bool {
 	m := &s.message
 	before := m.n
-	hash, wire := set.ready.alias()
+	hash, wire := ready.alias()
 	if !m.putReady(wire) {
 		return false
 	}
@@ -294,9 +300,10 @@ func (s *Scratch) readyAlias(z *Served, set *chosen, follows bool) bool {
 	if len(wire) == plainHead+pointerSize {
 		owner = binary.BigEndian.Uint16(wire[plainHead:])
 	}
-	target := s.target(z, hash, set.firstRData())
+	target := s.target(z, hash, set.packed()[2:])
 	if target != nil && !target.is(flagCut|flagCovered|flagSteered) {
-		if plain, ok := target.plain(s.query.qtype); ok && m.putPlain(owner, plain) {
+		found := target.choose(s.query.qtype)
+		if found != nil && found.typ() == s.query.qtype && len(found.ready()) == 0 && m.putPlain(owner, found) {
 			return true
 		}
 	}
@@ -306,16 +313,15 @@ func (s *Scratch) readyAlias(z *Served, set *chosen, follows bool) bool {
 }
 
 // target returns the record of the target of a ready CNAME, nil if it does not exist or is the apex.
-func (s *Scratch) target(z *Served, hash uint64, name string) (r record) {
+func (s *Scratch) target(z *Served, hash uint64, name []byte) (r record) {
 	x := z.index
-	if len(name) == len(x.apex) {
+	switch {
+	case len(name) == len(x.apex):
 		return nil
+	case s.ahead != nil:
+		return x.confirm(s.ahead.second, tagOf(hash), name)
 	}
-	wire := s.alias[:copy(s.alias[:], name)]
-	if s.ahead != nil {
-		return x.confirm(s.ahead.second, tagOf(hash), wire)
-	}
-	return x.findTagged(tagOf(hash), wire)
+	return x.findTagged(tagOf(hash), name)
 }
 
 // follow makes name the target of an alias, the links-th of the chain, counted from 0. It
@@ -405,7 +411,7 @@ func (s *Scratch) readyReferral(z *Served, f found) bool {
 	s.class, s.about = ClassReferral, r.hash()
 	m.counts[sectionAuthority] = r.servers()
 	m.counts[sectionAdditional] = r.additional()
-	if by := s.query.name.size - int(f.record[0]); by > 0 {
+	if by := s.query.name.size - len(z.Apex()) - int(f.record[0]); by > 0 {
 		for shifts := r.shifts(); len(shifts) > 1; shifts = shifts[2:] {
 			m.shift(start+int(binary.LittleEndian.Uint16(shifts)), by)
 		}
@@ -426,7 +432,7 @@ func (s *Scratch) referral(z *Served, cut []byte, f found) {
 	if s.query.do && !ds.Empty() && !m.need(m.put(cut, ds, ds.TTL)) {
 		return
 	}
-	s.addresses(z, ns, f.record.owner(), f.depth)
+	s.addresses(z, ns, cut, f.depth)
 }
 
 // addresses appends what z has of A and AAAA of the servers that ns names, below zone cuts
@@ -476,22 +482,6 @@ func (z *Served) server(name *dissected, wild *[2 + MaxName]byte) record {
 		}
 	}
 	return r
-}
-
-// choose returns the RRset that answers qtype, the empty one for NODATA. A CNAME answers every
-// type but those that may stand beside it (RFC 4035 §2.5), were the zone signed.
-func (z *Served) choose(f found, qtype uint16) chosen {
-	for sets := f.record.sets(); sets.count > 0; sets.skip() {
-		typ := sets.typ()
-		if typ != qtype && qtype != TypeANY && (typ != TypeCNAME || qtype == TypeRRSIG || qtype == TypeNSEC) || IsPrivate(typ) {
-			continue
-		}
-		if typ == TypeSOA && f.isApex {
-			return chosen{RRset: z.soa, ready: unready}
-		}
-		return sets.get()
-	}
-	return chosen{}
 }
 
 // outcome is what a name is to a zone.

@@ -118,22 +118,23 @@ const plainHead = pointerSize + 10
 const toQuestion = 0xc000 | headerSize
 
 // putPlain is put for sets whose rdata is not compressed, with a pointer to their owner.
-func (m *message) putPlain(owner uint16, set RRset) bool {
-	head := uint64(owner)<<48 | uint64(set.Type)<<32 | classIN<<16 | uint64(set.TTL>>16)
-	tail := set.TTL << 16
+func (m *message) putPlain(owner uint16, set stored) bool {
+	ttl := set.ttl()
+	head := uint64(owner)<<48 | uint64(set.typ())<<32 | classIN<<16 | uint64(ttl>>16)
+	tail := ttl << 16
 	at, count := m.n, m.counts[m.section]
-	for rest := set.rdata; rest != ""; {
-		var rdata string
-		rdata, rest = next(rest)
-		if at+plainHead+len(rdata) > m.limit {
+	for rest := set.packed(); len(rest) >= 2; {
+		size := int(rest[0])<<8 | int(rest[1])
+		if at+plainHead+size > m.limit {
 			return false
 		}
-		b := m.b[at : at+plainHead+len(rdata)]
+		b := m.b[at : at+plainHead+size]
 		binary.BigEndian.PutUint64(b, head)
-		binary.BigEndian.PutUint32(b[8:], tail|uint32(len(rdata)))
-		copy(b[plainHead:], rdata)
-		at += len(b)
+		binary.BigEndian.PutUint32(b[8:], tail|uint32(size))
+		copy(b[plainHead:], rest[2:2+size])
+		at += plainHead + size
 		count++
+		rest = rest[2+size:]
 	}
 	m.n, m.counts[m.section] = at, count
 	return true

@@ -52,7 +52,13 @@ func tagOf(hash uint64) uint32 { return uint32(hash >> 32) }
 
 func (x *index) at(ref uint32) record { return x.chunks[ref/chunkUnits][ref%chunkUnits*8:] }
 
-// find returns the record of a name in wire form and lower case, nil if it does not exist.
+// isOwner reports whether r is the record of a name of the zone.
+func (x *index) isOwner(r record, name []byte) bool {
+	size := len(name) - len(x.apex)
+	return size >= 0 && string(r.owner()) == string(name[:size])
+}
+
+// find returns the record of a name of the zone in wire form and lower case, nil if it does not exist.
 func (x *index) find(name []byte) record { return x.findTagged(tagOf(hashName(name)), name) }
 
 func (x *index) findTagged(tag uint32, name []byte) record {
@@ -65,7 +71,7 @@ func (x *index) findTagged(tag uint32, name []byte) record {
 		if ref, at = p.next(tag, at); ref == 0 {
 			return nil
 		}
-		if r := x.at(ref); string(r.owner()) == string(name) {
+		if r := x.at(ref); x.isOwner(r, name) {
 			return r
 		}
 	}
@@ -73,7 +79,7 @@ func (x *index) findTagged(tag uint32, name []byte) record {
 
 // confirm is findTagged if first is what seek has found under the tag.
 func (x *index) confirm(first record, tag uint32, name []byte) record {
-	if first == nil || string(first.owner()) == string(name) {
+	if first == nil || x.isOwner(first, name) {
 		return first
 	}
 	return x.findTagged(tag, name)
@@ -143,7 +149,7 @@ func newIndex(c *Content, old *index) *index {
 	}
 	var path []ancestor // from the apex to the last name
 	add := func(name Name, sets []RRset) {
-		f := fields{owner: name, sets: sets, atApex: name == c.apex}
+		f := x.fields(name, sets)
 		cover := -1
 		if len(path) > 0 {
 			cover = path[len(path)-1].cover
@@ -312,7 +318,7 @@ func (x *indexer) refresh(name Name, wildcard bool) {
 		}
 		return
 	}
-	f := fields{owner: name, sets: node.sets(), atApex: name == x.apex}
+	f := x.fields(name, node.sets())
 	if ref != 0 {
 		f.flags = x.at(ref)[1] & (flagServer | flagWildcard)
 	}
@@ -322,7 +328,7 @@ func (x *indexer) refresh(name Name, wildcard bool) {
 			f.flags |= flagWildcard
 		}
 	}
-	if !f.atApex {
+	if name != x.apex {
 		switch above := x.find([]byte(name.Parent())); {
 		case above.is(flagCovered):
 			f.flags |= flagCovered
@@ -350,7 +356,7 @@ func (x *index) ref(tag uint32, name Name) uint32 {
 	}
 	for at := tag; ; {
 		var ref uint32
-		if ref, at = p.next(tag, at); ref == 0 || string(x.at(ref).owner()) == string(name) {
+		if ref, at = p.next(tag, at); ref == 0 || x.isOwner(x.at(ref), []byte(name)) {
 			return ref
 		}
 	}
@@ -375,13 +381,19 @@ func (x *indexer) cutOf(name Name) Name {
 	return ""
 }
 
-// write makes a record and returns its ref.
-func (x *indexer) write(f *fields) uint32 {
+// fields begins the record of a name.
+func (x *indexer) fields(name Name, sets []RRset) fields {
+	f := fields{name: name, owner: name[:len(name)-len(x.apex)], sets: sets}
 	for _, set := range f.sets {
 		if set.Type == TypeSteered {
-			f.slot = x.slot(f.owner)
+			f.slot = x.slot(name)
 		}
 	}
+	return f
+}
+
+// write makes a record and returns its ref.
+func (x *indexer) write(f *fields) uint32 {
 	x.made = appendRecord(x.made[:0], f, func(dst []byte, set RRset) []byte { return x.appendReadySet(dst, f, set) })
 	ref, b := x.take(len(x.made))
 	copy(b, x.made)

@@ -53,7 +53,7 @@ func TestIndexFindsWhatExists(t *testing.T) {
 // rrsetsOf returns the sets of a record.
 func rrsetsOf(r record) (all []RRset) {
 	for sets := r.sets(); sets.count > 0; sets.skip() {
-		all = append(all, sets.get().RRset)
+		all = append(all, sets.rest.RRset())
 	}
 	return all
 }

@@ -63,12 +63,12 @@ func (x *indexer) appendReadySet(dst []byte, f *fields, set RRset) []byte {
 	if _, names := compressible(set.Type); names == 0 {
 		return dst
 	}
-	if f.atApex && (set.Type == TypeNS || set.Type == TypeSOA) { // with addresses; of a version
+	if f.owner == "" && (set.Type == TypeNS || set.Type == TypeSOA) { // with addresses; of a version
 		return append(dst, unready...)
 	}
-	m := x.ask([]byte(f.owner))
+	m := x.ask([]byte(f.name))
 	start := m.n
-	m.put([]byte(f.owner), set, set.TTL)
+	m.put([]byte(f.name), set, set.TTL)
 	plain := 0
 	for rest := set.rdata; rest != ""; {
 		var rdata string
@@ -78,7 +78,7 @@ func (x *indexer) appendReadySet(dst []byte, f *fields, set RRset) []byte {
 	switch size := m.n - start; {
 	case size == plain && set.Type != TypeCNAME:
 		return dst
-	case size == 0 || size > maxReady || len(f.owner) == 1:
+	case size == 0 || size > maxReady || len(f.name) == 1:
 		return append(dst, unready...)
 	}
 	dst = binary.LittleEndian.AppendUint16(dst, m.counts[sectionAnswer])

@@ -8,22 +8,16 @@ import (
 // record is what an index knows of one name, in memory that has no pointers and is never written
 // again. The nil record is that of no name. Integers are little-endian:
 //
-//	1  size of the owner's name
+//	1  size of the owner's name without the zone's
 //	1  flags
 //	1  labels of the zone cut or DNAME above the name, if flagCovered
 //	1  unused
 //	2  number of RRsets
 //	2  size of the record in units of 8 octets, 0 if it takes more than fit
-//	   the owner's name in wire form
+//	   the owner's name in wire form, without the zone's
 //	4  ref of the referral, 0 if there is none ready; if flagCut
 //	4  number of the slot, if flagSteered
-//	   the RRsets, sorted by type, of each:
-//	2      type
-//	4      TTL
-//	4      size of the packed records
-//	2      size of the ready answer
-//	       the packed records, as in RRset
-//	       the ready answer, see readyRecords
+//	   the RRsets, sorted by type
 type record []byte
 
 const recordHeader = 8
@@ -40,8 +34,12 @@ const (
 
 func (r record) is(flag uint8) bool { return r[1]&flag != 0 }
 
-// owner returns the name in wire form.
+// owner returns the name in wire form, without the zone's name that follows.
 func (r record) owner() []byte { return r[recordHeader : recordHeader+int(r[0])] }
+
+func (r record) isWildcard() bool {
+	return r[0] >= 2 && r[recordHeader] == 1 && r[recordHeader+1] == '*'
+}
 
 func (r record) cover() int { return int(r[2]) }
 
@@ -51,6 +49,9 @@ func (r record) behindOwner() int { return recordHeader + int(r[0]) }
 // referral returns the ref of the referral, if flagCut.
 func (r record) referral() uint32 { return binary.LittleEndian.Uint32(r[r.behindOwner():]) }
 
+func (r record) setReferral(ref uint32) { binary.LittleEndian.PutUint32(r[r.behindOwner():], ref) }
+
+// slot returns the number of the slot, if flagSteered.
 func (r record) slot() uint32 {
 	at := r.behindOwner()
 	if r.is(flagCut) {
@@ -59,23 +60,82 @@ func (r record) slot() uint32 {
 	return binary.LittleEndian.Uint32(r[at:])
 }
 
-// rrsets is what is left to be read of a record's RRsets.
-type rrsets struct {
+// size returns how many octets the record takes.
+func (r record) size() int {
+	if units := int(binary.LittleEndian.Uint16(r[6:])); units > 0 {
+		return units * 8
+	}
+	sets := r.sets()
+	for sets.count > 0 {
+		sets.skip()
+	}
+	return (len(r) - len(sets.rest) + 7) / 8 * 8
+}
+
+// stored is one RRset of a record, and whatever stands behind it; nil for none. Either
+//
+//	2  type
+//	4  TTL
+//	2  size of the packed records, less than largeSet
+//	   the packed records, as in RRset
+//
+// or, if there is a ready form or much else,
+//
+//	2  type
+//	4  TTL
+//	2  largeSet
+//	4  size of the packed records
+//	2  size of the ready form
+//	   the packed records
+//	   the ready form, see readyRecords
+type stored []byte
+
+const (
+	smallHead = 8
+	largeHead = 14
+	largeSet  = 1 << 15
+)
+
+func (s stored) typ() uint16 { return binary.LittleEndian.Uint16(s) }
+func (s stored) ttl() uint32 { return binary.LittleEndian.Uint32(s[2:]) }
+
+// packed returns the records as RRset has them.
+func (s stored) packed() []byte {
+	if size := int(binary.LittleEndian.Uint16(s[6:])); size != largeSet {
+		return s[smallHead : smallHead+size]
+	}
+	return s[largeHead : largeHead+int(binary.LittleEndian.Uint32(s[8:]))]
+}
+
+// ready returns the ready form, which may be empty.
+func (s stored) ready() readyRecords {
+	if binary.LittleEndian.Uint16(s[6:]) != largeSet {
+		return nil
+	}
+	at := largeHead + int(binary.LittleEndian.Uint32(s[8:]))
+	return readyRecords(s[at : at+int(binary.LittleEndian.Uint16(s[12:]))])
+}
+
+// RRset returns the set, which shares the record's memory.
+func (s stored) RRset() RRset {
+	return RRset{Type: s.typ(), TTL: s.ttl(), rdata: fixedString(s.packed())}
+}
+
+// fixedString is b as a string without a copy. Nobody may write to b any more.
+//
+// It is what lets RRsets of records and of nodes be one type. Strings of chunks keep these in
+// memory, as slices do.
+func fixedString(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+
+// sets is what is left to be read of a record's RRsets.
+type sets struct {
 	count int
-	rest  []byte
+	rest  stored // begins with the next one, if count is not 0
 }
 
-// chosen is one RRset of a record.
-type chosen struct {
-	RRset
-	ready readyRecords
-}
-
-const setHeader = 12
-
-func (r record) sets() rrsets {
+func (r record) sets() sets {
 	if r == nil {
-		return rrsets{}
+		return sets{}
 	}
 	at := r.behindOwner()
 	if r[1]&(flagCut|flagSteered) != 0 {
@@ -86,54 +146,51 @@ func (r record) sets() rrsets {
 			at += 4
 		}
 	}
-	return rrsets{int(binary.LittleEndian.Uint16(r[4:])), r[at:]}
+	return sets{int(binary.LittleEndian.Uint16(r[4:])), stored(r[at:])}
 }
 
-// typ is the type of the next RRset; there must be one.
-func (s *rrsets) typ() uint16 { return binary.LittleEndian.Uint16(s.rest) }
-
 // skip goes behind the next RRset.
-func (s *rrsets) skip() {
-	size := setHeader + int(binary.LittleEndian.Uint32(s.rest[6:])) + int(binary.LittleEndian.Uint16(s.rest[10:]))
+func (s *sets) skip() {
+	size := int(binary.LittleEndian.Uint16(s.rest[6:]))
+	if size != largeSet {
+		size += smallHead
+	} else {
+		size = largeHead + int(binary.LittleEndian.Uint32(s.rest[8:])) + int(binary.LittleEndian.Uint16(s.rest[12:]))
+	}
 	s.count--
 	s.rest = s.rest[size:]
 }
 
-// get reads the next RRset. It refers to the record's memory.
-func (s *rrsets) get() chosen {
-	size := int(binary.LittleEndian.Uint32(s.rest[6:]))
-	packed := s.rest[setHeader : setHeader+size]
-	ready := s.rest[setHeader+size:]
-	return chosen{
-		RRset: RRset{Type: s.typ(), TTL: binary.LittleEndian.Uint32(s.rest[2:]), rdata: fixedString(packed)},
-		ready: ready[:binary.LittleEndian.Uint16(s.rest[10:])],
-	}
-}
-
-// fixedString is b as a string without a copy. Nobody may write to b any more.
-//
-// It is what lets RRsets of records and of nodes be one type. Strings of chunks keep these in
-// memory, as slices do.
-func fixedString(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
-
 // RRset returns the record's set of the type, or the empty set.
 func (r record) RRset(typ uint16) RRset {
-	for sets := r.sets(); sets.count > 0; sets.skip() {
-		if sets.typ() == typ {
-			return sets.get().RRset
+	for all := r.sets(); all.count > 0; all.skip() {
+		if all.rest.typ() == typ {
+			return all.rest.RRset()
 		}
 	}
 	return RRset{Type: typ}
 }
 
+// choose returns the RRset that answers qtype, nil for NODATA. A CNAME answers every type but those
+// that may stand beside it (RFC 4035 §2.5), were the zone signed.
+func (r record) choose(qtype uint16) stored {
+	for all := r.sets(); all.count > 0; all.skip() {
+		typ := all.rest.typ()
+		if (typ == qtype || qtype == TypeANY || typ == TypeCNAME && qtype != TypeRRSIG && qtype != TypeNSEC) && !IsPrivate(typ) {
+			return all.rest
+		}
+	}
+	return nil
+}
+
 // aliasHash returns the hash of the target of a CNAME that is the first RRset, if it is ready and
 // the target is in the zone, else 0.
 func (r record) aliasHash() uint64 {
-	sets := r.sets()
-	if sets.count == 0 || sets.typ() != TypeCNAME {
+	all := r.sets()
+	if all.count == 0 || all.rest.typ() != TypeCNAME {
 		return 0
 	}
-	ready := sets.get().ready
+	ready := all.rest.ready()
 	if ready.records() == 0 {
 		return 0
 	}
@@ -141,28 +198,13 @@ func (r record) aliasHash() uint64 {
 	return hash
 }
 
-// plain returns the record's set of the type if that is all that there is to say, without any
-// compression.
-func (r record) plain(typ uint16) (set RRset, ok bool) {
-	for sets := r.sets(); sets.count > 0; sets.skip() {
-		switch found := sets.typ(); {
-		case found == TypeCNAME:
-			return RRset{}, false
-		case found == typ:
-			c := sets.get()
-			return c.RRset, len(c.ready) == 0 && !IsPrivate(typ)
-		}
-	}
-	return RRset{}, false
-}
-
 // fields are what a record is made of.
 type fields struct {
-	owner Name
+	name  Name
+	owner Name // of name what is before the zone's
 	// Without flagCut, flagDNAME and flagSteered, which follow from the sets.
 	flags    uint8
 	cover    int
-	atApex   bool
 	referral uint32
 	slot     uint32
 	sets     []RRset
@@ -174,7 +216,7 @@ func appendRecord(dst []byte, f *fields, ready func(dst []byte, set RRset) []byt
 	start := len(dst)
 	for _, set := range f.sets {
 		switch {
-		case set.Type == TypeNS && !f.atApex:
+		case set.Type == TypeNS && f.owner != "":
 			f.flags |= flagCut
 		case set.Type == TypeDNAME:
 			f.flags |= flagDNAME
@@ -196,13 +238,19 @@ func appendRecord(dst []byte, f *fields, ready func(dst []byte, set RRset) []byt
 	for _, set := range f.sets {
 		dst = le.AppendUint16(dst, set.Type)
 		dst = le.AppendUint32(dst, set.TTL)
+		head := len(dst)
+		dst = le.AppendUint16(dst, largeSet)
 		dst = le.AppendUint32(dst, uint32(len(set.rdata)))
 		dst = le.AppendUint16(dst, 0)
-		size := len(dst) - 2
 		dst = append(dst, set.rdata...)
 		before := len(dst)
 		dst = ready(dst, set)
-		le.PutUint16(dst[size:], uint16(len(dst)-before))
+		if size := len(dst) - before; size > 0 || len(set.rdata) >= largeSet {
+			le.PutUint16(dst[head+6:], uint16(size))
+			continue
+		}
+		le.PutUint16(dst[head:], uint16(len(set.rdata)))
+		dst = append(dst[:head+2], set.rdata...)
 	}
 	for (len(dst)-start)%8 != 0 {
 		dst = append(dst, 0)
@@ -212,17 +260,3 @@ func appendRecord(dst []byte, f *fields, ready func(dst []byte, set RRset) []byt
 	}
 	return dst
 }
-
-// size returns how many octets the record takes.
-func (r record) size() int {
-	if units := int(binary.LittleEndian.Uint16(r[6:])); units > 0 {
-		return units * 8
-	}
-	sets := r.sets()
-	for sets.count > 0 {
-		sets.skip()
-	}
-	return (len(r) - len(sets.rest) + 7) / 8 * 8
-}
-
-func (r record) setReferral(ref uint32) { binary.LittleEndian.PutUint32(r[r.behindOwner():], ref) }
