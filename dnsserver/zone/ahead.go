@@ -36,6 +36,7 @@ type lookup struct {
 	index  *index
 	of     *prepared
 	page   *page
+	line   *line
 	tag    uint32
 	record record
 }
@@ -113,14 +114,14 @@ func (a *Ahead) look(lookups []lookup) {
 	}
 	touched := uint64(0)
 	for i := range lookups {
-		if l := &lookups[i]; l.page != nil {
-			touched += l.page[l.tag%pageSlots]
+		l := &lookups[i]
+		if l.line = l.page.line(l.tag); l.line != nil {
+			touched += l.line[0]
 		}
 	}
 	for i := range lookups {
-		if l := &lookups[i]; l.page != nil {
-			l.record = l.index.seek(l.page, l.tag)
-		}
+		l := &lookups[i]
+		l.record = l.index.seek(l.page, l.line, l.tag)
 	}
 	for i := range lookups {
 		if r := lookups[i].record; r != nil {

@@ -63,18 +63,7 @@ func (x *index) find(name []byte) record { return x.findTagged(tagOf(hashName(na
 
 func (x *index) findTagged(tag uint32, name []byte) record {
 	p := x.table.page(tag)
-	if p == nil {
-		return nil
-	}
-	for at := tag; ; {
-		var ref uint32
-		if ref, at = p.next(tag, at); ref == 0 {
-			return nil
-		}
-		if r := x.at(ref); x.isOwner(r, name) {
-			return r
-		}
-	}
+	return x.confirm(x.seek(p, p.line(tag), tag), tag, name)
 }
 
 // confirm is findTagged if first is what seek has found under the tag.
@@ -82,17 +71,28 @@ func (x *index) confirm(first record, tag uint32, name []byte) record {
 	if first == nil || x.isOwner(first, name) {
 		return first
 	}
-	return x.findTagged(tag, name)
-}
-
-// seek returns the first record that has the tag, nil if there is none, without reading it.
-func (x *index) seek(p *page, tag uint32) record {
-	if p != nil {
-		if ref, _ := p.next(tag, tag); ref != 0 {
-			return x.at(ref)
-		}
+	if ref := x.ref(tag, Name(name)); ref != 0 {
+		return x.at(ref)
 	}
 	return nil
+}
+
+// seek returns the first record that has the tag, nil if there is none, without reading it. The
+// line is that of the tag in p.
+func (x *index) seek(p *page, l *line, tag uint32) record {
+	if l == nil {
+		return nil
+	}
+	ref, full := l.find(tag)
+	if ref == 0 {
+		if !full {
+			return nil
+		}
+		if ref, _ = p.next(tag, lineSlots); ref == 0 {
+			return nil
+		}
+	}
+	return x.at(ref)
 }
 
 // suffix is find of the last labels of a name that is below the apex.
@@ -351,12 +351,9 @@ func (x *indexer) refresh(name Name, wildcard bool) {
 // ref returns the ref of a name, 0 if there is none.
 func (x *index) ref(tag uint32, name Name) uint32 {
 	p := x.table.page(tag)
-	if p == nil {
-		return 0
-	}
-	for at := tag; ; {
+	for steps := uint32(0); ; steps++ {
 		var ref uint32
-		if ref, at = p.next(tag, at); ref == 0 || x.isOwner(x.at(ref), []byte(name)) {
+		if ref, steps = p.next(tag, steps); ref == 0 || string(x.at(ref).owner()) == string(name[:len(name)-len(x.apex)]) {
 			return ref
 		}
 	}

@@ -25,6 +25,7 @@ type page [pageSlots]uint64
 const (
 	middlePages = 64
 	pageSlots   = 128
+	lineSlots   = 8
 	// A new table has pagesFilled slots in use on each page, on average. It gets more pages
 	// when it has pagesFull, or when one page is full.
 	pagesFilled = 72
@@ -74,25 +75,66 @@ func (t *table) changeable(tag uint32) *page {
 	return p
 }
 
-// next returns the ref of the next slot with the tag, 0 if there is none, and where to go on.
-// The search begins with at = tag.
-func (p *page) next(tag, at uint32) (ref, behind uint32) {
-	for ; at-tag < pageSlots; at++ {
-		s := p[at%pageSlots]
+// home is the first slot for a tag, the first of a cache line. A line has no free slot before one
+// in use, and slots are in use from home to where the tag is.
+func home(tag uint32) uint32 { return tag % pageSlots / lineSlots * lineSlots }
+
+// line is the slots of the cache line where a tag is at home; nil if p is.
+type line [lineSlots]uint64
+
+func (p *page) line(tag uint32) *line {
+	if p == nil {
+		return nil
+	}
+	h := home(tag)
+	return (*line)(p[h : h+lineSlots])
+}
+
+// find returns the ref of a slot with the tag, 0 if there is none. It looks at all slots, as
+// branches could not be foretold. If full, there may be more behind the line.
+func (l *line) find(tag uint32) (ref uint32, full bool) {
+	ref = refOr(l[7], tag, 0)
+	ref = refOr(l[6], tag, ref)
+	ref = refOr(l[5], tag, ref)
+	ref = refOr(l[4], tag, ref)
+	ref = refOr(l[3], tag, ref)
+	ref = refOr(l[2], tag, ref)
+	ref = refOr(l[1], tag, ref)
+	ref = refOr(l[0], tag, ref)
+	return ref, l[7] != 0
+}
+
+// refOr returns the ref in a slot if that has the tag, else other.
+func refOr(slot uint64, tag, other uint32) uint32 {
+	if uint32(slot>>32) != tag {
+		return other
+	}
+	return uint32(slot)
+}
+
+// next returns the ref of the next slot with the tag, from so many behind home on, and how many it
+// is behind home; 0 if there is none. The page may be nil.
+func (p *page) next(tag, steps uint32) (ref, at uint32) {
+	if p == nil {
+		return 0, 0
+	}
+	h := home(tag)
+	for ; steps < pageSlots; steps++ {
+		s := p[(h+steps)%pageSlots]
 		if s == 0 {
 			break
 		}
 		if uint32(s>>32) == tag {
-			return uint32(s), at + 1
+			return uint32(s), steps
 		}
 	}
-	return 0, at
+	return 0, steps
 }
 
 // replace puts ref in place of old, which the table has under the tag.
 func (t *table) replace(tag, old, ref uint32) {
 	p := t.changeable(tag)
-	for i := tag; ; i++ {
+	for i := home(tag); ; i++ {
 		if p[i%pageSlots] == uint64(tag)<<32|uint64(old) {
 			p[i%pageSlots] = uint64(tag)<<32 | uint64(ref)
 			return
@@ -113,8 +155,9 @@ func (t *table) add(tag, ref uint32) {
 
 // add reports false if the page has no free slot.
 func (p *page) add(tag, ref uint32) bool {
+	h := home(tag)
 	for i := range uint32(pageSlots) {
-		if s := &p[(tag+i)%pageSlots]; *s == 0 {
+		if s := &p[(h+i)%pageSlots]; *s == 0 {
 			*s = uint64(tag)<<32 | uint64(ref)
 			return true
 		}
@@ -125,7 +168,7 @@ func (p *page) add(tag, ref uint32) bool {
 // remove frees the slot that has ref under the tag.
 func (t *table) remove(tag, ref uint32) {
 	p := t.changeable(tag)
-	i := tag
+	i := home(tag)
 	for p[i%pageSlots] != uint64(tag)<<32|uint64(ref) {
 		i++
 	}
