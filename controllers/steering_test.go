@@ -426,3 +426,87 @@ func TestRecordsAreRefusedWithTheReason(t *testing.T) {
 	e.awaitRecord(recordCondition(v1alpha1.ConditionAccepted, metav1.ConditionFalse, v1alpha1.ReasonNotAllowedByZone, "allowedRecords"))
 	e.awaitGiven(servers, "NXDOMAIN", "NXDOMAIN")
 }
+
+func TestAnEditDoesNotBringADeadTargetBack(t *testing.T) {
+	e := newEstate(t, steeredEstate)
+	e.startManager(0)
+	servers, a, _, _ := e.startSteered("  steering: {policy: Nearest}\n")
+	e.awaitGiven(servers, "NOERROR "+backendA, "NOERROR "+backendB)
+	a.die()
+	e.awaitGiven(servers, "NOERROR "+backendB, "NOERROR "+backendB)
+	e.awaitRecord(columns("1/2", "dc-b"))
+	stop, watched := make(chan struct{}), make(chan string, 1)
+	go func() { // whoever asks while the edit is on its way
+		defer close(watched)
+		for {
+			for _, s := range servers {
+				if got := s.given(clientA, "app.corp."); got != "NOERROR "+backendB {
+					watched <- got
+					return
+				}
+			}
+			select {
+			case <-stop:
+				return
+			default:
+			}
+		}
+	}()
+	var o v1alpha1.DynamicRecord
+	if err := e.api.Get(t.Context(), client.ObjectKey{Namespace: "payments", Name: "app"}, &o); err != nil {
+		t.Fatal(err)
+	}
+	ttl := v1alpha1.Duration("3s")
+	o.Spec.TTL.Value = &ttl
+	if err := e.api.Update(t.Context(), &o); err != nil {
+		t.Fatal(err)
+	}
+	e.awaitRecord(func(o *v1alpha1.DynamicRecord) error {
+		if o.Status.TTL != "3s" {
+			return fmt.Errorf("the TTL is %s", o.Status.TTL)
+		}
+		return columns("1/2", "dc-b")(o)
+	})
+	close(stop)
+	if got, bad := <-watched; bad {
+		t.Errorf("meanwhile a client was given %q", got)
+	}
+}
+
+func TestAFailoverByHandWaitsForAPerson(t *testing.T) {
+	e := newEstate(t, steeredEstate)
+	e.startManager(0)
+	servers, a, _, _ := e.startSteered("  steering: {policy: Failover}\n  onPeerLoss: TrustLocal\n  failover: {mode: Manual}\n  failback: {mode: Manual}\n")
+	e.awaitGiven(servers, "NOERROR "+backendA, "NOERROR "+backendA)
+	e.awaitRecord(columns("2/2", "dc-a"))
+	a.die()
+	e.awaitRecord(recordCondition(v1alpha1.ConditionAwaitingApproval, metav1.ConditionTrue, "AwaitingApproval", "pool b"))
+	e.awaitGiven(servers, "NOERROR "+backendA, "NOERROR "+backendA)
+	force := `
+apiVersion: fingerpost.dev/v1alpha1
+kind: TrafficOverride
+metadata: {name: go, namespace: payments}
+spec: {action: %s, %sexpires: "2099-12-01T04:00:00Z"}
+`
+	e.apply(fmt.Sprintf(force, "Force", "force: {pool: b}, "))
+	e.awaitGiven(servers, "NOERROR "+backendB, "NOERROR "+backendB)
+	remove := func() {
+		t.Helper()
+		if err := e.api.Delete(t.Context(), &v1alpha1.TrafficOverride{ObjectMeta: metav1.ObjectMeta{Namespace: "payments", Name: "go"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove()
+	a.rise()
+	e.awaitRecord(func(o *v1alpha1.DynamicRecord) error { // the person's decision stays, though the first choice is back
+		if o.Status.Override != "" {
+			return fmt.Errorf("still overridden")
+		}
+		return columns("2/2", "dc-b")(o)
+	})
+	e.awaitGiven(servers, "NOERROR "+backendB, "NOERROR "+backendB)
+	e.apply(fmt.Sprintf(force, "Failback", ""))
+	e.awaitGiven(servers, "NOERROR "+backendA, "NOERROR "+backendA)
+	remove()
+	e.awaitRecord(columns("2/2", "dc-a"))
+}

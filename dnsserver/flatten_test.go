@@ -1,0 +1,143 @@
+package dnsserver
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/fingerpost-dns/fingerpost/dnsserver/steering"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
+)
+
+// resolver answers for every name what it is told to.
+type resolver struct {
+	address netip.AddrPort
+	answers atomic.Pointer[func(*dns.Msg) *dns.Msg]
+}
+
+func startResolver(t *testing.T) *resolver {
+	t.Helper()
+	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &resolver{address: c.LocalAddr().(*net.UDPAddr).AddrPort()}
+	s := &dns.Server{PacketConn: c, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		_ = w.WriteMsg((*r.answers.Load())(q))
+	})}
+	ended := make(chan error, 1)
+	go func() { ended <- s.ActivateAndServe() }()
+	t.Cleanup(func() { _ = c.Close(); <-ended })
+	return r
+}
+
+// say makes the answer: the records, by type of the question, or the rcode.
+func (r *resolver) say(t *testing.T, rcode int, records ...string) {
+	t.Helper()
+	var rrs []dns.RR
+	for _, text := range records {
+		rr, err := dns.NewRR(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rrs = append(rrs, rr)
+	}
+	f := func(q *dns.Msg) *dns.Msg {
+		reply := new(dns.Msg).SetRcode(q, rcode)
+		for _, rr := range rrs {
+			if rr.Header().Rrtype == q.Question[0].Qtype || rr.Header().Rrtype == dns.TypeCNAME {
+				reply.Answer = append(reply.Answer, rr)
+			}
+		}
+		return reply
+	}
+	r.answers.Store(&f)
+}
+
+func TestNamesAreFlattenedToTheirLastGoodAddresses(t *testing.T) {
+	dead, alive := startResolver(t), startResolver(t)
+	dead.say(t, dns.RcodeServerFailure)
+	name, err := zone.ParseName("cdn.example.net.", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := ownerKey{"\x04bank\x00", "\x04bank\x00"}
+	record := func(names ...zone.Name) *steering.Record {
+		r := &steering.Record{Source: "payments/apex", Flatten: true, Resolvers: []netip.AddrPort{dead.address, alive.address}}
+		for _, n := range names {
+			r.Pools = append(r.Pools, steering.Pool{Targets: []steering.Target{{Name: n}}})
+		}
+		return r
+	}
+	changed := make(chan string, 10)
+	f := newFlattener(func(source string) { changed <- source })
+	look := func() { f.look(t.Context(), name, []netip.AddrPort{dead.address, alive.address}) }
+	f.want(key, record(name))
+	if _, _, ok := f.addresses(name); ok {
+		t.Error("there are addresses before anybody looked")
+	}
+
+	alive.say(t, dns.RcodeSuccess, "cdn.example.net. 300 CNAME edge.example.net.", "edge.example.net. 30 A 192.0.2.2", "edge.example.net. 60 A 192.0.2.1",
+		"edge.example.net. 60 AAAA 2001:db8::1")
+	look()
+	want := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8::1")}
+	if got, ttl, ok := f.addresses(name); !ok || ttl != 30 || !slices.Equal(got, want) {
+		t.Errorf("addresses are %v, TTL %d, %v", got, ttl, ok)
+	}
+	if source := <-changed; source != "payments/apex" {
+		t.Errorf("changed is %q", source)
+	}
+
+	for what, say := range map[string]func(){
+		"a failure":     func() { alive.say(t, dns.RcodeServerFailure) },
+		"no such name":  func() { alive.say(t, dns.RcodeNameError) },
+		"no addresses":  func() { alive.say(t, dns.RcodeSuccess) },
+		"the same once": func() { alive.say(t, dns.RcodeServerFailure) },
+	} {
+		say()
+		look()
+		if got, _, ok := f.addresses(name); !ok || !slices.Equal(got, want) {
+			t.Errorf("after %s addresses are %v, %v", what, got, ok)
+		}
+	}
+	select {
+	case <-changed:
+		t.Error("a failure has changed something")
+	default:
+	}
+
+	f.want(key, record(name, "\x05other\x00")) // an edit of the record
+	if got, _, ok := f.addresses(name); !ok || !slices.Equal(got, want) {
+		t.Errorf("after an edit addresses are %v, %v", got, ok)
+	}
+	f.want(key, record("\x05other\x00"))
+	if _, _, ok := f.addresses(name); ok {
+		t.Error("a name that nobody wants is remembered")
+	}
+}
+
+// TestFlatteningRuns: what is wanted is looked up, and again when its time comes.
+func TestFlatteningRuns(t *testing.T) {
+	r := startResolver(t)
+	r.say(t, dns.RcodeSuccess, "x.example. 0 A 192.0.2.7")
+	changed := make(chan string, 10)
+	f := newFlattener(func(source string) { changed <- source })
+	ended := make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { defer close(ended); f.run(ctx) }()
+	f.want(ownerKey{}, &steering.Record{Source: "a/b", Flatten: true, Resolvers: []netip.AddrPort{r.address},
+		Pools: []steering.Pool{{Targets: []steering.Target{{Name: "\x01x\x07example\x00"}}}}})
+	select {
+	case <-changed:
+	case <-time.After(30 * time.Second):
+		t.Error("nothing was looked up")
+	}
+	cancel()
+	<-ended
+}
