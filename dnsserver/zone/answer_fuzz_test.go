@@ -84,7 +84,11 @@ func FuzzAnswer(f *testing.F) {
 		if reply[0] != message[0] || reply[1] != message[1] {
 			t.Error("another ID")
 		}
-		if reply[2]&0x80 == 0 || reply[2]&0x79 != message[2]&0x79 {
+		opcodeAndRD := message[2] & 0x79
+		if opcodeAndRD&^1 != 0 {
+			opcodeAndRD &^= 1 // RD means something in QUERY alone
+		}
+		if reply[2]&0x80 == 0 || reply[2]&0x79 != opcodeAndRD {
 			t.Errorf("QR, opcode or RD are %x after %x", reply[2], message[2])
 		}
 		if reply[3]&0xe0 != 0 {
