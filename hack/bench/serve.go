@@ -158,8 +158,12 @@ func (s *serving) steer(apex zone.Name) error {
 	if err != nil {
 		return err
 	}
+	by, err := zone.NewDimensions(zone.Dimension{Where: where, Count: 1 + workload.Datacenters})
+	if err != nil {
+		return err
+	}
 	answers := func(seed uint64, other bool) (*zone.Steered, error) {
-		a := &zone.Answers{Seed: seed, TTL: 30, Slot: 30, Types: []uint16{zone.TypeA, zone.TypeAAAA}, By: []zone.Dimension{{Where: where, Count: 1 + workload.Datacenters}}}
+		a := &zone.Answers{Seed: seed, TTL: 30, Slot: 30, Types: []uint16{zone.TypeA, zone.TypeAAAA}, By: by}
 		for location := range 1 + workload.Datacenters {
 			address := workload.SteeredAddress(max(location-1, 0)).As4()
 			if other {
