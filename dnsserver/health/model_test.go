@@ -23,8 +23,8 @@ type model struct {
 	aims  []*modelAim
 	names []modelRecord
 
-	override string // what a person told last: "", "force b", "fail back"
-	told     time.Time
+	override, before string // what a person told last: "", "force b", "fail back"; and before that
+	told             time.Time
 
 	checked, exact int // answers, and those where one alone was allowed
 	failures       []string
@@ -40,6 +40,7 @@ type modelTimes struct {
 	silence          time.Duration
 	oneWay           time.Duration // the latter, if packets are lost in the other direction alone
 	isolation        time.Duration
+	reach            time.Duration // until a server that starts has reached whom it can
 	young            time.Duration // a server that started adopts, and waits for others
 	save             time.Duration // what is younger may not be on disk
 	slack            time.Duration
@@ -193,7 +194,7 @@ func (m *model) ago(t time.Time, d time.Duration) bool { return m.w.now.Sub(t) >
 
 // person tells what a person did.
 func (m *model) person(what string) {
-	m.override, m.told = what, m.w.now
+	m.before, m.override, m.told = m.override, what, m.w.now
 	for _, e := range m.eyes {
 		e.forced |= either(strings.HasPrefix(what, "force"), yes, no)
 	}
@@ -289,6 +290,7 @@ func (m *model) truth() {
 func (m *model) started(e *eye) {
 	lost := len(e.s.disk) == 0
 	e.starting = !e.s.machine.Answering()
+	clear(e.allowed)
 	var from []*eye
 	for _, siblings := range []bool{true, false} {
 		for _, o := range m.eyes {
@@ -650,7 +652,7 @@ func (m *model) adopted(e *eye) {
 				if o == e || !o.running || !m.ago(o.since, m.times.young) || m.sites[o.site].witness {
 					continue
 				}
-				if !m.sites[e.site].both[o.site] || !m.ago(m.sites[e.site].bothsAt[o.site], m.times.contact) {
+				if !m.sites[e.site].both[o.site] || !m.ago(m.sites[e.site].bothsAt[o.site], m.times.reach) {
 					continue
 				}
 				if o.site == e.site {
@@ -697,6 +699,11 @@ func (m *model) latches() {
 	}
 }
 
+// says reports whether a person's word may be in force, as far as a server knows that may not have heard the last.
+func (m *model) says(what string) bool {
+	return strings.HasPrefix(m.override, what) || strings.HasPrefix(m.before, what) && !m.ago(m.told, m.times.contact)
+}
+
 func (m *model) siteIndex(name string) int {
 	return slices.IndexFunc(m.sites, func(d *modelSite) bool { return d.name == name })
 }
@@ -718,7 +725,7 @@ func (m *model) latch(e *eye, r, p int) set {
 		before = before || q < p && e.pools[r][q].may(in) && verdict(e, q).may(up)
 		used = used || e.pools[r][q] == in && (verdict(e, q) == up || rec.hand && elsewhere)
 	}
-	person := m.override != "" || !m.ago(m.told, m.times.contact) || e.forced.may(yes)
+	person := m.says("force") || e.forced.may(yes)
 
 	// What others tell. Nobody disputes that the pool is up, for long enough, if all who may be heard see it so.
 	undisputed, heardOf := true, false
@@ -746,7 +753,10 @@ func (m *model) latch(e *eye, r, p int) set {
 	// What may be.
 	isolated := m.sites[e.site].isolated
 	alone := isolated.may(yes) || e.fresh[m.aims[p].home].may(no)
-	kind := either(alone, own, 0) | either(rec.hold == 1 || !alone, out, 0)
+	kind := either(alone, own, 0) | either(!alone, out, 0)
+	if rec.hold == 1 && alone {
+		kind = m.reach(e, p)
+	}
 	if e.how[p][rec.hold].may(no) && isolated.may(no) || rec.hand {
 		kind |= out
 	}
@@ -754,8 +764,8 @@ func (m *model) latch(e *eye, r, p int) set {
 		may |= kind
 		e.left[r][p] = now
 	}
-	long := rec.delay == 0 || m.ago(e.isDown[p][rec.hold], rec.delay-m.times.slack)
-	if may.may(out|own) && verdict(e, p).may(up) && (!rec.hand && long || !used || m.override == "fail back" || !m.ago(m.told, m.times.contact) || inOrder && before) {
+	long := rec.delay == 0 || m.ago(e.isDown[p][rec.hold], rec.delay-m.times.slack) && m.ago(e.since, rec.delay-m.times.slack)
+	if may.may(out|own) && verdict(e, p).may(up) && (!rec.hand && long || !used || m.says("fail") || inOrder && before) {
 		may |= in
 		e.entered[r][p] = now
 	}
@@ -765,7 +775,8 @@ func (m *model) latch(e *eye, r, p int) set {
 		may &^= in
 	}
 	grown := m.ago(e.since, m.times.young)
-	if !rec.hand && grown && verdict(e, p) == down && since(e, p, m.times.slack) && surely && !(inOrder && before) {
+	decided := e.forced == yes && m.ago(m.told, m.times.contact+m.times.slack) && p != 1
+	if (!rec.hand || decided) && grown && verdict(e, p) == down && since(e, p, m.times.slack) && surely && !(inOrder && before) {
 		may &^= in
 		may |= either(may == 0, kind, 0)
 	}
@@ -775,6 +786,26 @@ func (m *model) latch(e *eye, r, p int) set {
 		may = in
 	}
 	return may
+}
+
+// reach is for whom a datacenter decides that lost the one of a pool, whose record holds: for all if more than half of the
+// electorate besides that one agree. (The design does not say.)
+func (m *model) reach(e *eye, p int) set {
+	a := m.aims[p]
+	all, surely, maybe := 0, 0, 0
+	for _, j := range a.electorate {
+		if j == a.home {
+			continue
+		}
+		all++
+		votes := m.sites[j].recent[p]
+		if j != e.site {
+			votes = e.heard[j][p]
+		}
+		maybe += bit(votes.may(down) && e.fresh[j].may(yes))
+		surely += bit(votes == down && e.fresh[j] == yes)
+	}
+	return either(surely*2 > all, 0, own) | either(maybe*2 > all, out, 0)
 }
 
 func latest(a, b time.Time) time.Time { return either(a.After(b), a, b) }

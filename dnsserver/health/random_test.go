@@ -75,7 +75,7 @@ func play(t *testing.T, rng *rand.Rand, events func(*rand.Rand, *drama)) {
 	m := newModel(w, modelTimes{
 		fallsFrom: 2 * time.Second, falls: 9 * time.Second, risesFrom: 2 * time.Second, rises: 22 * time.Second, first: 4 * time.Second,
 		contact: 5 * time.Second, silenceFrom: 3 * time.Second, silence: 8 * time.Second, oneWay: 13 * time.Second,
-		isolation: 5 * time.Second, young: 9 * time.Second, save: 2 * time.Second, slack: 3 * time.Second,
+		isolation: 5 * time.Second, reach: 2 * time.Second, young: 9 * time.Second, save: 2 * time.Second, slack: 3 * time.Second,
 	})
 	d := &drama{w: w, m: m}
 	d.wait(40 * time.Second)
@@ -213,7 +213,9 @@ func (d *drama) heal() {
 	if d.w.hubDead {
 		d.do("hub returns")
 	}
-	d.wait(60 * time.Second)
+	d.wait(20 * time.Second)
+	d.person(2)
+	d.wait(40 * time.Second)
 	d.person(1)
 	d.wait(60 * time.Second)
 	for _, s := range d.w.servers {

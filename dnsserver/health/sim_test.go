@@ -79,7 +79,7 @@ type server struct {
 	alive   bool
 	paused  bool
 	still   time.Time // since when
-	backlog []func() // of a paused server
+	backlog []func()  // of a paused server
 	disk    map[string][]byte
 	probes  map[health.CheckID]*probing
 	wake    time.Time
