@@ -146,7 +146,9 @@ func overrideCommand(client *controlClient) *cobra.Command {
 		f.StringVar(&target, "target", "", "`address` or name of a target")
 		return common(sub)
 	}
-	where := func() string { return strings.Join(strings.FieldsFunc(datacenter+" "+pool+" "+target, func(r rune) bool { return r == ' ' }), "-") }
+	where := func() string {
+		return strings.Join(strings.FieldsFunc(datacenter+" "+pool+" "+target, func(r rune) bool { return r == ' ' }), "-")
+	}
 
 	var keep uint32
 	drain := place(&cobra.Command{Use: "drain", Short: "Move clients away", RunE: func(cmd *cobra.Command, _ []string) error {
