@@ -46,9 +46,12 @@ type ZoneReconciler struct {
 	// CallRecord has a DynamicRecord reconciled; Waiting lists those of a zone that wait for servers.
 	CallRecord func(types.NamespacedName)
 	Waiting    func(zone types.NamespacedName) []types.NamespacedName
-	Budget     *StatusBudget
-	Events     events.EventRecorder
-	Clock      clock.PassiveClock
+	Secrets    *ProbeSecrets
+	// CallSecrets has the certificates of probes published anew; it does not block.
+	CallSecrets func()
+	Budget      *StatusBudget
+	Events      events.EventRecorder
+	Clock       clock.PassiveClock
 
 	mu      sync.Mutex
 	memory  map[types.NamespacedName]*memory

@@ -56,7 +56,7 @@ func (r *ZoneReconciler) steer(ctx context.Context, z *v1alpha1.DNSZone, place *
 	in := render.SteeredInputs{
 		Zone: z, Placement: place, Published: published,
 		Probes: map[types.NamespacedName]*v1alpha1.HealthProbe{}, Datacenters: map[string]*v1alpha1.Datacenter{},
-		NamespaceLabels: map[string]map[string]string{},
+		NamespaceLabels: map[string]map[string]string{}, Secrets: map[types.NamespacedName]render.Refusal{},
 	}
 	generations := map[types.NamespacedName]int64{}
 	for i := range records.Items {
@@ -83,6 +83,11 @@ func (r *ZoneReconciler) steer(ctx context.Context, z *v1alpha1.DNSZone, place *
 			p := &probes.Items[i]
 			in.Probes[types.NamespacedName{Namespace: p.Namespace, Name: p.Name}] = p
 		}
+		faults, err := r.Secrets.Faults(ctx, probes.Items)
+		if err != nil {
+			return nil, nil, err
+		}
+		maps.Copy(in.Secrets, faults)
 		o := namespaceMetadata()
 		if err := r.Client.Get(ctx, types.NamespacedName{Name: namespace}, o); client.IgnoreNotFound(err) != nil {
 			return nil, nil, fmt.Errorf("reading namespace %s: %w", namespace, err)
@@ -129,7 +134,20 @@ func (r *ZoneReconciler) noteRecords(z *v1alpha1.DNSZone, place *render.Placemen
 			r.CallRecord(key)
 		}
 	}
+	if known.placement != place {
+		r.CallSecrets()
+	}
 	r.steered[render.Key(z)] = now
+}
+
+// locations lists where a zone with DynamicRecords is served; none if there is no such zone.
+func (r *ZoneReconciler) locations(zoneKey types.NamespacedName) []render.Location {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if known := r.steered[zoneKey]; known != nil && known.placement != nil {
+		return known.placement.Locations
+	}
+	return nil
 }
 
 func text(r render.Refusal) string {

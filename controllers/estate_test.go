@@ -119,11 +119,13 @@ func freeAddress(t *testing.T) string {
 func (e *estate) grant() {
 	e.t.Helper()
 	e.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: " + operatorNamespace + "}")
-	data, err := os.ReadFile("../config/rbac/role.yaml")
-	if err != nil {
-		e.t.Fatal(err)
+	for _, file := range []string{"role.yaml", "probe_secrets.yaml"} {
+		data, err := os.ReadFile("../config/rbac/" + file)
+		if err != nil {
+			e.t.Fatal(err)
+		}
+		e.apply(string(bytes.ReplaceAll(data, []byte("namespace: system"), []byte("namespace: "+operatorNamespace))))
 	}
-	e.apply(string(bytes.ReplaceAll(data, []byte("namespace: system"), []byte("namespace: "+operatorNamespace))))
 	e.apply(managerBindings)
 	if err := e.cp.WriteKubeconfig(e.managerKubeconfig(), "manager"); err != nil {
 		e.t.Fatal(err)

@@ -21,10 +21,11 @@ import (
 // ProbeReconciler says in a HealthProbe's status who uses it and what it found. Servers are told of it with the records
 // that use it.
 type ProbeReconciler struct {
-	Client client.Client
-	Estate *EstateReconciler
-	Budget *StatusBudget
-	Clock  clock.PassiveClock
+	Client  client.Client
+	Estate  *EstateReconciler
+	Secrets *ProbeSecrets
+	Budget  *StatusBudget
+	Clock   clock.PassiveClock
 }
 
 // probeInterval is the shortest time between two writes of the counts of a probe that many records use.
@@ -68,7 +69,11 @@ func (r *ProbeReconciler) Reconcile(ctx context.Context, req reconcile.Request) 
 			}
 		}
 	}
-	want := render.ProbeStatus(&p, probes.Items, metav1.NewTime(r.Clock.Now()))
+	secrets, err := r.Secrets.Faults(ctx, probes.Items)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	want := render.ProbeStatus(&p, probes.Items, secrets, metav1.NewTime(r.Clock.Now()))
 	want.UsedBy, want.Up, want.Down = strconv.Itoa(usedBy), strconv.Itoa(up), strconv.Itoa(down)
 	if equality.Semantic.DeepEqual(p.Status, want) {
 		r.Budget.Same(req.NamespacedName, r.Clock.Now())

@@ -64,10 +64,13 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		documents   = make(chan event.GenericEvent, 1)
 		records     = make(chan event.GenericEvent, 1024)
 		overrides   = make(chan event.GenericEvent, 1)
+		probes      = make(chan event.GenericEvent, 1024)
+		secrets     = make(chan event.GenericEvent, 1)
 		seen        = make(chan uint64, 1)
 		joined      = make(chan control.ServerID, 1)
 	)
 	events := newRelay(mgr.GetClient(), zones, datacenters, records, overrides)
+	events.probes = probes
 	reports := &Reports{Clock: clock.RealClock{}, OnRecord: events.record, OnServer: events.vantage}
 	hub := control.NewHub(control.HubOptions{
 		OnReport: reports.Take,
@@ -99,11 +102,14 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	estateReconciler.OnComplete = func() {
 		events.everyDatacenter(ctx)
 		events.everyRecord(ctx)
+		offer(secrets, event.GenericEvent{Object: &metav1.PartialObjectMetadata{}})
 	}
+	probeSecrets := &ProbeSecrets{Secrets: mgr.GetAPIReader()}
 	recorder := mgr.GetEventRecorder("fingerpost")
 	zoneReconciler := &ZoneReconciler{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Hub: hub, Estate: estateReconciler, Call: events.call,
-		Budget: budget, Events: recorder, Clock: clock.RealClock{},
+		Budget: budget, Events: recorder, Clock: clock.RealClock{}, Secrets: probeSecrets,
+		CallSecrets: func() { offer(secrets, event.GenericEvent{Object: &metav1.PartialObjectMetadata{}}) },
 	}
 	events.hub, events.estate = hub, estateReconciler
 	recordReconciler := &RecordReconciler{
@@ -121,8 +127,13 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		return err
 	}
 	if err := setupProbes(mgr, &ProbeReconciler{
-		Client: mgr.GetClient(), Estate: estateReconciler, Budget: budget.Other(), Clock: clock.RealClock{},
-	}); err != nil {
+		Client: mgr.GetClient(), Estate: estateReconciler, Secrets: probeSecrets, Budget: budget.Other(), Clock: clock.RealClock{},
+	}, probes); err != nil {
+		return err
+	}
+	if err := setupSecrets(mgr, &SecretReconciler{
+		Client: mgr.GetClient(), Secrets: probeSecrets, Hub: hub, Zones: zoneReconciler, Complete: estateReconciler.Complete, Changed: events.secret,
+	}, secrets); err != nil {
 		return err
 	}
 	if err := mgr.GetFieldIndexer().IndexField(ctx, &v1alpha1.DNSZone{}, zonesByConfigMap, indexConfigMaps); err != nil {
@@ -244,6 +255,7 @@ type relay struct {
 	datacenters chan<- event.GenericEvent
 	records     chan<- event.GenericEvent
 	overrides   chan<- event.GenericEvent
+	probes      chan<- event.GenericEvent
 	hub         *control.Hub
 	estate      *EstateReconciler
 	pending     *pendingSet
@@ -264,8 +276,11 @@ func (r *relay) override() {
 }
 func (r *relay) vantage(id control.ServerID) { r.pending.add(id.Datacenter) }
 
-// recordKey is a DynamicRecord among the items that wait.
-type recordKey types.NamespacedName
+// recordKey is a DynamicRecord among the items that wait, probeKey a HealthProbe.
+type (
+	recordKey types.NamespacedName
+	probeKey  types.NamespacedName
+)
 
 func (r *relay) server(id control.ServerID) {
 	r.pending.add(id.Datacenter)
@@ -296,6 +311,8 @@ func (r *relay) deliver(item any) {
 		}
 	case recordKey:
 		r.records <- event.GenericEvent{Object: &v1alpha1.DynamicRecord{ObjectMeta: metav1.ObjectMeta{Namespace: v.Namespace, Name: v.Name}}}
+	case probeKey:
+		r.probes <- event.GenericEvent{Object: &v1alpha1.HealthProbe{ObjectMeta: metav1.ObjectMeta{Namespace: v.Namespace, Name: v.Name}}}
 	case string:
 		r.datacenters <- event.GenericEvent{Object: &v1alpha1.Datacenter{ObjectMeta: metav1.ObjectMeta{Name: v}}}
 	}

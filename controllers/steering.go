@@ -55,17 +55,54 @@ func setupOverrides(mgr ctrl.Manager, overrides *OverrideReconciler, calls <-cha
 }
 
 // setupProbes adds what writes the statuses of HealthProbes.
-func setupProbes(mgr ctrl.Manager, probes *ProbeReconciler) error {
+func setupProbes(mgr ctrl.Manager, probes *ProbeReconciler, calls <-chan event.GenericEvent) error {
 	warm := true
 	if err := ctrl.NewControllerManagedBy(mgr).Named("healthprobe").
 		For(&v1alpha1.HealthProbe{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&v1alpha1.DynamicRecord{}, handler.EnqueueRequestsFromMapFunc(probes.ofRecord)).
 		Watches(&v1alpha1.HealthProbe{}, handler.EnqueueRequestsFromMapFunc(probes.ofRecord), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		WatchesRawSource(source.Channel(calls, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{EnableWarmup: &warm}).
 		Complete(probes); err != nil {
 		return fmt.Errorf("setting up HealthProbes: %w", err)
 	}
 	return nil
+}
+
+// setupSecrets adds what gives servers the client certificates of probes.
+func setupSecrets(mgr ctrl.Manager, secrets *SecretReconciler, calls <-chan event.GenericEvent) error {
+	warm := true
+	all := handler.EnqueueRequestsFromMapFunc(func(context.Context, client.Object) []reconcile.Request { return []reconcile.Request{{}} })
+	changed := builder.WithPredicates(predicate.GenerationChangedPredicate{})
+	if err := ctrl.NewControllerManagedBy(mgr).Named("probe-secrets").
+		Watches(&v1alpha1.HealthProbe{}, all, changed).
+		Watches(&v1alpha1.DynamicRecord{}, all, changed).
+		Watches(&v1alpha1.Datacenter{}, all, changed).
+		WatchesRawSource(source.Channel(calls, all)).
+		WatchesRawSource(once()).
+		WithOptions(controller.Options{EnableWarmup: &warm}).
+		Complete(secrets); err != nil {
+		return fmt.Errorf("setting up secrets of probes: %w", err)
+	}
+	return nil
+}
+
+// secret calls for all that depends on the Secrets of a namespace: its HealthProbes, and the zones of its DynamicRecords.
+func (r *relay) secret(ctx context.Context, namespace string) {
+	var probes v1alpha1.HealthProbeList
+	var records v1alpha1.DynamicRecordList
+	for _, list := range []client.ObjectList{&probes, &records} {
+		if err := r.client.List(ctx, list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
+			log.FromContext(ctx).Error(err, "Listing what uses Secrets", "namespace", namespace)
+			return
+		}
+	}
+	for i := range probes.Items {
+		r.pending.add(probeKey(client.ObjectKeyFromObject(&probes.Items[i])))
+	}
+	for i := range records.Items {
+		r.call(render.ZoneOf(&records.Items[i]))
+	}
 }
 
 // everyRecord calls for all DynamicRecords: their statuses can be written from now on.

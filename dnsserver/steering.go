@@ -298,7 +298,7 @@ func (s *steerer) document(kind string, body []byte) error {
 		s.hub = overrides
 		s.allDirty()
 	case documentSecrets:
-		certificates, err := decodeCertificates(body)
+		certificates, err := decodeCertificates(body, s.secrets)
 		if err != nil {
 			return err
 		}
@@ -601,14 +601,21 @@ func (s *steerer) ready() error {
 	return nil
 }
 
-// decodeCertificates reads the client certificates that probes show, by the name of their Secret.
-func decodeCertificates(body []byte) (map[string]*tls.Certificate, error) {
+// decodeCertificates reads the client certificates that probes show, by the name of their Secret. Of one that comes without
+// its certificate that in force stays: the hub can't read it.
+func decodeCertificates(body []byte, inForce map[string]*tls.Certificate) (map[string]*tls.Certificate, error) {
 	m := &steeringpb.Certificates{}
 	if err := proto.Unmarshal(body, m); err != nil {
 		return nil, fmt.Errorf("certificates do not decode: %w", err)
 	}
 	certificates := map[string]*tls.Certificate{}
 	for _, c := range m.GetCertificates() {
+		if len(c.GetCertificate()) == 0 {
+			if held := inForce[c.GetSecret()]; held != nil {
+				certificates[c.GetSecret()] = held
+			}
+			continue
+		}
 		pair, err := tls.X509KeyPair(c.GetCertificate(), c.GetKey())
 		if err != nil {
 			return nil, fmt.Errorf("the certificate of Secret %s can't be used: %w", c.GetSecret(), err)

@@ -91,6 +91,8 @@ const (
 	ReasonProbeCycle = "ProbeCycle"
 	// ReasonSecretNotFound: the Secret that a probe's client certificate is in does not exist, or lacks a key.
 	ReasonSecretNotFound = "SecretNotFound"
+	// ReasonSecretNotUsable: the Secret can't be read, or what it has is no certificate with its key.
+	ReasonSecretNotUsable = "SecretNotUsable"
 	// ReasonSelectsNothing: the override acts on no DynamicRecord.
 	ReasonSelectsNothing = "SelectsNothing"
 	// ReasonExpired: the override has ended.

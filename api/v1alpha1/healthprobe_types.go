@@ -355,7 +355,9 @@ type TLSSettings struct {
 	CertificateAuthority string `json:"certificateAuthority,omitempty"`
 
 	// clientCertificateRef names a Secret of the namespace, of the type kubernetes.io/tls, with the certificate and key
-	// that the probe shows. The operator reads it by name and hands it to the servers.
+	// that the probe shows. The operator reads it by name and hands it to the servers that probe for the namespace. It
+	// may do so only where a RoleBinding in the namespace gives its ServiceAccount the ClusterRole
+	// fingerpost-probe-secrets, or a Role for this Secret alone.
 	//
 	// +optional
 	ClientCertificateRef *SecretRef `json:"clientCertificateRef,omitempty"`

@@ -21,13 +21,17 @@ var vantages = map[v1alpha1.VantagePolicy]steeringpb.Vantage{
 	v1alpha1.VantageAny: steeringpb.Vantage_ANY, v1alpha1.VantageAll: steeringpb.Vantage_ALL,
 }
 
-// ProbeFault says why a HealthProbe is not accepted; nil if it is. known are all there are.
-func ProbeFault(o *v1alpha1.HealthProbe, known map[types.NamespacedName]*v1alpha1.HealthProbe) Refusal {
+// ProbeFault says why a HealthProbe is not accepted; nil if it is. known are all there are, and secrets says what is wrong
+// with the Secrets that they name.
+func ProbeFault(o *v1alpha1.HealthProbe, known map[types.NamespacedName]*v1alpha1.HealthProbe, secrets map[types.NamespacedName]Refusal) Refusal {
 	_, parts, err := translateProbe(o)
 	if err != nil {
 		return refuse(v1alpha1.ReasonInvalidSpec, "%v", err)
 	}
-	l := probeList{record: &steeringpb.Record{}, namespace: o.Namespace, known: known, index: map[string]uint32{}, open: []string{o.Name}}
+	if fault := secretFault(o, secrets); fault != nil {
+		return fault
+	}
+	l := probeList{record: &steeringpb.Record{}, namespace: o.Namespace, known: known, secrets: secrets, index: map[string]uint32{}, open: []string{o.Name}}
 	for _, part := range parts {
 		if _, fault := l.add(part, "spec.calculated.probes"); fault != nil {
 			return fault
@@ -44,6 +48,19 @@ func ProbeSecret(o *v1alpha1.HealthProbe) string {
 		return ""
 	}
 	return t.ClientCertificateRef.Name
+}
+
+// secretFault says what is wrong with the Secret of a HealthProbe; nil: it has none, or one that can be used.
+func secretFault(o *v1alpha1.HealthProbe, secrets map[types.NamespacedName]Refusal) Refusal {
+	name := ProbeSecret(o)
+	if name == "" {
+		return nil
+	}
+	fault := secrets[types.NamespacedName{Namespace: o.Namespace, Name: name}]
+	if fault == nil {
+		return nil
+	}
+	return refuse(fault.Reason(), "clientCertificateRef: %v", fault)
 }
 
 // tlsOf returns how a probe makes its TLS connection; nil: by default, or it makes none.

@@ -8,7 +8,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
-	"github.com/fingerpost-dns/fingerpost/dnsserver/steering/steeringpb"
 )
 
 // UsesProbe reports whether a DynamicRecord uses the HealthProbe of that name, by itself or through Calculated ones. probes
@@ -42,8 +41,9 @@ func UsesProbe(o *v1alpha1.DynamicRecord, name string, probes []v1alpha1.HealthP
 	return false
 }
 
-// ProbeStatus says whether a HealthProbe is valid. probes are all of its namespace. Counts are for the caller.
-func ProbeStatus(p *v1alpha1.HealthProbe, probes []v1alpha1.HealthProbe, now metav1.Time) v1alpha1.HealthProbeStatus {
+// ProbeStatus says whether a HealthProbe is valid. probes are all of its namespace, and secrets says what is wrong with the
+// Secrets that they name. Counts are for the caller.
+func ProbeStatus(p *v1alpha1.HealthProbe, probes []v1alpha1.HealthProbe, secrets map[types.NamespacedName]Refusal, now metav1.Time) v1alpha1.HealthProbeStatus {
 	s := v1alpha1.HealthProbeStatus{ObservedGeneration: p.Generation, Conditions: slices.Clone(p.Status.Conditions)}
 	set := func(typ string, is bool, reason, message string) {
 		status := metav1.ConditionFalse
@@ -58,8 +58,7 @@ func ProbeStatus(p *v1alpha1.HealthProbe, probes []v1alpha1.HealthProbe, now met
 	for i := range probes {
 		known[types.NamespacedName{Namespace: probes[i].Namespace, Name: probes[i].Name}] = &probes[i]
 	}
-	list := probeList{record: &steeringpb.Record{}, namespace: p.Namespace, known: known, index: map[string]uint32{}}
-	if _, fault := list.add(p.Name, "spec"); fault != nil {
+	if fault := ProbeFault(p, known, secrets); fault != nil {
 		set(v1alpha1.ConditionAccepted, false, fault.Reason(), fault.Error())
 		set(v1alpha1.ConditionReady, false, fault.Reason(), fault.Error())
 		return s

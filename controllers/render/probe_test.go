@@ -35,7 +35,16 @@ func TestProbeFaults(t *testing.T) {
 	} {
 		known[types.NamespacedName{Namespace: "payments", Name: name}] = probe(t, name, spec)
 	}
+	secrets := map[types.NamespacedName]render.Refusal{
+		{Namespace: "payments", Name: "gone"}: render.Refuse(v1alpha1.ReasonSecretNotFound, "there is no Secret payments/gone"),
+	}
+	known[types.NamespacedName{Namespace: "payments", Name: "without"}] = probe(t, "without", `{type: TLS, tls: {clientCertificateRef: {name: gone}}}`)
 	for name, c := range map[string]struct{ probe, spec, reason, message string }{
+		"a Secret that can be used is fine": {"x", `{type: TLS, tls: {clientCertificateRef: {name: here}}}`, "", ""},
+		"a client certificate must be there": {"x", `{type: TLS, tls: {clientCertificateRef: {name: gone}}}`,
+			v1alpha1.ReasonSecretNotFound, "clientCertificateRef: there is no Secret payments/gone"},
+		"also of the parts of a probe": {"x", `{type: Calculated, calculated: {atLeast: 1, probes: [{name: without}]}}`,
+			v1alpha1.ReasonSecretNotFound, "spec.calculated.probes: HealthProbe without: clientCertificateRef: there is no Secret payments/gone"},
 		"one that asks is fine":          {"x", `{type: TCP, tcp: {port: 80}}`, "", ""},
 		"one that is calculated is fine": {"x", `{type: Calculated, calculated: {atLeast: 1, probes: [{name: both}, {name: icmp}]}}`, "", ""},
 		"one can't be made of itself": {"round", `{type: Calculated, calculated: {atLeast: 1, probes: [{name: and-round}]}}`,
@@ -55,7 +64,7 @@ func TestProbeFaults(t *testing.T) {
 		"a type that is not known is refused": {"x", `{type: QUIC}`, v1alpha1.ReasonInvalidSpec, `spec.type "QUIC" is not known, or lacks its settings`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			fault := render.ProbeFault(probe(t, c.probe, c.spec), known)
+			fault := render.ProbeFault(probe(t, c.probe, c.spec), known, secrets)
 			switch {
 			case fault == nil && c.reason != "":
 				t.Errorf("accepted, wanted %s", c.message)
@@ -78,7 +87,7 @@ func TestServersCanRunWhatIsAccepted(t *testing.T) {
 	})
 	n := 0
 	for key, d := range steered.Decisions {
-		if fault := render.ProbeFault(w.probes[key], w.probes); (fault == nil) != (d.Refused == nil) {
+		if fault := render.ProbeFault(w.probes[key], w.probes, nil); (fault == nil) != (d.Refused == nil) {
 			t.Errorf("HealthProbe %s: %v, DynamicRecord of that name: %v", key, fault, d.Refused)
 		}
 		for _, p := range d.Record.GetProbes() {

@@ -28,6 +28,8 @@ type SteeredInputs struct {
 	Placement *Placement
 	Records   []*v1alpha1.DynamicRecord // whose zoneRef is the zone, in any order
 	Probes    map[types.NamespacedName]*v1alpha1.HealthProbe
+	// Secrets says what is wrong with those that Probes name; one that can be used is not in it.
+	Secrets map[types.NamespacedName]Refusal
 	// Datacenters are all there are, by name.
 	Datacenters map[string]*v1alpha1.Datacenter
 	// NamespaceLabels has the labels of every namespace that holds a record.
@@ -330,7 +332,7 @@ func (in SteeredInputs) translate(o *v1alpha1.DynamicRecord, owner zone.Name) (*
 		}
 		r.Services = append(r.Services, out)
 	}
-	probes := probeList{record: r, namespace: o.Namespace, known: in.Probes, index: map[string]uint32{}}
+	probes := probeList{record: r, namespace: o.Namespace, known: in.Probes, secrets: in.Secrets, index: map[string]uint32{}}
 	for i := range spec.Pools {
 		pool, fault := in.pool(&spec.Pools[i], spec, owner, &probes)
 		if fault != nil {
@@ -495,6 +497,7 @@ type probeList struct {
 	record    *steeringpb.Record
 	namespace string
 	known     map[types.NamespacedName]*v1alpha1.HealthProbe
+	secrets   map[types.NamespacedName]Refusal
 	index     map[string]uint32 // by name
 	open      []string          // names of those that are being added: one in it again is a cycle
 }
@@ -515,6 +518,9 @@ func (l *probeList) add(name, where string) (uint32, Refusal) {
 	p, parts, err := translateProbe(object)
 	if err != nil {
 		return 0, refuse(v1alpha1.ReasonProbeNotAccepted, "%s: HealthProbe %s: %v", where, name, err)
+	}
+	if fault := secretFault(object, l.secrets); fault != nil {
+		return 0, refuse(fault.Reason(), "%s: HealthProbe %s: %v", where, name, fault)
 	}
 	l.open = append(l.open, name)
 	for _, part := range parts {

@@ -28,6 +28,7 @@ import (
 const (
 	datacentersFile = "config/samples/10-datacenters.yaml"
 	rolesFile       = "config/rbac/role.yaml"
+	tenantRolesFile = "config/rbac/probe_secrets.yaml"
 	kindsFolder     = "config/crd/bases"
 )
 
@@ -236,6 +237,7 @@ func (e *Estate) Authorize() error {
 	const account = Namespace + ":fingerpost-manager"
 	for _, line := range []string{
 		"sed 's/namespace: system$/namespace: " + Namespace + "/' " + rolesFile + " | kubectl apply -f -",
+		"kubectl apply -f " + tenantRolesFile,
 		"kubectl create clusterrolebinding fingerpost-manager --clusterrole=fingerpost-manager --serviceaccount=" + account,
 		"kubectl create rolebinding fingerpost-manager -n " + Namespace + " --role=fingerpost-manager --serviceaccount=" + account,
 	} {

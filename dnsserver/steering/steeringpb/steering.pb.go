@@ -2727,7 +2727,7 @@ func (x *Certificates) GetCertificates() []*Certificate {
 type Certificate struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Secret        string                 `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"`           // namespace/name
-	Certificate   []byte                 `protobuf:"bytes,2,opt,name=certificate,proto3" json:"certificate,omitempty"` // PEM, with its chain
+	Certificate   []byte                 `protobuf:"bytes,2,opt,name=certificate,proto3" json:"certificate,omitempty"` // PEM, with its chain; empty: the hub can't read it, servers keep what they have
 	Key           []byte                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`                 // PEM
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
