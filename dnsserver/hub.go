@@ -38,6 +38,7 @@ type HubConfig struct {
 	PeerAddress string
 
 	Own []netip.Addr // addresses that this server answers on, which probes must not reach by default
+	Geo []string     // files with where clients are, in the MaxMind format; read again when they change
 }
 
 // hubSource is the stream to the hub, the store behind it and the copies for siblings.
@@ -165,7 +166,8 @@ func (h *hubSource) steer() error {
 	})
 	h.steerer, err = newSteerer(steererOptions{
 		Self: self, View: h.view, Log: h.log, Report: h.client.Report, Send: h.mesh.Send, SetPeers: h.mesh.SetPeers,
-		SendOverrides: h.mesh.SendOverrides, Memory: h.memory, Own: h.cfg.Own,
+		SendOverrides: h.mesh.SendOverrides, Memory: h.memory, Own: h.cfg.Own, Geo: h.cfg.Geo,
+		Peers: func() int { return len(h.mesh.Connected()) },
 	})
 	if err != nil {
 		return err
@@ -255,6 +257,7 @@ func (h *hubSource) Describe(ch chan<- *prometheus.Desc) {
 	} {
 		ch <- d
 	}
+	h.steerer.Describe(ch)
 }
 
 // Collect implements prometheus.Collector.
@@ -291,6 +294,7 @@ func (h *hubSource) Collect(ch chan<- prometheus.Metric) {
 	gauge(metricNotDurable, float64(notDurable))
 	gauge(metricLost, float64(len(h.replica.Lost())))
 	gauge(metricCertificates, float64(expires.Unix()))
+	h.steerer.Collect(ch)
 }
 
 func truth(b bool) float64 {

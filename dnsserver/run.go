@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -95,6 +96,34 @@ func allAddresses() []netip.AddrPort {
 	return all
 }
 
+// ownAddresses are those at which a server is reached that listens on these.
+func ownAddresses(listening []netip.AddrPort) []netip.Addr {
+	var own []netip.Addr
+	all := false
+	for _, a := range listening {
+		if a.Addr().IsUnspecified() {
+			all = true
+		} else {
+			own = append(own, a.Addr())
+		}
+	}
+	if !all {
+		return own
+	}
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		return own // there are none that are known
+	}
+	for _, a := range addresses {
+		if n, is := a.(*net.IPNet); is {
+			if ip, ok := netip.AddrFromSlice(n.IP); ok {
+				own = append(own, ip.Unmap())
+			}
+		}
+	}
+	return own
+}
+
 // source is where zones come from: files or the hub.
 type source interface {
 	// start fills the view with what there is at once.
@@ -126,6 +155,14 @@ func Run(ctx context.Context, cfg Config) error {
 		}
 		cfg.Reload = secrets.next
 	}
+	if len(cfg.Options.Addresses) == 0 {
+		cfg.Options.Addresses = allAddresses()
+	}
+	if cfg.Hub != nil {
+		hub := *cfg.Hub
+		hub.Own = append(slices.Clone(hub.Own), ownAddresses(cfg.Options.Addresses)...)
+		cfg.Hub = &hub
+	}
 	from, err := newSource(cfg, view)
 	if err != nil {
 		return err
@@ -140,9 +177,6 @@ func Run(ctx context.Context, cfg Config) error {
 		parts = append(parts, shown)
 	} else if h, ok := from.(*hubSource); ok {
 		cfg.Options.Certificate = h.files.Credentials().Certificate
-	}
-	if len(cfg.Options.Addresses) == 0 {
-		cfg.Options.Addresses = allAddresses()
 	}
 	log := cfg.Options.Log
 	var told *dnstap

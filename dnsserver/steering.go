@@ -40,7 +40,9 @@ type steererOptions struct {
 	Memory steeringMemory
 	// Own are addresses that probes must not reach by default: this server's.
 	Own []netip.Addr
-	Geo *steering.GeoTable // nil: there is no database
+	Geo []string // databases of where clients are
+	// Peers counts the servers that hear this one.
+	Peers func() int
 }
 
 // steeringMemory is the part of the store that keeps what was decided.
@@ -79,7 +81,10 @@ type steerer struct {
 	// remembered is what was on disk at the start.
 	remembered map[string][]byte
 	flatten    *flattener
-	restarts   []time.Time // of the machine, the last ones
+	geography  geography
+	geo        *steering.GeoTable // nil: nothing is known
+	crowded    time.Time          // when it was told last that there are too many probes; of the goroutine
+	restarts   []time.Time        // of the machine, the last ones
 }
 
 type ownerKey struct{ apex, owner zone.Name }
@@ -108,7 +113,7 @@ func newSteerer(o steererOptions) (*steerer, error) {
 		opts: o, kick: make(chan struct{}, 1),
 		sources: map[string]*steeredSource{}, owners: map[ownerKey]string{},
 		dirty: map[string]bool{}, unsaved: map[string][]byte{}, unreports: map[string]bool{}, secrets: map[string]*tls.Certificate{},
-		reach: probe.DenyByDefault(o.Own...),
+		reach: probe.DenyByDefault(o.Own...), geography: geography{files: o.Geo, again: make(chan struct{}, 1)},
 	}
 	var stored []health.Stored
 	if o.Memory != nil {
@@ -241,6 +246,12 @@ func (s *steerer) learn(key ownerKey, record *steering.Record, spec *steeringpb.
 	} else {
 		s.flatten.drop(key)
 	}
+	if s.geo != nil && !s.geo.Covers(record.ASNs()) {
+		select {
+		case s.geography.again <- struct{}{}:
+		default:
+		}
+	}
 	s.dirty[record.Source] = true
 }
 
@@ -285,9 +296,12 @@ func (s *steerer) document(kind string, body []byte) error {
 		if err != nil {
 			return err
 		}
-		s.world, s.topology = world, t
+		reach, err := probe.ReachFrom(datacenterOf(t, s.opts.Self.Datacenter), s.opts.Own...)
+		if err != nil {
+			return err
+		}
+		s.world, s.topology, s.reach = world, t, reach
 		s.machine.SetTopology(now, t)
-		s.reach = reachOf(t, s.opts.Self.Datacenter, s.opts.Own)
 		s.opts.SetPeers(peersOf(t))
 		s.allDirty()
 	case documentOverrides:
@@ -320,24 +334,14 @@ func (s *steerer) overrides() []*steering.Override {
 	return append(slices.Clone(s.hub), s.local.all()...)
 }
 
-// reachOf is what probes from a datacenter may reach.
-func reachOf(t *steeringpb.Topology, datacenter string, own []netip.Addr) probe.Reach {
+// datacenterOf returns what the topology says of a datacenter; nil: nothing.
+func datacenterOf(t *steeringpb.Topology, name string) *steeringpb.Datacenter {
 	for _, dc := range t.GetDatacenters() {
-		if dc.GetName() != datacenter {
-			continue
+		if dc.GetName() == name {
+			return dc
 		}
-		if dc.GetDefaultDenied() {
-			break
-		}
-		var denied []netip.Prefix
-		for _, text := range dc.GetDeniedNetworks() {
-			if p, err := netip.ParsePrefix(text); err == nil {
-				denied = append(denied, p)
-			}
-		}
-		return probe.Deny(denied...)
 	}
-	return probe.DenyByDefault(own...)
+	return nil
 }
 
 func peersOf(t *steeringpb.Topology) []mesh.Peer {
@@ -398,6 +402,7 @@ func (s *steerer) run(ctx context.Context) error {
 	running.Go(func() { s.scheduler.Run(ctx) })
 	running.Go(func() { s.watchAnchors(ctx) })
 	running.Go(func() { s.flatten.run(ctx) })
+	running.Go(func() { s.watchGeography(ctx) })
 	save := time.NewTicker(saveEvery)
 	defer save.Stop()
 	wake := time.NewTimer(0)
@@ -415,6 +420,7 @@ func (s *steerer) run(ctx context.Context) error {
 			s.mu.Unlock()
 			s.save()
 			s.idle()
+			s.tellCrowded(time.Now())
 		}
 		wake.Reset(max(0, time.Until(s.step())))
 	}

@@ -91,7 +91,7 @@ func command(cpus int) *cobra.Command {
 			"zone", "zone-list", "dot", "doh", "httpdns", "no-tcp", "max-udp", "nsid", "cookie-secret-file", "resolver",
 			"rrl", "rrl-slip", "query-limit", "limit-exempt", "limit-ipv4-prefix", "limit-ipv6-prefix", "limit-log-only",
 		}
-		hubs = []string{"tls-dir", "state-dir", "sibling", "peer-listen", "peer-address"}
+		hubs = []string{"tls-dir", "state-dir", "sibling", "peer-listen", "peer-address", "geo-database"}
 	)
 	c := &cobra.Command{
 		Use:               "dnsserver {--zone NAME=FILE... | --zone-list FILE | --hub HOST:PORT...}",
@@ -178,6 +178,7 @@ func command(cpus int) *cobra.Command {
 	f.StringArrayVar(&hub.Siblings, "sibling", nil, "`HOST:PORT` of another server of the group, as in its --peer-listen; repeatable")
 	f.StringVar(&hub.PeerListen, "peer-listen", "", "`ADDR:PORT` where siblings get copies of the zones")
 	f.StringVar(&hub.PeerAddress, "peer-address", "", "`HOST:PORT` of --peer-listen as servers of other datacenters reach it (default: --peer-listen, at the address that the hub sees)")
+	f.StringArrayVar(&hub.Geo, "geo-database", nil, "`FILE` that says where clients are, in the MaxMind format (GeoLite2-Country, GeoLite2-ASN and the like), for names steered by Geo; repeatable; read again when it changes")
 	f.StringArrayVar(&listen, "listen", nil, "`ADDR[:PORT]` to answer on, [ADDR]:PORT for IPv6, default port 53; repeatable (default: every address of this machine)")
 	f.StringArrayVar(&dot, "dot", nil, "`ADDR[:PORT]` for DNS over TLS, default port 853; repeatable. 0.0.0.0 and [::] stand for all of --listen")
 	f.StringArrayVar(&doh, "doh", nil, "`ADDR[:PORT]` for DNS over HTTPS at /dns-query, default port 443; repeatable")
