@@ -17,7 +17,7 @@ func encode(m health.Message) *meshpb.Message {
 	case m.Heartbeat != nil:
 		h := m.Heartbeat
 		return &meshpb.Message{Message: &meshpb.Message_Heartbeat{Heartbeat: &meshpb.Heartbeat{
-			Boot: h.Boot, Seq: h.Seq, Digest: h.Digest, LatchDigest: h.LatchDigest,
+			Boot: h.Boot, Began: h.Began, Seq: h.Seq, Digest: h.Digest, LatchDigest: h.LatchDigest,
 			Settled: h.Settled, Isolated: h.Isolated, Sick: h.Sick, Anchors: h.Anchors,
 		}}}
 	case m.Ballots != nil:
@@ -63,7 +63,7 @@ func decode(m *meshpb.Message) (health.Message, error) {
 	case m.GetHeartbeat() != nil:
 		h := m.GetHeartbeat()
 		return health.Message{Heartbeat: &health.Heartbeat{
-			Boot: h.GetBoot(), Seq: h.GetSeq(), Digest: h.GetDigest(), LatchDigest: h.GetLatchDigest(),
+			Boot: h.GetBoot(), Began: h.GetBegan(), Seq: h.GetSeq(), Digest: h.GetDigest(), LatchDigest: h.GetLatchDigest(),
 			Settled: h.GetSettled(), Isolated: h.GetIsolated(), Sick: h.GetSick(), Anchors: h.GetAnchors(),
 		}}, nil
 	case m.GetBallots() != nil:

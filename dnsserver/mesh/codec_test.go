@@ -1,6 +1,8 @@
 package mesh
 
 import (
+	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -16,13 +18,45 @@ func everyMessage() []health.Message {
 		Verdicts: []health.Verdict{{Home: "dc-a", Hold: true, State: health.Up, Since: 19}},
 	}
 	return []health.Message{
-		{Heartbeat: &health.Heartbeat{Boot: 1, Seq: 2, Digest: 3, LatchDigest: 4, Settled: true, Isolated: true, Sick: true, Anchors: []string{"dc-b"}}},
+		{Heartbeat: &health.Heartbeat{Boot: 1, Began: 9, Seq: 2, Digest: 3, LatchDigest: 4, Settled: true, Isolated: true, Sick: true, Anchors: []string{"dc-b"}}},
 		{Ballots: &health.Ballots{Boot: 1, Seq: 2, Ballots: []health.Ballot{ballot, {Check: health.CheckID{9}}}}},
-		{Ask: &health.Ask{Digests: make([]uint64, 256)}},
+		{Ask: &health.Ask{Digests: slices.Repeat([]uint64{6}, 256)}},
 		{Table: &health.Table{Boot: 1, Seq: 2, Parts: []uint8{0, 255}, Ballots: []health.Ballot{ballot}, Last: true}},
 		{Latches: &health.Latches{Last: true, Latches: []health.Latch{{
 			LatchKey: health.LatchKey{Record: "a/b", Pool: "p", Scope: "dc-a"}, Out: true, At: 5, By: "x", Person: true,
 		}}}},
+	}
+}
+
+// What a server says of itself is of no use to others if a field of it never gets there.
+func TestEveryFieldIsTried(t *testing.T) {
+	tried := map[string]bool{}
+	var visit func(v reflect.Value)
+	visit = func(v reflect.Value) {
+		switch v.Kind() {
+		case reflect.Pointer:
+			if !v.IsNil() {
+				visit(v.Elem())
+			}
+		case reflect.Slice:
+			for i := range v.Len() {
+				visit(v.Index(i))
+			}
+		case reflect.Struct:
+			for i := range v.NumField() {
+				name := v.Type().Name() + "." + v.Type().Field(i).Name
+				tried[name] = tried[name] || !v.Field(i).IsZero()
+				visit(v.Field(i))
+			}
+		}
+	}
+	for _, m := range everyMessage() {
+		visit(reflect.ValueOf(m))
+	}
+	for name, is := range tried {
+		if !is {
+			t.Errorf("%s is zero in all messages", name)
+		}
 	}
 }
 

@@ -287,6 +287,7 @@ type Heartbeat struct {
 	Isolated      bool                   `protobuf:"varint,6,opt,name=isolated,proto3" json:"isolated,omitempty"`
 	Sick          bool                   `protobuf:"varint,7,opt,name=sick,proto3" json:"sick,omitempty"`
 	Anchors       []string               `protobuf:"bytes,8,rep,name=anchors,proto3" json:"anchors,omitempty"`
+	Began         int64                  `protobuf:"varint,9,opt,name=began,proto3" json:"began,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -375,6 +376,13 @@ func (x *Heartbeat) GetAnchors() []string {
 		return x.Anchors
 	}
 	return nil
+}
+
+func (x *Heartbeat) GetBegan() int64 {
+	if x != nil {
+		return x.Began
+	}
+	return 0
 }
 
 type Ballots struct {
@@ -923,7 +931,7 @@ const file_dnsserver_mesh_meshpb_mesh_proto_rawDesc = "" +
 	"\amessage\"7\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"\xd0\x01\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\xe6\x01\n" +
 	"\tHeartbeat\x12\x12\n" +
 	"\x04boot\x18\x01 \x01(\x04R\x04boot\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x16\n" +
@@ -932,7 +940,8 @@ const file_dnsserver_mesh_meshpb_mesh_proto_rawDesc = "" +
 	"\asettled\x18\x05 \x01(\bR\asettled\x12\x1a\n" +
 	"\bisolated\x18\x06 \x01(\bR\bisolated\x12\x12\n" +
 	"\x04sick\x18\a \x01(\bR\x04sick\x12\x18\n" +
-	"\aanchors\x18\b \x03(\tR\aanchors\"e\n" +
+	"\aanchors\x18\b \x03(\tR\aanchors\x12\x14\n" +
+	"\x05began\x18\t \x01(\x03R\x05began\"e\n" +
 	"\aBallots\x12\x12\n" +
 	"\x04boot\x18\x01 \x01(\x04R\x04boot\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x124\n" +
