@@ -26,49 +26,67 @@ const (
 	localPrefix = "local/"
 	// longestLocal is how long such an override may last: who needs more has had the time to mend the control plane.
 	longestLocal = 24 * time.Hour
-	// forgetLocal is how long ended ones are told to peers, so that none comes back.
+	// forgetLocal is how long ones that must have ended are told to peers: the clocks of some may be behind.
 	forgetLocal = time.Hour
-	// maxLocal bounds them.
-	maxLocal = 256
+	// Bounds of their number, and of their size together: all go in one message to peers, and in one report to the hub.
+	maxLocal     = 256
+	maxLocalSize = 512 << 10
 )
+
+// errFull refuses an override for want of room.
+var errFull = fmt.Errorf("there are %d overrides, or %d octets of them, already: an ended one counts for %s", maxLocal, maxLocalSize, longestLocal)
 
 // localOverrides are break-glass overrides: made at any server, told to all peers, kept over restarts. Of one source the
 // one made last counts; one that is ended early is made again with its end.
 type localOverrides struct {
 	bySource map[string]*steeringpb.Override
+	size     int // of all in bySource, encoded
 	read     []*steering.Override
 	unsaved  map[string]bool
 }
 
-func (l *localOverrides) load(state map[string][]byte) {
+func (l *localOverrides) load(now time.Time, state map[string][]byte) {
 	for key, body := range state {
 		o := &steeringpb.Override{}
 		if _, is := cutPrefix(key, overrideState); is && proto.Unmarshal(body, o) == nil {
-			l.merge(o)
+			_ = l.merge(now, o) // one that is refused is no loss: it was not in force
 		}
 	}
 	l.unsaved = nil
 }
 
-// merge takes an override if it is newer than what is known of its source, and reports whether it is.
-func (l *localOverrides) merge(o *steeringpb.Override) bool {
+// newer reports whether o goes before what is known of its source.
+func (l *localOverrides) newer(o *steeringpb.Override) bool {
 	known := l.bySource[o.GetSource()]
-	if known != nil && (known.GetCreated() > o.GetCreated() || known.GetCreated() == o.GetCreated() && known.GetExpires() <= o.GetExpires()) {
-		return false
+	return known == nil || o.GetCreated() > known.GetCreated() || o.GetCreated() == known.GetCreated() && o.GetExpires() < known.GetExpires()
+}
+
+// merge takes an override that is newer than what is known of its source. Whatever a peer's clock shows, it ends within
+// twice longestLocal.
+func (l *localOverrides) merge(now time.Time, o *steeringpb.Override) error {
+	size := proto.Size(o)
+	known := l.bySource[o.GetSource()]
+	if known != nil {
+		size -= proto.Size(known)
 	}
-	if !strings.HasPrefix(o.GetSource(), localPrefix) || known == nil && len(l.bySource) >= maxLocal ||
-		o.GetExpires() > o.GetCreated()+uint64(longestLocal/time.Millisecond) {
-		return false
+	switch {
+	case !strings.HasPrefix(o.GetSource(), localPrefix) || len(o.GetSource()) > 80:
+		return fmt.Errorf("source %q is not local/NAME", o.GetSource())
+	case o.GetCreated() > uint64(now.Add(longestLocal).UnixMilli()) || o.GetExpires() > o.GetCreated()+uint64(longestLocal/time.Millisecond):
+		return fmt.Errorf("an override made at a server lasts %s at most", longestLocal)
+	case known == nil && len(l.bySource) >= maxLocal, l.size+size > maxLocalSize:
+		return errFull
 	}
 	if _, err := steering.NewOverride(o); err != nil {
-		return false
+		return err
 	}
 	if l.bySource == nil {
 		l.bySource = map[string]*steeringpb.Override{}
 	}
 	l.bySource[o.GetSource()] = o
+	l.size += size
 	l.changed(o.GetSource())
-	return true
+	return nil
 }
 
 func (l *localOverrides) changed(source string) {
@@ -84,11 +102,13 @@ func (l *localOverrides) changed(source string) {
 	}
 }
 
-// forget drops those that ended long ago.
+// forget drops those that must have ended long ago. One that was ended early is kept as long as a peer, which did not hear of
+// that, may have it in force: then it would bring it back.
 func (l *localOverrides) forget(now time.Time) {
 	for source, o := range l.bySource {
-		if now.After(time.UnixMilli(int64(o.GetExpires())).Add(forgetLocal)) {
+		if now.After(time.UnixMilli(int64(o.GetCreated())).Add(longestLocal + forgetLocal)) {
 			delete(l.bySource, source)
+			l.size -= proto.Size(o)
 			l.changed(source)
 		}
 	}
@@ -131,37 +151,31 @@ func (l *localOverrides) save(entries map[string][]byte) {
 // override makes a break-glass override, and has the peers told.
 func (s *steerer) override(o *steeringpb.Override) error {
 	now := time.Now()
-	switch {
-	case !strings.HasPrefix(o.GetSource(), localPrefix) || len(o.GetSource()) > 80:
-		return fmt.Errorf("source %q is not local/NAME", o.GetSource())
-	case o.GetExpires() > uint64(now.Add(longestLocal).UnixMilli()):
-		return fmt.Errorf("an override made here lasts %s at most", longestLocal)
-	}
 	o.Created = uint64(now.UnixMilli())
-	if _, err := steering.NewOverride(o); err != nil {
-		return err
-	}
 	s.mu.Lock()
-	if !s.local.merge(o) {
+	if known := s.local.bySource[o.GetSource()]; known.GetCreated() >= o.Created {
+		o.Created = known.GetCreated() + 1 // whoever made it has a clock that is ahead
+	}
+	if err := s.local.merge(now, o); err != nil {
 		s.mu.Unlock()
-		return fmt.Errorf("there are %d overrides already, or a newer one of that name", maxLocal)
+		return err
 	}
 	s.allDirty()
 	all := s.local.encoded()
 	s.mu.Unlock()
-	s.save()
 	s.poke()
 	s.opts.SendOverrides(all)
+	s.save() // last: a disk may take long
 	return nil
 }
 
 // hearOverrides takes the break-glass overrides of a peer; what is new is told on.
 func (s *steerer) hearOverrides(bodies [][]byte) {
-	news := false
+	news, now := false, time.Now()
 	s.mu.Lock()
 	for _, body := range bodies {
 		o := &steeringpb.Override{}
-		if proto.Unmarshal(body, o) == nil && s.local.merge(o) {
+		if proto.Unmarshal(body, o) == nil && s.local.newer(o) && s.local.merge(now, o) == nil {
 			news = true
 		}
 	}
@@ -206,7 +220,7 @@ func (s *steerer) serveControl(ctx context.Context, path string) error {
 	mux.HandleFunc("GET /overrides", s.listOverrides)
 	mux.HandleFunc("POST /overrides", s.makeOverride)
 	mux.HandleFunc("GET /records", s.listRecords)
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second}
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute}
 	context.AfterFunc(ctx, func() { _ = server.Close() })
 	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serving control: %w", err)
@@ -227,7 +241,7 @@ func (s *steerer) listOverrides(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *steerer) makeOverride(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxLocalSize))
 	o := &steeringpb.Override{}
 	if err == nil {
 		err = protojson.Unmarshal(body, o)

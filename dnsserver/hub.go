@@ -196,7 +196,12 @@ func (h *hubSource) run(ctx context.Context) error {
 	group.Go(func() error { h.retrySettings(ctx); return nil })
 	group.Go(func() error { return h.steerer.run(ctx) })
 	group.Go(func() error { return h.mesh.Run(ctx) })
-	group.Go(func() error { return h.steerer.serveControl(ctx, filepath.Join(h.cfg.StateDir, ControlSocket)) })
+	group.Go(func() error {
+		if err := h.steerer.serveControl(ctx, filepath.Join(h.cfg.StateDir, ControlSocket)); err != nil {
+			h.log.Error(err, "there is no control of this server on its machine") // which is no reason not to answer
+		}
+		return nil
+	})
 	if h.peers != nil {
 		server := grpc.NewServer(control.ServerOptions(h.files.Credentials())...)
 		control.NewSibling(h.replica, h.files.Credentials()).Register(server)

@@ -126,7 +126,7 @@ func newSteerer(o steererOptions) (*steerer, error) {
 				stored = append(stored, health.Stored{Key: []byte(rest), Value: value})
 			}
 		}
-		s.local.load(state)
+		s.local.load(time.Now(), state)
 		s.remembered = state
 	}
 	now := time.Now()
