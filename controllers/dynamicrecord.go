@@ -169,16 +169,6 @@ func (r *ZoneReconciler) forgetRecords(zoneKey types.NamespacedName) {
 	}
 }
 
-// recordsOf yields what became of a zone's DynamicRecords.
-func (r *ZoneReconciler) recordsOf(zoneKey types.NamespacedName) []types.NamespacedName {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if known := r.steered[zoneKey]; known != nil {
-		return slices.Collect(maps.Keys(known.records))
-	}
-	return nil
-}
-
 // record returns what became of one DynamicRecord when its zone was last published.
 func (r *ZoneReconciler) record(zoneKey, key types.NamespacedName) (steeredRecord, *render.Placement, bool) {
 	r.mu.Lock()

@@ -107,7 +107,7 @@ func (r *ProbeReconciler) ofRecord(ctx context.Context, o client.Object) []recon
 	var requests []reconcile.Request
 	record, isRecord := o.(*v1alpha1.DynamicRecord)
 	for i := range probes.Items {
-		if p := &probes.Items[i]; !isRecord || render.UsesProbe(record, p.Name, probes.Items) || slices.Contains([]string{"", "0"}, p.Status.UsedBy) == false {
+		if p := &probes.Items[i]; !isRecord || render.UsesProbe(record, p.Name, probes.Items) || !slices.Contains([]string{"", "0"}, p.Status.UsedBy) {
 			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(p)})
 		}
 	}

@@ -230,22 +230,20 @@ func recordCondition(typ string, status metav1.ConditionStatus, reason, message 
 	}
 }
 
-func (e *estate) startSteered(more string) (servers []*process, a, b *backend, dirs []string) {
+func (e *estate) startSteered(more string) (servers []*process, a, b *backend) {
 	e.t.Helper()
 	a, b, port := startBackends(e.t)
 	for _, dc := range []string{"dc-a", "dc-b"} {
-		dir := e.t.TempDir()
-		dirs = append(dirs, dir)
-		servers = append(servers, e.startProcess(control.ServerID{Datacenter: dc, Group: "authoritative", Name: "ns-" + dc}, dir))
+		servers = append(servers, e.startProcess(control.ServerID{Datacenter: dc, Group: "authoritative", Name: "ns-" + dc}, e.t.TempDir()))
 	}
 	e.apply(steeredApp(port, more))
-	return servers, a, b, dirs
+	return servers, a, b
 }
 
 func TestANameAnswersTheNearestHealthyAddress(t *testing.T) {
 	e := newEstate(t, steeredEstate)
 	e.startManager(0)
-	servers, a, b, _ := e.startSteered("  steering: {policy: Nearest}\n  objectives: {rto: 7s}\n")
+	servers, a, b := e.startSteered("  steering: {policy: Nearest}\n  objectives: {rto: 7s}\n")
 	e.awaitGiven(servers, "NOERROR "+backendA, "NOERROR "+backendB)
 	o := e.awaitRecord(columns("2/2", "dc-a,dc-b"))
 	if o.Status.TTL != "2s" || o.Status.WorstFailover != "7.2s" {
@@ -279,7 +277,7 @@ func TestANameAnswersTheNearestHealthyAddress(t *testing.T) {
 func TestSteeringGoesOnWithoutTheControlPlane(t *testing.T) {
 	e := newEstate(t, steeredEstate)
 	manager := e.startManager(0)
-	servers, a, _, _ := e.startSteered("  steering: {policy: Failover}\n  onPeerLoss: TrustLocal\n")
+	servers, a, _ := e.startSteered("  steering: {policy: Failover}\n  onPeerLoss: TrustLocal\n")
 	e.awaitGiven(servers, "NOERROR "+backendA, "NOERROR "+backendA)
 	e.awaitRecord(columns("2/2", "dc-a"))
 	manager.stop()
@@ -302,7 +300,7 @@ func TestSteeringGoesOnWithoutTheControlPlane(t *testing.T) {
 func TestADrainMovesClientsAndSaysWhenItIsSafe(t *testing.T) {
 	e := newEstate(t, steeredEstate)
 	e.startManager(0)
-	servers, _, b, _ := e.startSteered("  steering: {policy: Nearest}\n")
+	servers, _, b := e.startSteered("  steering: {policy: Nearest}\n")
 	e.awaitGiven(servers, "NOERROR "+backendA, "NOERROR "+backendB)
 	e.apply(`
 apiVersion: fingerpost.dev/v1alpha1
@@ -382,7 +380,7 @@ func (p *process) control(method, path, body string) string {
 func TestBreakGlassSpreadsAmongServersAndShowsWhenTheHubIsBack(t *testing.T) {
 	e := newEstate(t, steeredEstate)
 	manager := e.startManager(0)
-	servers, _, _, _ := e.startSteered("  steering: {policy: Nearest}\n")
+	servers, _, _ := e.startSteered("  steering: {policy: Nearest}\n")
 	e.awaitGiven(servers, "NOERROR "+backendA, "NOERROR "+backendB)
 	manager.stop()
 	drain := func(lasting time.Duration) string {
@@ -409,7 +407,7 @@ func TestBreakGlassSpreadsAmongServersAndShowsWhenTheHubIsBack(t *testing.T) {
 func TestRecordsAreRefusedWithTheReason(t *testing.T) {
 	e := newEstate(t, steeredEstate)
 	e.startManager(0)
-	servers, _, _, _ := e.startSteered("  steering: {policy: Nearest}\n")
+	servers, _, _ := e.startSteered("  steering: {policy: Nearest}\n")
 	e.awaitGiven(servers, "NOERROR "+backendA, "NOERROR "+backendB)
 	e.awaitRecord(columns("2/2", "dc-a,dc-b"))
 	port := 1
@@ -430,7 +428,7 @@ func TestRecordsAreRefusedWithTheReason(t *testing.T) {
 func TestAnEditDoesNotBringADeadTargetBack(t *testing.T) {
 	e := newEstate(t, steeredEstate)
 	e.startManager(0)
-	servers, a, _, _ := e.startSteered("  steering: {policy: Nearest}\n")
+	servers, a, _ := e.startSteered("  steering: {policy: Nearest}\n")
 	e.awaitGiven(servers, "NOERROR "+backendA, "NOERROR "+backendB)
 	a.die()
 	e.awaitGiven(servers, "NOERROR "+backendB, "NOERROR "+backendB)
@@ -476,7 +474,7 @@ func TestAnEditDoesNotBringADeadTargetBack(t *testing.T) {
 func TestAFailoverByHandWaitsForAPerson(t *testing.T) {
 	e := newEstate(t, steeredEstate)
 	e.startManager(0)
-	servers, a, _, _ := e.startSteered("  steering: {policy: Failover}\n  onPeerLoss: TrustLocal\n  failover: {mode: Manual}\n  failback: {mode: Manual}\n")
+	servers, a, _ := e.startSteered("  steering: {policy: Failover}\n  onPeerLoss: TrustLocal\n  failover: {mode: Manual}\n  failback: {mode: Manual}\n")
 	e.awaitGiven(servers, "NOERROR "+backendA, "NOERROR "+backendA)
 	e.awaitRecord(columns("2/2", "dc-a"))
 	a.die()

@@ -193,8 +193,8 @@ func (s *steerer) hearOverrides(bodies [][]byte) {
 // ControlSocket is where a server's own control is, under its state directory.
 const ControlSocket = "control.sock"
 
-// controlRecord is what the control tells of a steered name.
-type controlRecord struct {
+// ControlRecord is what the control tells of a steered name.
+type ControlRecord struct {
 	Source   string   `json:"source"`
 	Name     string   `json:"name"`
 	State    string   `json:"state"`
@@ -258,7 +258,7 @@ func (s *steerer) makeOverride(w http.ResponseWriter, r *http.Request) {
 
 func (s *steerer) listRecords(w http.ResponseWriter, _ *http.Request) {
 	s.mu.Lock()
-	var all []controlRecord
+	var all []ControlRecord
 	for _, src := range s.sources {
 		if src.report == nil {
 			continue
@@ -269,12 +269,12 @@ func (s *steerer) listRecords(w http.ResponseWriter, _ *http.Request) {
 				up++
 			}
 		}
-		all = append(all, controlRecord{
+		all = append(all, ControlRecord{
 			Source: src.source, Name: src.spec.GetHost(), State: src.report.GetState().String(), Pools: src.report.GetPools(),
 			Override: src.report.GetOverride(), Healthy: fmt.Sprintf("%d/%d", up, len(src.report.GetTargets())),
 		})
 	}
 	s.mu.Unlock()
-	slices.SortFunc(all, func(a, b controlRecord) int { return cmp.Compare(a.Source, b.Source) })
+	slices.SortFunc(all, func(a, b ControlRecord) int { return cmp.Compare(a.Source, b.Source) })
 	_ = json.NewEncoder(w).Encode(all) // who has gone needs no answer
 }

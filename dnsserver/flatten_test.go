@@ -33,7 +33,12 @@ func startResolver(t *testing.T) *resolver {
 	})}
 	ended := make(chan error, 1)
 	go func() { ended <- s.ActivateAndServe() }()
-	t.Cleanup(func() { _ = c.Close(); <-ended })
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+		<-ended // the error is that of the closed socket
+	})
 	return r
 }
 

@@ -86,10 +86,7 @@ func recordsCommand(client *controlClient) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var records []struct {
-				Source, Name, State, Override, Healthy string
-				Pools                                  []string
-			}
+			var records []dnsserver.ControlRecord
 			if err := json.Unmarshal(text, &records); err != nil {
 				return err
 			}
@@ -110,7 +107,7 @@ func overrideCommand(client *controlClient) *cobra.Command {
 		lasting time.Duration
 	)
 	c := &cobra.Command{Use: "override", Short: "Drain, force, freeze or release steered names"}
-	make := func(cmd *cobra.Command, fallback string) error {
+	put := func(cmd *cobra.Command, fallback string) error {
 		if lasting <= 0 {
 			return errors.New("--for must be more than 0: an override always ends by itself")
 		}
@@ -154,22 +151,22 @@ func overrideCommand(client *controlClient) *cobra.Command {
 	drain := place(&cobra.Command{Use: "drain", Short: "Move clients away", RunE: func(cmd *cobra.Command, _ []string) error {
 		o.KeepAtLeast = keep
 		o.Action = &steeringpb.Override_Drain{Drain: &steeringpb.Drain{Datacenter: datacenter, Pool: pool, Target: target}}
-		return make(cmd, "drain-"+where())
+		return put(cmd, "drain-"+where())
 	}})
 	drain.Flags().Uint32Var(&keep, "keep-at-least", 1, "healthy targets that each name must keep")
 	var ignoreHealth bool
 	force := place(&cobra.Command{Use: "force", Short: "Move all clients to one place", RunE: func(cmd *cobra.Command, _ []string) error {
 		o.Action = &steeringpb.Override_Force{Force: &steeringpb.Force{Datacenter: datacenter, Pool: pool, Target: target, IgnoreHealth: ignoreHealth}}
-		return make(cmd, "force-"+where())
+		return put(cmd, "force-"+where())
 	}})
 	force.Flags().BoolVar(&ignoreHealth, "ignore-health", false, "answer targets that are down too")
 	freeze := common(&cobra.Command{Use: "freeze", Short: "Keep answers as they are", RunE: func(cmd *cobra.Command, _ []string) error {
 		o.Action = &steeringpb.Override_Freeze{Freeze: &steeringpb.Freeze{}}
-		return make(cmd, "freeze")
+		return put(cmd, "freeze")
 	}})
 	failback := common(&cobra.Command{Use: "failback", Short: "Let records return that wait for a person", RunE: func(cmd *cobra.Command, _ []string) error {
 		o.Action = &steeringpb.Override_Failback{Failback: &steeringpb.Failback{}}
-		return make(cmd, "failback")
+		return put(cmd, "failback")
 	}})
 	c.AddCommand(drain, force, freeze, failback, listOverridesCommand(client), endOverrideCommand(client))
 	return c

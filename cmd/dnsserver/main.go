@@ -165,7 +165,7 @@ func command(cpus int) *cobra.Command {
 		},
 	}
 	c.SetVersionTemplate("dnsserver {{.Version}}\n")
-	c.AddCommand(checkCommand(cpus))
+	c.AddCommand(checkCommand(cpus), ctlCommand())
 
 	f := c.Flags()
 	f.SortFlags = false

@@ -442,13 +442,13 @@ func (in SteeredInputs) pool(p *v1alpha1.Pool, spec *v1alpha1.DynamicRecordSpec,
 		if fault != nil {
 			return nil, fault
 		}
-		if fault = probes.gate(i, where); fault != nil {
+		if fault := probes.gate(i, where); fault != nil {
 			return nil, fault
 		}
 		out.Gates = []uint32{i}
 	}
 	for _, t := range p.Targets {
-		target, fault := steeredTarget(&t, owner, in.Placement.Apex)
+		target, fault := steeredTarget(&t, owner)
 		if fault != nil {
 			return nil, refuse(fault.Reason(), "spec.pools: pool %s: %v", p.Name, fault)
 		}
@@ -457,7 +457,7 @@ func (in SteeredInputs) pool(p *v1alpha1.Pool, spec *v1alpha1.DynamicRecordSpec,
 	return out, nil
 }
 
-func steeredTarget(t *v1alpha1.Target, owner, apex zone.Name) (*steeringpb.Target, Refusal) {
+func steeredTarget(t *v1alpha1.Target, owner zone.Name) (*steeringpb.Target, Refusal) {
 	out := &steeringpb.Target{Weight: 1, ProbeAddress: string(t.ProbeAddress)}
 	if t.Weight != nil {
 		out.Weight = uint32(*t.Weight)

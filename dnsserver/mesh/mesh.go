@@ -157,7 +157,7 @@ func (m *Mesh) Connected() []health.ServerID {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var connected []health.ServerID
-	for _, id := range slices.SortedFunc(maps.Keys(m.peers), func(a, b health.ServerID) int { return cmpIDs(a, b) }) {
+	for _, id := range slices.SortedFunc(maps.Keys(m.peers), compareIDs) {
 		if m.peers[id].connected() {
 			connected = append(connected, id)
 		}
@@ -165,7 +165,7 @@ func (m *Mesh) Connected() []health.ServerID {
 	return connected
 }
 
-func cmpIDs(a, b health.ServerID) int {
+func compareIDs(a, b health.ServerID) int {
 	return control.ServerID(a).Compare(control.ServerID(b))
 }
 

@@ -94,11 +94,11 @@ type server struct {
 	overrides chan [][]byte
 }
 
-func (a *authority) server(ctx context.Context, datacenter, name string) *server {
+func (a *authority) server(ctx context.Context, datacenter string) *server {
 	a.t.Helper()
 	ctx, cancel := context.WithCancel(ctx)
 	s := &server{
-		t: a.t, id: health.ServerID{Datacenter: datacenter, Group: "authoritative", Name: name},
+		t: a.t, id: health.ServerID{Datacenter: datacenter, Group: "authoritative", Name: "ns1"},
 		messages: make(chan string, 100), connected: make(chan health.ServerID, 100), overrides: make(chan [][]byte, 100),
 		creds: a.credentials(control.GroupKey{Datacenter: datacenter, Group: "authoritative"}),
 	}
@@ -173,7 +173,7 @@ func within(t *testing.T) context.Context {
 func TestServersHearEachOtherInOrder(t *testing.T) {
 	ctx := within(t)
 	a := newAuthority(t)
-	one, two, three := a.server(ctx, "dc-a", "ns1"), a.server(ctx, "dc-b", "ns1"), a.server(ctx, "dc-c", "ns1")
+	one, two, three := a.server(ctx, "dc-a"), a.server(ctx, "dc-b"), a.server(ctx, "dc-c")
 	peers := []mesh.Peer{one.peer(), two.peer(), three.peer()}
 	for _, s := range []*server{one, two, three} {
 		s.mesh.SetPeers(peers)
@@ -200,7 +200,7 @@ func TestServersHearEachOtherInOrder(t *testing.T) {
 func TestAPeerThatComesBackIsConnectedAgain(t *testing.T) {
 	ctx := within(t)
 	a := newAuthority(t)
-	one, two := a.server(ctx, "dc-a", "ns1"), a.server(ctx, "dc-b", "ns1")
+	one, two := a.server(ctx, "dc-a"), a.server(ctx, "dc-b")
 	one.mesh.SetPeers([]mesh.Peer{two.peer()})
 	next(t, "connection", one.connected)
 	two.grpc.Stop()
@@ -222,7 +222,7 @@ func TestAPeerThatComesBackIsConnectedAgain(t *testing.T) {
 func TestAPeerThatDoesNotAnswerIsGivenUp(t *testing.T) {
 	ctx := within(t)
 	a := newAuthority(t)
-	one := a.server(ctx, "dc-a", "ns1")
+	one := a.server(ctx, "dc-a")
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -243,13 +243,15 @@ func TestAPeerThatDoesNotAnswerIsGivenUp(t *testing.T) {
 	first := next(t, "attempt", attempts)
 	defer first.Close()
 	second := next(t, "second attempt", attempts)
-	defer second.Close()
+	if err := second.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestACertificateOfAnotherDatacenterIsRefused(t *testing.T) {
 	ctx := within(t)
 	a := newAuthority(t)
-	one, two, right := a.server(ctx, "dc-a", "ns1"), a.server(ctx, "dc-b", "ns1"), a.server(ctx, "dc-c", "ns1")
+	one, two, right := a.server(ctx, "dc-a"), a.server(ctx, "dc-b"), a.server(ctx, "dc-c")
 	impostor := two.peer()
 	impostor.Datacenter = "dc-x" // expected there, but the certificate is for dc-b
 	one.mesh.SetPeers([]mesh.Peer{impostor, right.peer()})
@@ -271,8 +273,8 @@ func TestACertificateOfAnotherDatacenterIsRefused(t *testing.T) {
 func TestStrangersAreRefused(t *testing.T) {
 	ctx := within(t)
 	ours, theirs := newAuthority(t), newAuthority(t)
-	one, two := ours.server(ctx, "dc-a", "ns1"), theirs.server(ctx, "dc-b", "ns1")
-	friend := ours.server(ctx, "dc-c", "ns1")
+	one, two := ours.server(ctx, "dc-a"), theirs.server(ctx, "dc-b")
+	friend := ours.server(ctx, "dc-c")
 	two.mesh.SetPeers([]mesh.Peer{one.peer()})
 	friend.mesh.SetPeers([]mesh.Peer{one.peer()})
 	next(t, "connection", friend.connected)

@@ -56,13 +56,14 @@ func openMemory(path string) (db *bolt.DB, err error) {
 	if db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: memoryLock, FreelistType: bolt.FreelistMapType}); err != nil {
 		return nil, err
 	}
-	return db, db.Update(func(tx *bolt.Tx) error {
+	err = db.Update(func(tx *bolt.Tx) error {
 		b, err := tx.CreateBucketIfNotExists(bucketMemory)
 		if err != nil {
 			return err
 		}
 		return b.ForEach(func(_, _ []byte) error { return nil })
 	})
+	return db, err
 }
 
 // LoadState returns all entries. Those that are damaged are missing.
