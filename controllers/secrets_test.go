@@ -89,7 +89,7 @@ func TestClientCertificatesOfProbesComeFromSecrets(t *testing.T) {
 		Subjects:   []rbacv1.Subject{{Kind: "User", APIGroup: rbacv1.GroupName, Name: "manager"}},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "fingerpost-probe-secrets"},
 	}
-	servers, _, _, _ := e.startSteered("  steering: {policy: Nearest}\n")
+	servers, _, _ := e.startSteered("  steering: {policy: Nearest}\n")
 	guarded := func(interval string) string {
 		return fmt.Sprintf(`
 apiVersion: fingerpost.dev/v1alpha1
