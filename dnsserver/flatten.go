@@ -2,8 +2,12 @@ package dnsserver
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,27 +27,57 @@ const (
 	flattenAtOnce = 16
 )
 
-// flattener looks up the names of targets that are answered as addresses. The last good addresses are kept.
+// flattener looks up the names of targets that are answered as addresses. The last good addresses are kept, over restarts
+// too. What the resolvers of one record say is never answered for another that asks others.
 type flattener struct {
 	changed func(source string) // does not block for long
 	kick    chan struct{}
 
-	mu    sync.Mutex
-	names map[zone.Name]*flattened
-	users map[ownerKey][]zone.Name
+	mu         sync.Mutex
+	names      map[lookedUp]*flattened
+	users      map[ownerKey][]lookedUp
+	remembered map[string][]byte // from disk, until somebody wants it or run begins; by key
+	unsaved    map[lookedUp]bool
+	unclaimed  []string // keys to be removed from disk
 }
+
+// lookedUp is a name and who is asked for it.
+type lookedUp struct {
+	name      zone.Name
+	resolvers string // as joined makes it
+}
+
+func joined(resolvers []netip.AddrPort) string { return fmt.Sprint(resolvers) }
+
+// key is that of the entry on disk.
+func (l lookedUp) key() string { return flattenState + l.name.String() + l.resolvers }
 
 type flattened struct {
 	users     map[ownerKey]string // source by owner
 	resolvers []netip.AddrPort
-	good      []netip.Addr // nil: never looked up with success
-	ttl       uint32       // of good, in seconds
-	due       time.Time
-	running   bool
+	lastGood
+	due     time.Time
+	running bool
 }
 
-func newFlattener(changed func(source string)) *flattener {
-	return &flattener{changed: changed, kick: make(chan struct{}, 1), names: map[zone.Name]*flattened{}, users: map[ownerKey][]zone.Name{}}
+// lastGood is what was found last.
+type lastGood struct {
+	Addresses []netip.Addr `json:"addresses"` // nil: never looked up with success; else 1 to steering.MaxTargets, sorted
+	TTL       uint32       `json:"ttl"`       // in seconds
+}
+
+// newFlattener returns one that knows what save has saved: nil if nothing.
+func newFlattener(saved map[string][]byte, changed func(source string)) *flattener {
+	f := &flattener{
+		changed: changed, kick: make(chan struct{}, 1), names: map[lookedUp]*flattened{}, users: map[ownerKey][]lookedUp{},
+		remembered: map[string][]byte{}, unsaved: map[lookedUp]bool{},
+	}
+	for key, body := range saved {
+		if _, is := cutPrefix(key, flattenState); is {
+			f.remembered[key] = body
+		}
+	}
+	return f
 }
 
 // want has the names of a record's targets looked up, instead of those that were wanted for the owner before. What is known
@@ -53,19 +87,23 @@ func (f *flattener) want(key ownerKey, r *steering.Record) {
 	defer f.mu.Unlock()
 	before := f.users[key]
 	f.users[key] = nil
+	resolvers := joined(r.Resolvers)
 	for i := range r.Pools {
 		for j := range r.Pools[i].Targets {
-			name := r.Pools[i].Targets[j].Name
-			if name == "" || slices.Contains(f.users[key], name) {
+			name := lookedUp{r.Pools[i].Targets[j].Name, resolvers}
+			if name.name == "" || slices.Contains(f.users[key], name) {
 				continue
 			}
 			n := f.names[name]
 			if n == nil {
-				n = &flattened{users: map[ownerKey]string{}}
+				n = &flattened{users: map[ownerKey]string{}, resolvers: r.Resolvers}
+				if json.Unmarshal(f.remembered[name.key()], &n.lastGood) != nil || len(n.Addresses) > steering.MaxTargets {
+					n.lastGood = f.goodBefore(name.name, before)
+				}
+				delete(f.remembered, name.key())
 				f.names[name] = n
 			}
 			n.users[key] = r.Source
-			n.resolvers = r.Resolvers
 			f.users[key] = append(f.users[key], name)
 		}
 	}
@@ -80,6 +118,16 @@ func (f *flattener) want(key ownerKey, r *steering.Record) {
 	}
 }
 
+// goodBefore is what was found for a name among those of the same record as it was: now others are asked. f.mu is held.
+func (f *flattener) goodBefore(name zone.Name, before []lookedUp) lastGood {
+	for _, l := range before {
+		if n := f.names[l]; l.name == name && n != nil {
+			return n.lastGood
+		}
+	}
+	return lastGood{}
+}
+
 // drop ends want.
 func (f *flattener) drop(key ownerKey) {
 	f.mu.Lock()
@@ -91,28 +139,56 @@ func (f *flattener) drop(key ownerKey) {
 }
 
 // leave ends the use of a name for an owner. f.mu is held.
-func (f *flattener) leave(key ownerKey, name zone.Name) {
+func (f *flattener) leave(key ownerKey, name lookedUp) {
 	if n := f.names[name]; n != nil {
 		if delete(n.users, key); len(n.users) == 0 {
 			delete(f.names, name)
+			f.unsaved[name] = true
 		}
 	}
 }
 
-// addresses returns what a name was last looked up to with success.
-func (f *flattener) addresses(name zone.Name) (addresses []netip.Addr, ttl uint32, ok bool) {
+// of returns what names were last looked up to with success for a record, as steering.Inputs.Resolved.
+func (f *flattener) of(r *steering.Record) func(zone.Name) (addresses []netip.Addr, ttl uint32, ok bool) {
+	if !r.Flatten {
+		return nil
+	}
+	resolvers := joined(r.Resolvers)
+	return func(name zone.Name) ([]netip.Addr, uint32, bool) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if n := f.names[lookedUp{name, resolvers}]; n != nil && n.Addresses != nil {
+			return n.Addresses, n.TTL, true
+		}
+		return nil, 0, false
+	}
+}
+
+// save adds what changed to entries for the disk.
+func (f *flattener) save(entries map[string][]byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if n := f.names[name]; n != nil && n.good != nil {
-		return n.good, n.ttl, true
+	for name := range f.unsaved {
+		var body []byte
+		if n := f.names[name]; n != nil && n.Addresses != nil {
+			body, _ = json.Marshal(n.lastGood) // addresses and a number
+		}
+		entries[name.key()] = body
 	}
-	return nil, 0, false
+	clear(f.unsaved)
+	for _, key := range f.unclaimed {
+		if _, known := entries[key]; !known {
+			entries[key] = nil
+		}
+	}
+	f.unclaimed = nil
 }
 
 // run looks up what is due until ctx ends.
 func (f *flattener) run(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()
+	f.forgetUnclaimed()
 	places := make(chan struct{}, flattenAtOnce)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
@@ -151,9 +227,17 @@ func (f *flattener) run(ctx context.Context) {
 	}
 }
 
+// forgetUnclaimed drops what is remembered and that no zone on disk wanted.
+func (f *flattener) forgetUnclaimed() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.unclaimed = slices.Collect(maps.Keys(f.remembered))
+	clear(f.remembered)
+}
+
 // look looks up one name and notes what was found.
-func (f *flattener) look(ctx context.Context, name zone.Name, resolvers []netip.AddrPort) {
-	addresses, ttl, ok := lookup(ctx, name, resolvers)
+func (f *flattener) look(ctx context.Context, name lookedUp, resolvers []netip.AddrPort) {
+	addresses, ttl, ok := lookup(ctx, name.name, resolvers)
 	f.mu.Lock()
 	n := f.names[name]
 	var sources []string
@@ -162,12 +246,15 @@ func (f *flattener) look(ctx context.Context, name zone.Name, resolvers []netip.
 		wait := flattenSoonest
 		if ok {
 			wait = min(max(time.Duration(ttl)*time.Second, flattenSoonest), flattenLatest)
-			if n.good == nil || !slices.Equal(n.good, addresses) || n.ttl != ttl {
+			if !slices.Equal(n.Addresses, addresses) {
+				f.unsaved[name] = true
+			}
+			if f.unsaved[name] || n.TTL != ttl {
 				for _, source := range n.users {
 					sources = append(sources, source)
 				}
 			}
-			n.good, n.ttl = addresses, ttl
+			n.lastGood = lastGood{addresses, ttl}
 		}
 		n.due = time.Now().Add(wait)
 	}
@@ -188,7 +275,8 @@ func lookup(ctx context.Context, name zone.Name, resolvers []netip.AddrPort) (ad
 		answered := false
 		for _, resolver := range resolvers {
 			reply, err := askResolver(ctx, name, typ, resolver)
-			if err != nil || reply.Rcode != dns.RcodeSuccess {
+			if err != nil || reply.Rcode != dns.RcodeSuccess || len(reply.Question) != 1 ||
+				reply.Question[0].Qtype != typ || !strings.EqualFold(reply.Question[0].Name, name.String()) {
 				continue
 			}
 			answered = true
@@ -212,7 +300,8 @@ func lookup(ctx context.Context, name zone.Name, resolvers []netip.AddrPort) (ad
 		}
 	}
 	slices.SortFunc(addresses, netip.Addr.Compare)
-	return slices.Compact(addresses), ttl, len(addresses) > 0
+	addresses = slices.Compact(addresses)
+	return addresses[:min(len(addresses), steering.MaxTargets)], ttl, len(addresses) > 0
 }
 
 func askResolver(ctx context.Context, name zone.Name, typ uint16, resolver netip.AddrPort) (*dns.Msg, error) {

@@ -81,10 +81,14 @@ func TestNamesAreFlattenedToTheirLastGoodAddresses(t *testing.T) {
 		return r
 	}
 	changed := make(chan string, 10)
-	f := newFlattener(func(source string) { changed <- source })
-	look := func() { f.look(t.Context(), name, []netip.AddrPort{dead.address, alive.address}) }
+	f := newFlattener(nil, func(source string) { changed <- source })
+	resolvers := []netip.AddrPort{dead.address, alive.address}
+	look := func() { f.look(t.Context(), lookedUp{name, joined(resolvers)}, resolvers) }
+	addresses := func(f *flattener) ([]netip.Addr, uint32, bool) {
+		return f.of(&steering.Record{Flatten: true, Resolvers: resolvers})(name)
+	}
 	f.want(key, record(name))
-	if _, _, ok := f.addresses(name); ok {
+	if _, _, ok := addresses(f); ok {
 		t.Error("there are addresses before anybody looked")
 	}
 
@@ -92,7 +96,7 @@ func TestNamesAreFlattenedToTheirLastGoodAddresses(t *testing.T) {
 		"edge.example.net. 60 AAAA 2001:db8::1")
 	look()
 	want := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8::1")}
-	if got, ttl, ok := f.addresses(name); !ok || ttl != 30 || !slices.Equal(got, want) {
+	if got, ttl, ok := addresses(f); !ok || ttl != 30 || !slices.Equal(got, want) {
 		t.Errorf("addresses are %v, TTL %d, %v", got, ttl, ok)
 	}
 	if source := <-changed; source != "payments/apex" {
@@ -107,7 +111,7 @@ func TestNamesAreFlattenedToTheirLastGoodAddresses(t *testing.T) {
 	} {
 		say()
 		look()
-		if got, _, ok := f.addresses(name); !ok || !slices.Equal(got, want) {
+		if got, _, ok := addresses(f); !ok || !slices.Equal(got, want) {
 			t.Errorf("after %s addresses are %v, %v", what, got, ok)
 		}
 	}
@@ -117,12 +121,49 @@ func TestNamesAreFlattenedToTheirLastGoodAddresses(t *testing.T) {
 	default:
 	}
 
+	saved := map[string][]byte{}
+	f.save(saved)
+	again := newFlattener(saved, nil)
+	if again.want(key, record(name)); len(saved) != 1 {
+		t.Errorf("%d names were saved", len(saved))
+	}
+	if got, ttl, ok := addresses(again); !ok || ttl != 30 || !slices.Equal(got, want) {
+		t.Errorf("after a restart addresses are %v, TTL %d, %v", got, ttl, ok)
+	}
+	again = newFlattener(saved, nil)
+	again.forgetUnclaimed()
+	gone := map[string][]byte{}
+	again.save(gone)
+	if body, told := gone[lookedUp{name, joined(resolvers)}.key()]; !told || body != nil {
+		t.Errorf("what nobody wants after a restart stays on disk: %q", gone)
+	}
+
+	// Somebody else's resolvers have no part in it.
+	liar := startResolver(t)
+	liar.say(t, dns.RcodeSuccess, "cdn.example.net. 300 A 203.0.113.66")
+	theirs := record(name)
+	theirs.Source, theirs.Resolvers = "mallory/x", []netip.AddrPort{liar.address}
+	f.want(ownerKey{"\x04bank\x00", "\x01x\x04bank\x00"}, theirs)
+	f.look(t.Context(), lookedUp{name, joined(theirs.Resolvers)}, theirs.Resolvers)
+	if source := <-changed; source != "mallory/x" {
+		t.Errorf("changed is %q", source)
+	}
+	if got, _, ok := addresses(f); !ok || !slices.Equal(got, want) {
+		t.Errorf("after others asked a liar addresses are %v, %v", got, ok)
+	}
+
 	f.want(key, record(name, "\x05other\x00")) // an edit of the record
-	if got, _, ok := f.addresses(name); !ok || !slices.Equal(got, want) {
+	if got, _, ok := addresses(f); !ok || !slices.Equal(got, want) {
 		t.Errorf("after an edit addresses are %v, %v", got, ok)
 	}
+	edited := record(name)
+	edited.Resolvers = resolvers[:1]
+	f.want(key, edited)
+	if got, _, ok := f.of(edited)(name); !ok || !slices.Equal(got, want) {
+		t.Errorf("after other resolvers were given addresses are %v, %v", got, ok)
+	}
 	f.want(key, record("\x05other\x00"))
-	if _, _, ok := f.addresses(name); ok {
+	if _, _, ok := addresses(f); ok {
 		t.Error("a name that nobody wants is remembered")
 	}
 }
@@ -132,7 +173,7 @@ func TestFlatteningRuns(t *testing.T) {
 	r := startResolver(t)
 	r.say(t, dns.RcodeSuccess, "x.example. 0 A 192.0.2.7")
 	changed := make(chan string, 10)
-	f := newFlattener(func(source string) { changed <- source })
+	f := newFlattener(nil, func(source string) { changed <- source })
 	ended := make(chan struct{})
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { defer close(ended); f.run(ctx) }()

@@ -135,7 +135,7 @@ func newSteerer(o steererOptions) (*steerer, error) {
 	_, _ = seed.Write([]byte(o.Self.String()))
 	s.scheduler = probe.NewScheduler(probe.Options{Deliver: s.deliver, Seed: seed.Sum64()})
 	s.maker = probe.NewMaker(probe.Env{Denied: s.denied, Certificate: s.certificate, Lookup: lookUp, Panicked: s.panicked})
-	s.flatten = newFlattener(s.resolved)
+	s.flatten = newFlattener(s.remembered, s.resolved)
 	return s, nil
 }
 
@@ -144,6 +144,7 @@ const (
 	healthState   = "health/"
 	memoryState   = "memory/"
 	overrideState = "override/"
+	flattenState  = "flatten/"
 )
 
 func cutPrefix(s, prefix string) (string, bool) {

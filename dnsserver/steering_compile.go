@@ -27,7 +27,7 @@ func (s *steerer) compile(now time.Time, src *steeredSource) {
 	for _, key := range sortedKeys(src.names) {
 		n := src.names[key]
 		result := steering.Compile(n.record, &steering.Inputs{
-			Now: now, World: s.world, Health: &view, Geo: s.geo, Resolved: s.flatten.addresses,
+			Now: now, World: s.world, Health: &view, Geo: s.geo, Resolved: s.flatten.of(n.record),
 			Overrides: s.overrides(), Memory: n.memory,
 		})
 		if !result.Until.IsZero() && (src.until.IsZero() || result.Until.Before(src.until)) {
@@ -105,6 +105,7 @@ func (s *steerer) save() {
 		entries[healthState+string(e.Key)] = e.Value
 	}
 	s.local.save(entries)
+	s.flatten.save(entries)
 	s.mu.Unlock()
 	if len(entries) == 0 {
 		return
