@@ -91,9 +91,7 @@ conformance: go-check ## Answers beside NSD, Knot and BIND: SEEDS (20) sets of z
 
 .PHONY: fuzz
 fuzz: go-check ## Every fuzz target for FUZZ_TIME (30s) each.
-	@grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | sed 's|/[^/]*:func | |' | while read -r package target; do \
-		echo "$$package $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZ_TIME) "$$package"; \
-	done
+	@hack/fuzz $(FUZZ_TIME)
 
 .PHONY: bench
 bench: go-check ## Benchmarks of the packages, then hack/bench (peers, propagation, failover of the leader): over an hour.
