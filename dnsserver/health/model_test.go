@@ -527,7 +527,7 @@ func (m *model) verdict(e *eye, i, hold int) set {
 		}
 		if is := m.sites[j].isolated; is.may(yes) {
 			options[k] |= none
-			if is == yes {
+			if is == yes && (j == e.site || e.fresh[j] == yes && m.sites[j].both[e.site]) { // and could say so
 				options[k] = none
 			}
 		}
@@ -553,7 +553,10 @@ func (m *model) verdict(e *eye, i, hold int) set {
 		// If the vote of the target's datacenter is missing, that is lost, or has none.
 		lost := no
 		if a.home != e.site && chosen[slices.Index(a.electorate, a.home)] == none && e.fresh[a.home].may(no) {
-			lost = yes | either(e.fresh[a.home].may(yes) && e.heard[a.home][i].may(none), no, 0)
+			lost = yes
+			if e.fresh[a.home].may(yes) && (e.heard[a.home][i].may(none) || m.sites[a.home].isolated.may(yes)) {
+				lost |= no
+			}
 		}
 		decide := func(v set) {
 			confirmed := m.confirmed(e, a, chosen, v, mine) || v == down && anchors
@@ -617,8 +620,8 @@ func (m *model) held(e *eye, a *modelAim, i int, options []set, kept set, anchor
 		}
 		if agree >= 2 || witness || v == down && anchors && mine.may(down) {
 			result |= v
-			if other := (up | down) ^ v; agree >= 2 && !slices.ContainsFunc(options, func(o set) bool { return o.may(other) }) && options[0] == none {
-				result &^= other // all of them for certain
+			if agree >= 2 && !slices.ContainsFunc(options[1:], func(o set) bool { return o != v }) && options[0] == none {
+				result &^= (up | down) ^ v // all of them for certain
 			}
 		}
 	}
@@ -649,7 +652,11 @@ func (m *model) adopted(e *eye) {
 		for p := range m.aims {
 			siblings, others, all := 0, 0, true
 			for _, o := range m.eyes {
-				if o == e || !o.running || !m.ago(o.since, m.times.young) || m.sites[o.site].witness {
+				if o == e || !o.running || m.sites[o.site].witness {
+					continue
+				}
+				if !m.ago(o.since, m.times.young) {
+					all = all && !o.pools[r][p].may(in) // it may be asked, or not
 					continue
 				}
 				if !m.sites[e.site].both[o.site] || !m.ago(m.sites[e.site].bothsAt[o.site], m.times.reach) {
@@ -730,7 +737,7 @@ func (m *model) latch(e *eye, r, p int) set {
 	// What others tell. Nobody disputes that the pool is up, for long enough, if all who may be heard see it so.
 	undisputed, heardOf := true, false
 	for _, o := range m.eyes {
-		if o == e || !o.running || !e.fresh[o.site].may(yes) || m.sites[o.site].witness {
+		if o == e || !o.running || !e.fresh[o.site].may(yes) {
 			continue
 		}
 		if o.pools[r][p].may(out) || o.site == e.site && o.pools[r][p].may(own) {
@@ -747,7 +754,11 @@ func (m *model) latch(e *eye, r, p int) set {
 			may |= in
 			e.entered[r][p] = latest(e.entered[r][p], o.entered[r][p])
 		}
-		undisputed = undisputed && e.fresh[o.site] == yes && verdict(o, p) == up && m.ago(o.notUp[p][rec.hold], rec.delay+m.times.slack)
+		undisputed = undisputed && (m.sites[o.site].witness || e.fresh[o.site] == yes && verdict(o, p) == up && m.ago(o.notUp[p][rec.hold], rec.delay+m.times.slack))
+	}
+
+	if m.sites[e.site].witness { // it passes on what others decide
+		return may
 	}
 
 	// What may be.
@@ -775,7 +786,7 @@ func (m *model) latch(e *eye, r, p int) set {
 		may &^= in
 	}
 	grown := m.ago(e.since, m.times.young)
-	decided := e.forced == yes && m.ago(m.told, m.times.contact+m.times.slack) && p != 1
+	decided := e.forced == yes && m.ago(m.told, m.times.contact+m.times.slack) && p != 1 && verdict(e, 1) == up && since(e, 1, m.times.slack)
 	if (!rec.hand || decided) && grown && verdict(e, p) == down && since(e, p, m.times.slack) && surely && !(inOrder && before) {
 		may &^= in
 		may |= either(may == 0, kind, 0)
