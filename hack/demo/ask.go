@@ -44,13 +44,26 @@ type expectation struct {
 	name   string
 	rrtype uint16
 	is     func(*dns.Msg) bool
+	client netip.Addr // who asks; zero: anybody
 }
 
 // hasAddress expects a name to have exactly this address.
 func hasAddress(name, address string) expectation {
-	return expectation{name, dns.TypeA, func(m *dns.Msg) bool {
-		return m.Authoritative && slices.Equal(datas(m.Answer, dns.TypeA), []string{address})
+	return hasAddresses(name, address)
+}
+
+// hasAddresses expects a name to have exactly these addresses, in any order.
+func hasAddresses(name string, addresses ...string) expectation {
+	slices.Sort(addresses)
+	return expectation{name: name, rrtype: dns.TypeA, is: func(m *dns.Msg) bool {
+		return m.Authoritative && slices.Equal(datas(m.Answer, dns.TypeA), addresses)
 	}}
+}
+
+// from is the expectation of a client at an address.
+func (x expectation) from(client netip.Addr) expectation {
+	x.client = client
+	return x
 }
 
 // awaitEverywhere waits until each of the addresses gives the expected answer. The times when they first did are in the
@@ -60,7 +73,7 @@ func (x expectation) awaitEverywhere(ctx context.Context, addresses []netip.Addr
 	var all sync.WaitGroup
 	for i, addr := range addresses {
 		all.Go(func() {
-			times[i], errs[i] = estate.Await(ctx, netip.AddrPortFrom(addr, estate.DNSPort), x.name, x.rrtype, x.is)
+			times[i], errs[i] = estate.AwaitFrom(ctx, x.client, netip.AddrPortFrom(addr, estate.DNSPort), x.name, x.rrtype, x.is)
 		})
 	}
 	all.Wait()
@@ -96,7 +109,7 @@ func (l *load) complains(err error) {
 }
 
 func (l *load) run(ctx context.Context, period time.Duration, addr netip.Addr, x expectation) error {
-	a, err := estate.NewAsker(netip.AddrPortFrom(addr, estate.DNSPort))
+	a, err := estate.NewAskerFrom(x.client, netip.AddrPortFrom(addr, estate.DNSPort))
 	if err != nil {
 		return err
 	}

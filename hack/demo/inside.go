@@ -119,6 +119,7 @@ func inside(ctx context.Context, arg string) (err error) {
 	}
 	err = tell(e, s, newTerminal(os.Stdout))
 	if err == nil && s.Stay {
+		e.Tolerate()
 		if err = detach(outer, e.Path("logs", "demo.log")); err == nil {
 			<-ctx.Done()
 		}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -40,6 +41,8 @@ func run(ctx context.Context, args []string) error {
 		return down(ctx)
 	case len(args) == 1 && args[0] == estate.ProbeArgument:
 		return estate.Probe()
+	case len(args) == 2 && args[0] == backendArgument:
+		return serveBackend(ctx, args[1])
 	case len(args) == 2 && args[0] == insideArgument:
 		return inside(ctx, args[1])
 	}
@@ -137,6 +140,11 @@ func prepare(ctx context.Context) (s settings, err error) {
 	wanted, err := estate.Addresses()
 	if err != nil {
 		return s, err
+	}
+	for _, addresses := range backendAddresses {
+		for _, a := range addresses {
+			wanted = append(wanted, netip.AddrPortFrom(a, backendPort))
+		}
 	}
 	s.Private, err = estate.ChooseNetwork(ctx, wanted)
 	return s, err

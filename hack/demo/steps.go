@@ -23,30 +23,33 @@ import (
 type step struct {
 	title string
 	tell  func(*story)
+	stays bool // told too when the estate is to stay
 }
 
 var steps = []step{
-	{"A Kubernetes API, two managers and the DNS servers of two datacenters start", startEverything},
-	{"The hierarchy is applied: a root, a private top level, and zones of two teams", applyZones},
-	{"Names are answered in both datacenters", answerNames},
-	{"The walk from the private root down to a leaf", walk},
-	{"The internet's names hang below the same root, its root servers do not", internet},
-	{"A change reaches every server", change},
-	{"A mistake is named with its line, and stops nobody else", mistake},
-	{"A tenant that claims the names of others gets nowhere", claims},
-	{"Records that vanish en masse are held back until somebody approves", vanish},
-	{"The leading manager is killed", killLeader},
-	{"Both managers and the API server are gone", killAll},
-	{"Everything comes back", comeBack},
+	{"A Kubernetes API, two managers and the DNS servers of two datacenters start", startEverything, true},
+	{"The hierarchy is applied: a root, a private top level, and zones of two teams", applyZones, true},
+	{"Names are answered in both datacenters", answerNames, false},
+	{"The walk from the private root down to a leaf", walk, false},
+	{"The internet's names hang below the same root, its root servers do not", internet, false},
+	{"A change reaches every server", change, false},
+	{"A mistake is named with its line, and stops nobody else", mistake, false},
+	{"A tenant that claims the names of others gets nowhere", claims, false},
+	{"Records that vanish en masse are held back until somebody approves", vanish, false},
+	{"A name is answered near its clients", steer, true},
+	{"A backend is killed", failOver, false},
+	{"A whole datacenter falls silent", fallSilent, false},
+	{"A datacenter is drained, until it is safe to work on it", drain, false},
+	{"The leading manager is killed", killLeader, false},
+	{"Both managers and the API server are gone", killAll, false},
+	{"Steering goes on without them", steerAlone, false},
+	{"Everything comes back", comeBack, false},
 }
 
 const (
 	apexNamespace = "dns-root"      // may have zones without a parent
 	leaseDuration = 4 * time.Second // by default 15 s: the story is to be short
 )
-
-// stepsBeforeUse is how many steps an estate needs that stays.
-const stepsBeforeUse = 2
 
 func startEverything(s *story) {
 	began := time.Now()
@@ -287,7 +290,7 @@ func vanish(s *story) {
 	s.everywhere(time.Second, hasAddress("till-12.pay.corp", "10.1.5.12"), servers)
 	s.told("All servers still have the records. This once it was meant:")
 	s.run(strings.TrimSpace(approval.FindString(message)))
-	gone := expectation{"till-12.pay.corp", dns.TypeA, func(m *dns.Msg) bool { return m.Rcode == dns.RcodeNameError }}
+	gone := expectation{name: "till-12.pay.corp", rrtype: dns.TypeA, is: func(m *dns.Msg) bool { return m.Rcode == dns.RcodeNameError }}
 	began := time.Now()
 	last := latest(s.everywhere(20*time.Second, gone, servers))
 	s.told("The records are gone from all servers %s later.", inWords(last.Sub(began)))
@@ -300,7 +303,7 @@ func (s *story) questions(servers []*estate.Server) map[netip.Addr]expectation {
 	for _, srv := range servers {
 		all[srv.Addr] = hasAddress("api.pay.corp", "10.1.0.91")
 		if srv.Group == "root" {
-			all[srv.Addr] = expectation{"www.example.com", dns.TypeA, func(m *dns.Msg) bool { return len(datas(m.Ns, dns.TypeNS)) == 13 }}
+			all[srv.Addr] = expectation{name: "www.example.com", rrtype: dns.TypeA, is: func(m *dns.Msg) bool { return len(datas(m.Ns, dns.TypeNS)) == 13 }}
 		}
 	}
 	return all
@@ -332,7 +335,7 @@ const receivedMetric = "fingerpost_dnsserver_zones_installed_total"
 
 // versions returns the resourceVersions of all objects whose status the operator writes.
 func (s *story) versions() string {
-	return s.quiet(`kubectl get datacenters,dnszones -A -o jsonpath='{range .items[*]}{.kind}/{.metadata.name}={.metadata.resourceVersion} {end}'`)
+	return s.quiet(`kubectl get dns -A -o jsonpath='{range .items[*]}{.kind}/{.metadata.name}={.metadata.resourceVersion} {end}'`)
 }
 
 // inSync reports whether all servers are connected to a manager and have what it wants. fleet is how many zones all
@@ -403,8 +406,7 @@ func killAll(s *story) {
 	s.told("It refers to com. from its disk %s after its start.", s.restart(fromDisk))
 	s.say("An authoritative one loses its disk, too:")
 	s.kill(&fromSibling.Program)
-	state := s.Path("state", fromSibling.Datacenter, fromSibling.Group, fromSibling.Instance)
-	s.run("rm -r " + s.shorten(state))
+	s.run("rm -r " + s.state(fromSibling))
 	s.told("It answers from what its sibling gave it %s after its start.", s.restart(fromSibling))
 	s.answeredAll(asking, "At the other servers")
 }
@@ -444,5 +446,6 @@ func comeBack(s *story) {
 	s.run("kubectl get datacenters")
 	out := s.quiet(`kubectl get datacenters -o jsonpath='{range .items[*]}{.status.serversReady} {.status.synced} {end}'`)
 	s.check(strings.TrimSpace(out) == "4/4 4/4 4/4 4/4", "every server of both datacenters is connected and current: %s", out)
+	steeredAgain(s)
 	s.must(os.Remove(s.Path("root.zone")))
 }

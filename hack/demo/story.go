@@ -43,7 +43,7 @@ func tell(e *estate.Estate, as settings, t terminal) (err error) {
 	}()
 	tellThese := steps
 	if as.Stay {
-		tellThese = steps[:stepsBeforeUse]
+		tellThese = slices.DeleteFunc(slices.Clone(steps), func(st step) bool { return !st.stays })
 	}
 	for i, step := range tellThese {
 		s.heading(fmt.Sprintf("%d. %s", i+1, step.title))
@@ -181,5 +181,8 @@ func (s *story) usage() {
 	s.command(fmt.Sprintf("dig @%s mail.pay.corp    # authoritative in dc-a; in dc-b it is %s", at("dc-a", "authoritative"), at("dc-b", "authoritative")))
 	s.command(fmt.Sprintf("dig @%s . NS             # a root server in dc-a; in dc-b it is %s", at("dc-a", "root"), at("dc-b", "root")))
 	s.command("kubectl edit dnszone pay -n payments")
+	s.command(fmt.Sprintf("dig -b %s @%s shop.pay.corp    # as a client of dc-a; of dc-b: -b %s", clientA, at("dc-a", "authoritative"), clientB))
+	s.command("kubectl get dynamicrecords -n payments -o wide -w")
+	s.command(fmt.Sprintf("kill -STOP %d   # %s falls silent; kill -CONT wakes it", s.Others[0].PID(), s.Others[0].Name))
 	s.say("Each program's log, which begins with its command line, is in %s", s.Path("logs"))
 }

@@ -24,8 +24,15 @@ const udpSize = 1232
 const answerTimeout = time.Second
 
 // NewAsker asks what listens at the address, whether or not anything does yet.
-func NewAsker(at netip.AddrPort) (*Asker, error) {
-	conn, err := net.Dial("udp", at.String())
+func NewAsker(at netip.AddrPort) (*Asker, error) { return NewAskerFrom(netip.Addr{}, at) }
+
+// NewAskerFrom is NewAsker for a client at an address of this machine; the zero Addr leaves the choice to the system.
+func NewAskerFrom(client netip.Addr, at netip.AddrPort) (*Asker, error) {
+	var d net.Dialer
+	if client.IsValid() {
+		d.LocalAddr = net.UDPAddrFromAddrPort(netip.AddrPortFrom(client, 0))
+	}
+	conn, err := d.Dial("udp", at.String())
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +63,12 @@ func (a *Asker) Ask(name string, rrtype uint16) (*dns.Msg, error) {
 
 // Await asks an address every millisecond until the answer is as expected, and returns when that came.
 func Await(ctx context.Context, at netip.AddrPort, name string, rrtype uint16, expected func(*dns.Msg) bool) (time.Time, error) {
-	a, err := NewAsker(at)
+	return AwaitFrom(ctx, netip.Addr{}, at, name, rrtype, expected)
+}
+
+// AwaitFrom is Await for a client at an address of this machine.
+func AwaitFrom(ctx context.Context, client netip.Addr, at netip.AddrPort, name string, rrtype uint16, expected func(*dns.Msg) bool) (time.Time, error) {
+	a, err := NewAskerFrom(client, at)
 	if err != nil {
 		return time.Time{}, err
 	}

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -68,7 +69,7 @@ func Addresses() ([]netip.AddrPort, error) {
 	return all, nil
 }
 
-// Program is a manager or a dnsserver.
+// Program is a manager, a dnsserver, or what else an estate runs.
 type Program struct {
 	Name string // unique: its log and messages have it
 	Path string
@@ -127,13 +128,15 @@ type Options struct {
 // Estate is everything that runs: one hub cluster and the servers of its datacenters. It is for one goroutine.
 type Estate struct {
 	Options
-	// Context ends when one of the programs ends by itself; its cause says which.
+	// Context ends when one of the programs ends by itself, unless Tolerate was called; its cause says which.
 	Context      context.Context
 	ControlPlane *controlplane.ControlPlane // nil before StartControlPlane
 	Managers     []*Program
 	Servers      []*Server
+	Others       []*Program // what else was started, such as targets of probes
 
-	died context.CancelCauseFunc
+	died     context.CancelCauseFunc
+	tolerant atomic.Bool // a program that ends by itself is none of the estate's business
 }
 
 // New returns an estate of which nothing runs yet. The working directory is the root of the checkout.
@@ -248,6 +251,9 @@ func (e *Estate) Authorize() error {
 	return e.ControlPlane.WriteKubeconfig(e.Path("manager.kubeconfig"), "system:serviceaccount:"+account)
 }
 
+// Tolerate has the estate go on when programs end, from now on: people play with it.
+func (e *Estate) Tolerate() { e.tolerant.Store(true) }
+
 // Start runs a program. Its log begins with the command line.
 func (e *Estate) Start(p *Program) error {
 	log := e.Path("logs", p.Name+".log")
@@ -269,6 +275,9 @@ func (e *Estate) Start(p *Program) error {
 		select {
 		case <-killed:
 		default:
+			if e.tolerant.Load() {
+				return
+			}
 			e.died(fmt.Errorf("%s has ended by itself:\n%s", p.Name, proc.LastWords()))
 		}
 	}(p.killed)
@@ -292,6 +301,15 @@ func (p *Program) Kill() error {
 	return err
 }
 
+// Signal sends a running program a signal that does not end it, such as SIGSTOP, which makes a machine of it that takes
+// packets and never answers, and SIGCONT.
+func (p *Program) Signal(signal syscall.Signal) error {
+	if err := syscall.Kill(p.PID(), signal); err != nil {
+		return fmt.Errorf("sending %s %s: %w", p.Name, signal, err)
+	}
+	return nil
+}
+
 // Stop ends everything and returns when it has ended.
 func (e *Estate) Stop() error {
 	var errs []error
@@ -300,6 +318,9 @@ func (e *Estate) Stop() error {
 	}
 	for _, s := range e.Servers {
 		errs = append(errs, s.Kill())
+	}
+	for _, p := range e.Others {
+		errs = append(errs, p.Kill())
 	}
 	if e.ControlPlane != nil {
 		errs = append(errs, e.ControlPlane.Stop())
