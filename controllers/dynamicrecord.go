@@ -23,6 +23,7 @@ import (
 
 	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
 	"github.com/fingerpost-dns/fingerpost/controllers/render"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
 )
 
@@ -282,8 +283,14 @@ func (r *RecordReconciler) inputs(ctx context.Context, o *v1alpha1.DynamicRecord
 	for i, l := range place.NameServers {
 		rank[l.Datacenter] = i
 	}
+	connected := map[control.ServerID]bool{}
+	for _, s := range r.Zones.Hub.Servers() {
+		connected[s.ID] = true
+	}
 	for _, report := range r.Reports.Of(key) {
-		in.Servers = append(in.Servers, render.RecordServer{Datacenter: report.Server.Datacenter, Report: report.RecordReport})
+		in.Servers = append(in.Servers, render.RecordServer{
+			Datacenter: report.Server.Datacenter, Stale: !connected[report.Server], Report: report.RecordReport,
+		})
 	}
 	slices.SortStableFunc(in.Servers, func(a, b render.RecordServer) int { return cmp.Compare(rank[a.Datacenter], rank[b.Datacenter]) })
 	return in, true, nil

@@ -111,6 +111,21 @@ func (r *Reports) Of(key types.NamespacedName) []RecordReport {
 	return all
 }
 
+// Connection calls for the records that a server has told of: it has joined or left, and they count it or not.
+func (r *Reports) Connection(id control.ServerID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.servers[id]
+	if s == nil {
+		return
+	}
+	for _, records := range s.kinds {
+		for source := range records {
+			r.changed(source)
+		}
+	}
+}
+
 // Vantages returns how the servers of a datacenter see the others, by server.
 func (r *Reports) Vantages(datacenter string) map[control.ServerID]*steeringpb.VantageReport {
 	r.mu.Lock()

@@ -111,7 +111,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		Budget: budget, Events: recorder, Clock: clock.RealClock{}, Secrets: probeSecrets,
 		CallSecrets: func() { offer(secrets, event.GenericEvent{Object: &metav1.PartialObjectMetadata{}}) },
 	}
-	events.hub, events.estate = hub, estateReconciler
+	events.hub, events.estate, events.reports = hub, estateReconciler, reports
 	recordReconciler := &RecordReconciler{
 		Client: mgr.GetClient(), Zones: zoneReconciler, Estate: estateReconciler, Reports: reports, Budget: budget.Other(),
 		Events: &steeringEvents{Recorder: recorder, Client: mgr.GetClient(), Clock: clock.RealClock{}}, Clock: clock.RealClock{},
@@ -258,6 +258,7 @@ type relay struct {
 	probes      chan<- event.GenericEvent
 	hub         *control.Hub
 	estate      *EstateReconciler
+	reports     *Reports
 	pending     *pendingSet
 	connected   map[control.ServerID]bool // as deliver saw it last
 }
@@ -306,6 +307,7 @@ func (r *relay) deliver(item any) {
 		} else {
 			delete(r.connected, v)
 		}
+		r.reports.Connection(v)
 		for _, key := range r.estate.ServedAt(render.Location{Datacenter: v.Datacenter, Group: v.Group}) {
 			r.call(key) // nobody waits for a server that has left
 		}

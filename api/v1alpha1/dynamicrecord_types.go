@@ -635,7 +635,7 @@ type DynamicRecordStatus struct {
 	// +kubebuilder:validation:MaxLength=32
 	Healthy string `json:"healthy,omitempty"`
 
-	// serving are the datacenters whose addresses are answered, e.g. dc-a,dc-b.
+	// serving are the datacenters whose addresses are answered by the servers that can be asked, e.g. dc-a,dc-b.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
@@ -750,7 +750,8 @@ type RecordDatacenterStatus struct {
 	// +kubebuilder:validation:MaxLength=1024
 	Pools string `json:"pools,omitempty"`
 
-	// state is in a word why: Preferred, FailedOver, AllDown, Held, AwaitingApproval, Overridden or Stale.
+	// state is in a word why: Preferred, FailedOver, AllDown, Held, AwaitingApproval, Overridden, NotReady or Stale (none of
+	// its servers is connected; this is what they told last).
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=64

@@ -18,6 +18,7 @@ import (
 // RecordServer is what one server says of one steered name.
 type RecordServer struct {
 	Datacenter string
+	Stale      bool // it has no stream to the hub any more: the report is what it told last
 	Report     *steeringpb.RecordReport
 }
 
@@ -79,7 +80,7 @@ func RecordStatus(in RecordStatusInputs) v1alpha1.DynamicRecordStatus {
 	}
 	s.TTL = ttlText(in.Decision.Record)
 	in.failover(&s, set)
-	if len(in.Servers) > 0 { // else nobody has looked yet: what is known stays
+	if slices.ContainsFunc(in.Servers, func(srv RecordServer) bool { return !srv.Stale }) { // else nobody looks: what is known stays
 		in.observed(&s, set)
 	}
 	if in.Split != "" {
@@ -143,9 +144,30 @@ var servingStates = map[steeringpb.RecordReport_State]string{
 	steeringpb.RecordReport_NOT_READY: "NotReady",
 }
 
-// observed writes what the servers say.
+// fresh are the servers that are connected, and of the datacenters that have none of these the first one.
+func (in RecordStatusInputs) fresh() (connected, stale []RecordServer) {
+	heard := map[string]bool{}
+	for _, srv := range in.Servers {
+		if !srv.Stale {
+			connected = append(connected, srv)
+			heard[srv.Datacenter] = true
+		}
+	}
+	for _, srv := range in.Servers {
+		if !heard[srv.Datacenter] {
+			stale = append(stale, srv)
+			heard[srv.Datacenter] = true
+		}
+	}
+	return connected, stale
+}
+
+// observed writes what the connected servers say. They vote with the others, wherever the hub is: what they make of a target
+// is what counts. Of a datacenter that has none it is known what it answered last, and not what it answers.
 func (in RecordStatusInputs) observed(s *v1alpha1.DynamicRecordStatus, set setCondition) {
 	s.Targets, s.Datacenters, s.Override = nil, nil, ""
+	var stale []RecordServer
+	in.Servers, stale = in.fresh()
 	index, up := 0, 0
 	var troubled []string
 	for _, p := range in.Record.Spec.Pools {
@@ -187,6 +209,11 @@ func (in RecordStatusInputs) observed(s *v1alpha1.DynamicRecordStatus, set setCo
 		}
 		s.Datacenters = append(s.Datacenters, v1alpha1.RecordDatacenterStatus{
 			Name: v1alpha1.DatacenterName(srv.Datacenter), Pools: strings.Join(pools, ","), State: servingStates[r.GetState()],
+		})
+	}
+	for _, srv := range stale {
+		s.Datacenters = append(s.Datacenters, v1alpha1.RecordDatacenterStatus{
+			Name: v1alpha1.DatacenterName(srv.Datacenter), Pools: strings.Join(srv.Report.GetPools(), ","), State: "Stale",
 		})
 	}
 	slices.SortFunc(s.Datacenters, func(a, b v1alpha1.RecordDatacenterStatus) int { return cmp.Compare(a.Name, b.Name) })
