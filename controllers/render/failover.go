@@ -31,7 +31,7 @@ func SplitRisk(r *steeringpb.Record, datacenters []v1alpha1.Datacenter) string {
 		return ""
 	}
 	slices.Sort(without)
-	return fmt.Sprintf("onPeerLoss is Hold, there is no Witness, and %s has no anchors: if it goes silent, nothing tells its death from a cut link, and answers stay until a person forces them",
+	return fmt.Sprintf("onPeerLoss is Hold, there is no Witness, and no anchors are given for %s: if such a datacenter falls silent, nothing tells its death from a cut link, and answers stay until a person forces them",
 		strings.Join(without, ", "))
 }
 
