@@ -18,7 +18,7 @@ type DynamicRecordStatusApplyConfiguration struct {
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
 	// healthy says how many targets are up, of how many, e.g. 3/4.
 	Healthy *string `json:"healthy,omitempty"`
-	// serving are the datacenters whose addresses are answered, e.g. dc-a,dc-b.
+	// serving are the datacenters whose addresses are answered by the servers that can be asked, e.g. dc-a,dc-b.
 	Serving *string `json:"serving,omitempty"`
 	// ttl is the TTL of the answers, e.g. 5s.
 	TTL *string `json:"ttl,omitempty"`

@@ -15,7 +15,8 @@ type RecordDatacenterStatusApplyConfiguration struct {
 	Name *apiv1alpha1.DatacenterName `json:"name,omitempty"`
 	// pools are what clients of this datacenter get, the pool's names in order of preference, e.g. a.
 	Pools *string `json:"pools,omitempty"`
-	// state is in a word why: Preferred, FailedOver, AllDown, Held, AwaitingApproval, Overridden or Stale.
+	// state is in a word why: Preferred, FailedOver, AllDown, Held, AwaitingApproval, Overridden, NotReady or Stale (none of
+	// its servers is connected; this is what they told last).
 	State *string `json:"state,omitempty"`
 }
 
