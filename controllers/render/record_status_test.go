@@ -1,0 +1,66 @@
+package render
+
+import (
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/steering/steeringpb"
+)
+
+// reported is what a server says of a record with one target in each of two pools.
+func reported(datacenter string, stale bool, pool string, a, b steeringpb.TargetReport_State) RecordServer {
+	return RecordServer{Datacenter: datacenter, Stale: stale, Report: &steeringpb.RecordReport{
+		State: steeringpb.RecordReport_PREFERRED, Pools: []string{pool},
+		Targets: []*steeringpb.TargetReport{{State: a}, {State: b}},
+	}}
+}
+
+func TestStatusCountsOnlyServersThatCanBeAsked(t *testing.T) {
+	const up, down = steeringpb.TargetReport_UP, steeringpb.TargetReport_DOWN
+	type observed struct{ healthy, serving, a, b string }
+	for name, test := range map[string]struct {
+		servers []RecordServer
+		want    observed
+	}{
+		"all are connected": {
+			[]RecordServer{reported("dc-a", false, "a", up, up), reported("dc-b", false, "b", up, up)},
+			observed{"2/2", "dc-a,dc-b", "Preferred", "Preferred"},
+		},
+		"a datacenter that is gone is neither healthy by its own word nor served": {
+			[]RecordServer{reported("dc-a", true, "a", up, up), reported("dc-b", false, "b", down, up)},
+			observed{"1/2", "dc-b", "Stale", "Preferred"},
+		},
+		"the other server of a datacenter speaks for one that is gone": {
+			[]RecordServer{reported("dc-a", true, "a", down, up), reported("dc-a", false, "a", up, up), reported("dc-b", false, "b", up, up)},
+			observed{"2/2", "dc-a,dc-b", "Preferred", "Preferred"},
+		},
+		"when nobody is connected what is known stays": {
+			[]RecordServer{reported("dc-a", true, "a", down, up), reported("dc-b", true, "b", down, up)},
+			observed{"before", "before", "", ""},
+		},
+	} {
+		record := &v1alpha1.DynamicRecord{}
+		record.Spec.Pools = []v1alpha1.Pool{
+			{Name: "a", Datacenter: "dc-a", Targets: []v1alpha1.Target{{Address: "10.1.9.9"}}},
+			{Name: "b", Datacenter: "dc-b", Targets: []v1alpha1.Target{{Address: "10.2.9.9"}}},
+		}
+		record.Status.Healthy, record.Status.Serving = "before", "before"
+		s := RecordStatus(RecordStatusInputs{
+			Record: record, Decision: &SteeredDecision{Record: &steeringpb.Record{}}, Programmed: true, ProgrammedReason: v1alpha1.ReasonProgrammed,
+			Servers: test.servers, Now: metav1.Now(),
+		})
+		got := observed{healthy: s.Healthy, serving: s.Serving}
+		for _, dc := range s.Datacenters {
+			if dc.Name == "dc-a" {
+				got.a = dc.State
+			} else {
+				got.b = dc.State
+			}
+		}
+		if got != test.want {
+			t.Errorf("%s: got %+v, want %+v", name, got, test.want)
+		}
+	}
+}
