@@ -340,6 +340,9 @@ spec: {action: Drain, drain: {datacenter: dc-a}, expires: "2099-12-01T04:00:00Z"
 		if c := meta.FindStatusCondition(o.Status.Conditions, v1alpha1.ConditionDegraded); c == nil || c.Status != metav1.ConditionTrue || c.Reason != v1alpha1.ReasonKeepAtLeast {
 			return fmt.Errorf("condition Degraded is %+v", c)
 		}
+		if c := meta.FindStatusCondition(o.Status.Conditions, v1alpha1.ConditionSafeToProceed); c == nil || c.Status != metav1.ConditionFalse {
+			return fmt.Errorf("clients stay, and condition SafeToProceed is %+v", c)
+		}
 		return nil
 	})
 	b.rise()
@@ -388,6 +391,9 @@ func TestBreakGlassSpreadsAmongServersAndShowsWhenTheHubIsBack(t *testing.T) {
 	}
 	if got := servers[0].control(http.MethodPost, "/overrides", drain(48*time.Hour)); !strings.HasPrefix(got, "400") {
 		t.Errorf("an override of two days is answered %s", got)
+	}
+	if got := servers[0].control(http.MethodPost, "/overrides", strings.Replace(drain(time.Hour), "dc-b", "dc-x", 1)); !strings.HasPrefix(got, "400") {
+		t.Errorf("an override of what no record has is answered %s", got)
 	}
 	if got := servers[0].control(http.MethodPost, "/overrides", drain(time.Hour)); !strings.HasPrefix(got, "204") {
 		t.Fatalf("an override is answered %s", got)

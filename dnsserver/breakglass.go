@@ -228,6 +228,55 @@ func (s *steerer) serveControl(ctx context.Context, path string) error {
 	return nil
 }
 
+// concerned refuses an override that would do nothing here: at three in the morning a typing error must not look like a drain.
+func (s *steerer) concerned(o *steeringpb.Override) error {
+	if o.GetExpires() <= uint64(time.Now().UnixMilli()) {
+		return nil // the end of one
+	}
+	var place interface {
+		GetDatacenter() string
+		GetPool() string
+		GetTarget() string
+	}
+	switch a := o.GetAction().(type) {
+	case *steeringpb.Override_Drain:
+		place = a.Drain
+	case *steeringpb.Override_Force:
+		place = a.Force
+	}
+	has := func(r *steeringpb.Record) bool {
+		return place == nil || slices.ContainsFunc(r.GetPools(), func(p *steeringpb.Pool) bool {
+			return (place.GetDatacenter() == "" || place.GetDatacenter() == p.GetDatacenter()) && (place.GetPool() == "" || place.GetPool() == p.GetName()) &&
+				(place.GetTarget() == "" || slices.ContainsFunc(p.GetTargets(), func(t *steeringpb.Target) bool { return t.GetAddress() == place.GetTarget() }))
+		})
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known, any := map[string]bool{}, false
+	for _, src := range s.sources {
+		known[src.source] = true
+		if o.GetAllRecords() || slices.Contains(o.GetRecords(), src.source) {
+			any = any || has(src.spec)
+		}
+	}
+	for _, name := range o.GetRecords() {
+		if !known[name] {
+			return fmt.Errorf("this server answers no DynamicRecord %q (write NAMESPACE/NAME)", name)
+		}
+	}
+	if !any {
+		return errors.New("no DynamicRecord that this server answers has such a datacenter, pool or target")
+	}
+	return nil
+}
+
+// stateNames are what the status of DynamicRecords calls the states.
+var stateNames = map[steeringpb.RecordReport_State]string{
+	steeringpb.RecordReport_PREFERRED: "Preferred", steeringpb.RecordReport_FAILED_OVER: "FailedOver", steeringpb.RecordReport_ALL_DOWN: "AllDown",
+	steeringpb.RecordReport_HELD: "Held", steeringpb.RecordReport_AWAITING: "AwaitingApproval", steeringpb.RecordReport_OVERRIDDEN: "Overridden",
+	steeringpb.RecordReport_NOT_READY: "NotReady",
+}
+
 func (s *steerer) listOverrides(w http.ResponseWriter, _ *http.Request) {
 	s.mu.Lock()
 	all := &steeringpb.Overrides{Overrides: s.local.messages()}
@@ -245,6 +294,9 @@ func (s *steerer) makeOverride(w http.ResponseWriter, r *http.Request) {
 	o := &steeringpb.Override{}
 	if err == nil {
 		err = protojson.Unmarshal(body, o)
+	}
+	if err == nil {
+		err = s.concerned(o)
 	}
 	if err == nil {
 		err = s.override(o)
@@ -270,7 +322,7 @@ func (s *steerer) listRecords(w http.ResponseWriter, _ *http.Request) {
 			}
 		}
 		all = append(all, ControlRecord{
-			Source: src.source, Name: src.spec.GetHost(), State: src.report.GetState().String(), Pools: src.report.GetPools(),
+			Source: src.source, Name: src.spec.GetHost(), State: stateNames[src.report.GetState()], Pools: src.report.GetPools(),
 			Override: src.report.GetOverride(), Healthy: fmt.Sprintf("%d/%d", up, len(src.report.GetTargets())),
 		})
 	}

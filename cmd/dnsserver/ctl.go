@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"text/tabwriter"
@@ -50,6 +51,10 @@ func (c controlClient) call(ctx context.Context, method, path string, body []byt
 		return nil, err
 	}
 	reply, err := client.Do(r)
+	var failed *url.Error
+	if errors.As(err, &failed) {
+		err = failed.Err // without the address that stands for the socket
+	}
 	if err != nil {
 		return nil, fmt.Errorf("no server answers at %s; is --state-dir that of the server? %w", c.socket, err)
 	}
@@ -243,7 +248,10 @@ func endOverrideCommand(client *controlClient) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				_, err = client.call(cmd.Context(), http.MethodPost, "/overrides", body)
+				if _, err = client.call(cmd.Context(), http.MethodPost, "/overrides", body); err != nil {
+					return err
+				}
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "override %s is ended\n", args[0])
 				return err
 			}
 			return fmt.Errorf("there is no override %q; those made in Kubernetes are ended there", args[0])

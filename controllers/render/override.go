@@ -212,7 +212,11 @@ func OverrideStatus(in OverrideStatusInputs) v1alpha1.TrafficOverrideStatus {
 		set(v1alpha1.ConditionProgrammed, true, v1alpha1.ReasonProgrammed, "known to every server that can be reached")
 		set(v1alpha1.ConditionReady, true, v1alpha1.ReasonReady, "accepted and programmed")
 	}
-	in.kept(set)
+	if kept := in.kept(set); kept != "" && in.Message.GetDrain() != nil {
+		s.SafeAt = nil
+		set(v1alpha1.ConditionSafeToProceed, false, v1alpha1.ReasonKeepAtLeast, "clients are not moved away everywhere: "+kept)
+		return s
+	}
 	in.safe(&s, set)
 	return s
 }
@@ -236,8 +240,8 @@ func targetParts(spec *v1alpha1.TrafficOverrideSpec) []string {
 	return nil
 }
 
-// kept says for which records the override does nothing.
-func (in OverrideStatusInputs) kept(set setCondition) {
+// kept says for which records the override does nothing; "" if it acts on all.
+func (in OverrideStatusInputs) kept(set setCondition) string {
 	why := map[string]string{}
 	for _, srv := range in.Servers {
 		for _, e := range srv.Report.GetEffects() {
@@ -248,10 +252,12 @@ func (in OverrideStatusInputs) kept(set setCondition) {
 	}
 	if len(why) == 0 {
 		set(v1alpha1.ConditionDegraded, false, v1alpha1.ReasonHealthy, "it acts on all records selected")
-		return
+		return ""
 	}
 	names := sortedKeys(why)
-	set(v1alpha1.ConditionDegraded, true, v1alpha1.ReasonKeepAtLeast, fmt.Sprintf("it does nothing for %s, e.g. %s: %s", count(len(names), "record"), names[0], why[names[0]]))
+	words := fmt.Sprintf("it does nothing for %s, e.g. %s: %s", count(len(names), "record"), names[0], why[names[0]])
+	set(v1alpha1.ConditionDegraded, true, v1alpha1.ReasonKeepAtLeast, words)
+	return words
 }
 
 // safe says when every resolver that got an old answer must have dropped it: from what servers really handed out. One that
