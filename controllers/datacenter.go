@@ -24,12 +24,13 @@ import (
 // DatacenterReconciler says in a Datacenter's status which of its servers are connected and
 // current, and hands the approval of absent zones to the hub.
 type DatacenterReconciler struct {
-	Client client.Client
-	Hub    *control.Hub
-	Estate *EstateReconciler
-	Budget *StatusBudget
-	Events events.EventRecorder
-	Clock  clock.PassiveClock
+	Client  client.Client
+	Hub     *control.Hub
+	Estate  *EstateReconciler
+	Reports *Reports
+	Budget  *StatusBudget
+	Events  events.EventRecorder
+	Clock   clock.PassiveClock
 }
 
 // +kubebuilder:rbac:groups=fingerpost.dev,resources=datacenters,verbs=get;list;watch
@@ -50,10 +51,15 @@ func (r *DatacenterReconciler) Reconcile(ctx context.Context, req reconcile.Requ
 	if !r.Estate.Complete() {
 		return reconcile.Result{}, nil // the estate calls again
 	}
-	want := render.DatacenterStatus(render.DatacenterInputs{Datacenter: &dc, Servers: r.servers(dc.Name), Now: metav1.NewTime(r.Clock.Now())})
+	in := render.DatacenterInputs{Datacenter: &dc, Servers: r.servers(dc.Name), Now: metav1.NewTime(r.Clock.Now())}
+	want := render.DatacenterStatus(in)
+	var again time.Duration
+	if at := render.DatacenterChanges(in); !at.IsZero() {
+		again = at.Sub(in.Now.Time)
+	}
 	if equality.Semantic.DeepEqual(dc.Status, want) {
 		r.Budget.Same(req.NamespacedName, r.Clock.Now())
-		return reconcile.Result{}, nil
+		return reconcile.Result{RequeueAfter: again}, nil
 	}
 	lasting := statusInterval
 	if dc.Status.ObservedGeneration != dc.Generation {
@@ -72,19 +78,21 @@ func (r *DatacenterReconciler) Reconcile(ctx context.Context, req reconcile.Requ
 	}
 	r.Budget.Wrote(req.NamespacedName, r.Clock.Now())
 	r.announce(&dc, before.Status.Conditions, want.Conditions)
-	return reconcile.Result{}, nil
+	r.announceVantage(&dc, before.Status.Vantage, want.Vantage)
+	return reconcile.Result{RequeueAfter: again}, nil
 }
 
 // servers lists the datacenter's connected servers.
 func (r *DatacenterReconciler) servers(name string) []render.DatacenterServer {
 	var servers []render.DatacenterServer
+	vantages := r.Reports.Vantages(name)
 	for _, s := range r.Hub.Servers() {
 		if s.ID.Datacenter != name {
 			continue
 		}
 		srv := render.DatacenterServer{
 			Group: s.ID.Group, Name: s.ID.Name, Version: s.Software, Peer: s.Peer, Current: s.Current, Wanted: s.Wanted, Synced: s.Synced(),
-			Outdated: !s.TakesDocuments,
+			Outdated: !s.TakesDocuments, Vantage: vantages[s.ID],
 		}
 		var refused, notDurable []string
 		for _, d := range s.Documents {
@@ -110,7 +118,7 @@ func (r *DatacenterReconciler) announce(dc *v1alpha1.Datacenter, before, after [
 		now.Reason == v1alpha1.ReasonRejected && (old == nil || old.Message != now.Message) {
 		r.Events.Eventf(dc, nil, corev1.EventTypeWarning, now.Reason, "Watch", "%s", note(now.Message))
 	}
-	for _, typ := range []string{v1alpha1.ConditionDegraded, v1alpha1.ConditionRemovalWithheld} {
+	for _, typ := range []string{v1alpha1.ConditionDegraded, v1alpha1.ConditionRemovalWithheld, v1alpha1.ConditionBreakGlass} {
 		now, old := meta.FindStatusCondition(after, typ), meta.FindStatusCondition(before, typ)
 		switch {
 		case now == nil:
@@ -119,5 +127,17 @@ func (r *DatacenterReconciler) announce(dc *v1alpha1.Datacenter, before, after [
 		case now.Status == metav1.ConditionFalse && old != nil && old.Status == metav1.ConditionTrue:
 			r.Events.Eventf(dc, nil, corev1.EventTypeNormal, now.Reason, "Watch", "%s", note(now.Message))
 		}
+	}
+}
+
+// announceVantage tells that the datacenter sees the others no more, or again.
+func (r *DatacenterReconciler) announceVantage(dc *v1alpha1.Datacenter, before, after string) {
+	trouble := func(vantage string) string { return strings.TrimLeft(vantage, "0123456789/ ") }
+	switch was, is := trouble(before), trouble(after); {
+	case is == was || after == "" || before == "" && is == "":
+	case is != "":
+		r.Events.Eventf(dc, nil, corev1.EventTypeWarning, "Vantage", "Watch", "the datacenter's view of the others: %s", after)
+	default:
+		r.Events.Eventf(dc, nil, corev1.EventTypeNormal, "Vantage", "Watch", "the datacenter sees the others again: %s", after)
 	}
 }

@@ -3,7 +3,6 @@ package controllers
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strconv"
 	"time"
 
@@ -60,14 +59,8 @@ func (r *ProbeReconciler) Reconcile(ctx context.Context, req reconcile.Request) 
 			continue
 		}
 		usedBy++
-		for _, t := range o.Status.Targets {
-			switch t.State {
-			case v1alpha1.TargetUp, v1alpha1.TargetDegraded:
-				up++
-			case v1alpha1.TargetDown:
-				down++
-			}
-		}
+		alive, dead := render.ProbedTargets(o, p.Name, probes.Items)
+		up, down = up+alive, down+dead
 	}
 	secrets, err := r.Secrets.Faults(ctx, probes.Items)
 	if err != nil {
@@ -107,7 +100,7 @@ func (r *ProbeReconciler) ofRecord(ctx context.Context, o client.Object) []recon
 	var requests []reconcile.Request
 	record, isRecord := o.(*v1alpha1.DynamicRecord)
 	for i := range probes.Items {
-		if p := &probes.Items[i]; !isRecord || render.UsesProbe(record, p.Name, probes.Items) || !slices.Contains([]string{"", "0"}, p.Status.UsedBy) {
+		if p := &probes.Items[i]; !isRecord || render.UsesProbe(record, p.Name, probes.Items) || p.Status.UsedBy != "" && p.Status.UsedBy != "0" {
 			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(p)})
 		}
 	}

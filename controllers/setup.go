@@ -167,7 +167,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		For(&v1alpha1.Datacenter{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
 		WatchesRawSource(source.Channel(datacenters, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{EnableWarmup: &warm}).
-		Complete(&DatacenterReconciler{Client: mgr.GetClient(), Hub: hub, Estate: estateReconciler, Budget: budget, Events: recorder, Clock: clock.RealClock{}}); err != nil {
+		Complete(&DatacenterReconciler{Client: mgr.GetClient(), Hub: hub, Estate: estateReconciler, Reports: reports, Budget: budget, Events: recorder, Clock: clock.RealClock{}}); err != nil {
 		return fmt.Errorf("setting up Datacenters: %w", err)
 	}
 	documentReconciler := &DocumentReconciler{

@@ -77,7 +77,7 @@ type steerer struct {
 	until     time.Time           // the soonest of the sources' until; zero: none has one
 	unsaved   map[string][]byte
 	unreports map[string]bool // report kinds to be told again
-	vantage   string          // as told last
+	vantage   *string         // as told last; nil: not yet
 	// remembered is what was on disk at the start.
 	remembered map[string][]byte
 	flatten    *flattener

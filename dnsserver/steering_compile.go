@@ -160,8 +160,9 @@ func (s *steerer) reports() map[string][]byte {
 	reports := map[string][]byte{}
 	vantage := s.machine.Vantage()
 	v := &steeringpb.VantageReport{Isolated: vantage.Isolated, Sick: vantage.Sick, Unreachable: vantage.Unreachable, Local: s.local.messages()}
-	if body, err := marshal.Marshal(v); err == nil && string(body) != s.vantage {
-		s.vantage = string(body)
+	if body, err := marshal.Marshal(v); err == nil && (s.vantage == nil || string(body) != *s.vantage) {
+		text := string(body)
+		s.vantage = &text
 		reports["vantage"] = body
 	}
 	if len(s.unreports) == 0 {

@@ -64,7 +64,13 @@ func (s *steerer) Collect(ch chan<- prometheus.Metric) {
 			targets[t.GetState()]++
 		}
 	}
-	vantage, local, current := s.machine.Vantage(), len(s.local.messages()), s.geography.good
+	now, local := uint64(time.Now().UnixMilli()), 0
+	for _, o := range s.local.messages() {
+		if o.GetExpires() > now {
+			local++
+		}
+	}
+	vantage, current := s.machine.Vantage(), s.geography.good
 	s.mu.Unlock()
 	for state, label := range targetLabels {
 		gauge(metricTargets, float64(targets[state]), label)

@@ -39,6 +39,9 @@ const (
 	ConditionAwaitingApproval = "AwaitingApproval"
 	// ConditionSafeToProceed, on a TrafficOverride, is True when every resolver that got an old answer has dropped it.
 	ConditionSafeToProceed = "SafeToProceed"
+	// ConditionBreakGlass, on a Datacenter, is True while overrides are in force that were made at a server, by dnsserver
+	// ctl. The message lists them. No TrafficOverride has them: they end by themselves, or at a server.
+	ConditionBreakGlass = "BreakGlass"
 	// ConditionRemovalWithheld is True while the guard holds back removals until somebody approves them. The message
 	// has the count, examples and the digest to approve.
 	ConditionRemovalWithheld = "RemovalWithheld"

@@ -461,7 +461,9 @@ type DatacenterStatus struct {
 	// +kubebuilder:validation:MaxLength=32
 	Synced string `json:"synced,omitempty"`
 
-	// vantage says how the datacenter sees the others. Empty until probes and votes are in use.
+	// vantage says how the datacenter sees the others: how many of its servers hear all datacenters and vote, of how many
+	// that have told, e.g. 2/2. Isolated: its anchors do not answer, so that it judges no target elsewhere. Sick: servers
+	// abstain, since others of the datacenter see up what they see down. Can't see dc-b: no server there is heard.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=64

@@ -144,7 +144,8 @@ type HealthProbeSpec struct {
 	Interval Duration `json:"interval,omitempty"`
 
 	// idleInterval is the interval while nobody asks for any of the names that the probe is for, e.g. 60s; it must not be
-	// below interval. Left out: interval. A DynamicRecord whose objectives.rto it would break is told so.
+	// below interval. Left out: interval. It is not used for a DynamicRecord whose objectives.rto it would break: that is
+	// probed at interval all the time, as its condition RTOFeasible says.
 	//
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$') || (duration(self) >= duration('1s') && duration(self) <= duration('1h'))",message="idleInterval must be between 1s and 1h"

@@ -52,3 +52,34 @@ func RecordFailover(r *steeringpb.Record, owner zone.Name, lowest time.Duration)
 	}
 	return out
 }
+
+// refuseIdle takes from a record's probes the idle intervals that break its objective where without them it is met, and
+// returns the names of these probes.
+func refuseIdle(r *steeringpb.Record, owner zone.Name) []string {
+	rto := time.Duration(r.GetRto()) * time.Millisecond
+	if rto == 0 || !slices.ContainsFunc(r.GetProbes(), func(p *steeringpb.Probe) bool { return p.GetIdleInterval() > 0 }) {
+		return nil
+	}
+	idle := make([]uint64, len(r.Probes))
+	for i, p := range r.Probes {
+		idle[i], p.IdleInterval = p.IdleInterval, 0
+	}
+	meets := func() bool {
+		record, err := steering.NewRecord(owner, r)
+		if err != nil {
+			return false // it is refused for that
+		}
+		f, probed := record.Failover(steering.DefaultVoteTTL)
+		return !probed || f.Meets(rto)
+	}
+	met := meets()
+	var refused []string
+	for i, p := range r.Probes {
+		if p.IdleInterval = idle[i]; idle[i] > 0 && met && !meets() {
+			p.IdleInterval = 0
+			_, name, _ := strings.Cut(p.GetSource(), "/")
+			refused = append(refused, name)
+		}
+	}
+	return refused
+}

@@ -66,11 +66,15 @@ type world struct {
 	dynamic    []*v1alpha1.DynamicRecord
 	probes     map[types.NamespacedName]*v1alpha1.HealthProbe
 	configMaps map[types.NamespacedName]*corev1.ConfigMap
+	overrides  []*v1alpha1.TrafficOverride
+	reports    []reported
+	missing    map[types.NamespacedName]render.Refusal // Secrets
 }
 
 func parseEstate(t testing.TB, data []byte) *world {
 	t.Helper()
 	w := &world{configMaps: map[types.NamespacedName]*corev1.ConfigMap{}, probes: map[types.NamespacedName]*v1alpha1.HealthProbe{}}
+	w.missing = map[types.NamespacedName]render.Refusal{}
 	w.Incumbents = map[zone.Name]types.NamespacedName{}
 	w.NamespaceLabels = map[string]map[string]string{}
 	label := func(namespace string) {
@@ -118,6 +122,18 @@ func parseEstate(t testing.TB, data []byte) *world {
 			p := &v1alpha1.HealthProbe{}
 			read(p)
 			w.probes[types.NamespacedName{Namespace: p.Namespace, Name: p.Name}] = p
+		case "TrafficOverride":
+			o := &v1alpha1.TrafficOverride{}
+			read(o)
+			w.overrides = append(w.overrides, o)
+		case "Report":
+			var r reported
+			read(&r)
+			w.reports = append(w.reports, r)
+		case "MissingSecret":
+			var s metav1.PartialObjectMetadata
+			read(&s)
+			w.missing[types.NamespacedName{Namespace: s.Namespace, Name: s.Name}] = render.Refuse(v1alpha1.ReasonSecretNotFound, "there is no Secret %s/%s", s.Namespace, s.Name)
 		case "ConfigMap":
 			cm := &corev1.ConfigMap{}
 			read(cm)
@@ -205,7 +221,7 @@ func describe(t testing.TB, w *world) string {
 
 // steered does what the controller does: it finds the DynamicRecords of a zone.
 func (w *world) steered(z *v1alpha1.DNSZone, p *render.Placement) *render.Steered {
-	in := render.SteeredInputs{Zone: z, Placement: p, Probes: w.probes, NamespaceLabels: w.NamespaceLabels, Datacenters: map[string]*v1alpha1.Datacenter{}}
+	in := render.SteeredInputs{Zone: z, Placement: p, Probes: w.probes, Secrets: w.missing, NamespaceLabels: w.NamespaceLabels, Datacenters: map[string]*v1alpha1.Datacenter{}}
 	for _, dc := range w.Datacenters {
 		in.Datacenters[dc.Name] = dc
 	}

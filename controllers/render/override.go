@@ -183,7 +183,7 @@ func OverrideStatus(in OverrideStatusInputs) v1alpha1.TrafficOverrideStatus {
 	o := in.Override
 	s := v1alpha1.TrafficOverrideStatus{
 		ObservedGeneration: o.Generation, Conditions: slices.Clone(o.Status.Conditions),
-		Target: cmp.Or(strings.Join(targetParts(&o.Spec), " "), "all"), SafeAt: o.Status.SafeAt,
+		Target: clip(cmp.Or(strings.Join(targetParts(&o.Spec), " "), "all"), 512), SafeAt: o.Status.SafeAt,
 	}
 	set := func(typ string, is bool, reason, message string) {
 		status := metav1.ConditionFalse
@@ -233,7 +233,7 @@ func targetParts(spec *v1alpha1.TrafficOverrideSpec) []string {
 	}
 	switch {
 	case spec.Block != nil:
-		return []string{fmt.Sprintf("%v", spec.Block.Networks)}
+		return texts(spec.Block.Networks)
 	case spec.RaiseTTL != nil:
 		return []string{string(spec.RaiseTTL.TTL)}
 	}
@@ -284,7 +284,7 @@ func (in OverrideStatusInputs) safe(s *v1alpha1.TrafficOverrideStatus, set setCo
 	at, waiting, _ := steering.SafeAt(in.Now.Time, answers, in.TTL)
 	note := ""
 	if len(away) > 0 {
-		note = fmt.Sprintf(" %s can't be asked and count as having answered as before until they were heard last.", strings.Join(sortedKeys(away), ", "))
+		note = fmt.Sprintf(" Not asked, since not connected, and taken to have answered as before until last heard: %s.", strings.Join(sortedKeys(away), ", "))
 	}
 	const caches = "Resolvers that serve stale answers, and caches of clients (operating systems, JVMs), may hold it for longer."
 	if len(waiting) > 0 {

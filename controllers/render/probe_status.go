@@ -13,13 +13,19 @@ import (
 // UsesProbe reports whether a DynamicRecord uses the HealthProbe of that name, by itself or through Calculated ones. probes
 // are all of its namespace.
 func UsesProbe(o *v1alpha1.DynamicRecord, name string, probes []v1alpha1.HealthProbe) bool {
-	var refs []string
-	if o.Spec.ProbeRef != nil {
-		refs = append(refs, o.Spec.ProbeRef.Name)
+	for i := range o.Spec.Pools {
+		if poolUsesProbe(o, &o.Spec.Pools[i], name, probes) {
+			return true
+		}
 	}
-	for _, p := range o.Spec.Pools {
-		if p.ProbeRef != nil {
-			refs = append(refs, p.ProbeRef.Name)
+	return false
+}
+
+func poolUsesProbe(o *v1alpha1.DynamicRecord, pool *v1alpha1.Pool, name string, probes []v1alpha1.HealthProbe) bool {
+	var refs []string
+	for _, ref := range []*v1alpha1.ProbeRef{o.Spec.ProbeRef, pool.ProbeRef} {
+		if ref != nil {
+			refs = append(refs, ref.Name)
 		}
 	}
 	for i := 0; i < len(refs); i++ { // refs grows by what they are calculated of
@@ -39,6 +45,24 @@ func UsesProbe(o *v1alpha1.DynamicRecord, name string, probes []v1alpha1.HealthP
 		}
 	}
 	return false
+}
+
+// ProbedTargets counts the targets of a DynamicRecord that hang on the HealthProbe of that name, by their states.
+func ProbedTargets(o *v1alpha1.DynamicRecord, name string, probes []v1alpha1.HealthProbe) (up, down int) {
+	hang := map[string]bool{}
+	for i := range o.Spec.Pools {
+		hang[o.Spec.Pools[i].Name] = poolUsesProbe(o, &o.Spec.Pools[i], name, probes)
+	}
+	for _, t := range o.Status.Targets {
+		switch {
+		case !hang[t.Pool]:
+		case t.State == v1alpha1.TargetUp, t.State == v1alpha1.TargetDegraded:
+			up++
+		case t.State == v1alpha1.TargetDown:
+			down++
+		}
+	}
+	return up, down
 }
 
 // ProbeStatus says whether a HealthProbe is valid. probes are all of its namespace, and secrets says what is wrong with the

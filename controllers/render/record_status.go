@@ -127,7 +127,11 @@ func (in RecordStatusInputs) failover(s *v1alpha1.DynamicRecordStatus, set setCo
 	case rto == nil:
 		meta.RemoveStatusCondition(&s.Conditions, v1alpha1.ConditionRTOFeasible)
 	case f.Feasible:
-		set(v1alpha1.ConditionRTOFeasible, true, "Feasible", f.Sum)
+		words := f.Sum
+		if idle := in.Decision.NotIdle; len(idle) > 0 {
+			words += fmt.Sprintf("; the idleInterval of HealthProbe %s would break it, and is not used for this record", strings.Join(idle, ", "))
+		}
+		set(v1alpha1.ConditionRTOFeasible, true, "Feasible", words)
 	default:
 		set(v1alpha1.ConditionRTOFeasible, false, "TooSlow", f.Sum)
 	}
@@ -168,16 +172,20 @@ func (in RecordStatusInputs) observed(s *v1alpha1.DynamicRecordStatus, set setCo
 	s.Targets, s.Datacenters, s.Override = nil, nil, ""
 	var stale []RecordServer
 	in.Servers, stale = in.fresh()
-	index, up := 0, 0
+	index, up, unknown := 0, 0, 0
 	var troubled []string
 	for _, p := range in.Record.Spec.Pools {
 		for _, t := range p.Targets {
 			st := in.target(index, string(p.Datacenter))
 			st.Pool, st.Address = p.Name, t.Address
 			index++
-			if st.State == v1alpha1.TargetUp {
+			switch st.State {
+			case v1alpha1.TargetUp, v1alpha1.TargetDegraded: // both are given to clients
 				up++
-			} else {
+			case v1alpha1.TargetUnknown:
+				unknown++
+			}
+			if st.State != v1alpha1.TargetUp {
 				words := fmt.Sprintf("%s (pool %s) is %s", t.Address, p.Name, strings.ToLower(string(st.State)))
 				if st.LastFailure != "" {
 					words += ": " + st.LastFailure
@@ -219,12 +227,18 @@ func (in RecordStatusInputs) observed(s *v1alpha1.DynamicRecordStatus, set setCo
 	slices.SortFunc(s.Datacenters, func(a, b v1alpha1.RecordDatacenterStatus) int { return cmp.Compare(a.Name, b.Name) })
 	s.Serving = in.serving(served)
 
-	healthy := up == index
 	switch {
+	case unknown == index && index > 0:
+		meta.SetStatusCondition(&s.Conditions, metav1.Condition{
+			Type: v1alpha1.ConditionHealthy, Status: metav1.ConditionUnknown, Reason: "NotJudged", ObservedGeneration: in.Record.Generation, LastTransitionTime: in.Now,
+			Message: clip("no target is judged: "+strings.Join(troubled, "; "), 2048),
+		})
 	case up == 0 && index > 0:
 		set(v1alpha1.ConditionHealthy, false, "AllDown", fmt.Sprintf("no target is up; whenAllDown: %s. %s", in.Record.Spec.WhenAllDown.Action, strings.Join(troubled, "; ")))
-	case !healthy:
+	case up < index:
 		set(v1alpha1.ConditionHealthy, false, "TargetsDown", fmt.Sprintf("%d of %d targets are up: %s", up, index, strings.Join(troubled, "; ")))
+	case len(troubled) > 0:
+		set(v1alpha1.ConditionHealthy, false, "TargetsDegraded", fmt.Sprintf("%d of %d targets are up: %s", up, index, strings.Join(troubled, "; ")))
 	default:
 		set(v1alpha1.ConditionHealthy, true, "AllUp", fmt.Sprintf("%d of %d targets are up", up, index))
 	}

@@ -6,11 +6,13 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/steering/steeringpb"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
 )
 
@@ -303,13 +305,14 @@ func describe(f v1alpha1.Finding) string {
 // DatacenterServer is one server that has joined a datacenter.
 type DatacenterServer struct {
 	Group, Name, Version string
-	Peer                 string // HOST:PORT where peers reach it; "": not known
-	Current, Wanted      int    // zones
-	Synced               bool   // it has all that it is to have, zones and documents
-	Settings             bool   // those of its group are in force
-	Outdated             bool   // its program knows no settings
-	Refused              string // documents that it refused, and why; "" if it did not
-	NotDurable           string // documents that are in force and not on its disk; "" if all are
+	Peer                 string                    // HOST:PORT where peers reach it; "": not known
+	Current, Wanted      int                       // zones
+	Synced               bool                      // it has all that it is to have, zones and documents
+	Settings             bool                      // those of its group are in force
+	Outdated             bool                      // its program knows no settings
+	Refused              string                    // documents that it refused, and why; "" if it did not
+	NotDurable           string                    // documents that are in force and not on its disk; "" if all are
+	Vantage              *steeringpb.VantageReport // how it sees the other servers; nil: it has not told
 	// Absent describes zones that the server holds, nobody wants any more, and whose removal waits for approval.
 	Absent *Absence
 }
@@ -333,7 +336,7 @@ type DatacenterInputs struct {
 // listed as long as fewer are connected than the group declares.
 func DatacenterStatus(in DatacenterInputs) v1alpha1.DatacenterStatus {
 	dc := in.Datacenter
-	s := v1alpha1.DatacenterStatus{ObservedGeneration: dc.Generation, Conditions: slices.Clone(dc.Status.Conditions), Vantage: dc.Status.Vantage}
+	s := v1alpha1.DatacenterStatus{ObservedGeneration: dc.Generation, Conditions: slices.Clone(dc.Status.Conditions), Vantage: cmp.Or(vantage(in.Servers), dc.Status.Vantage)}
 	declared, connected := map[string]int{}, map[string]int{}
 	total := 0
 	for _, g := range dc.Spec.ServerGroups {
@@ -436,7 +439,18 @@ func DatacenterStatus(in DatacenterInputs) v1alpha1.DatacenterStatus {
 		set(v1alpha1.ConditionDegraded, false, v1alpha1.ReasonHealthy, "all declared servers are connected")
 	}
 	in.withheldZones(set)
+	if text, _ := breakGlass(in.Servers, in.Now.Time); text != "" {
+		set(v1alpha1.ConditionBreakGlass, true, "LocalOverrides", "made at servers by dnsserver ctl, and unknown to the API: "+text)
+	} else if vantage(in.Servers) != "" { // else nobody has told yet: what is known stays
+		meta.RemoveStatusCondition(&s.Conditions, v1alpha1.ConditionBreakGlass)
+	}
 	return s
+}
+
+// DatacenterChanges returns when the status changes by itself; zero: it does not.
+func DatacenterChanges(in DatacenterInputs) time.Time {
+	_, until := breakGlass(in.Servers, in.Now.Time)
+	return until
 }
 
 // withheldZones lists the removals that wait for approval. Servers may wait with different ones: each has its own digest.

@@ -56,6 +56,8 @@ type SteeredDecision struct {
 	Keep bool
 	// Record is what servers are told; nil if nothing, or if it is kept.
 	Record *steeringpb.Record
+	// NotIdle are the HealthProbes whose idleInterval servers are not told of, for it alone would break objectives.rto.
+	NotIdle []string
 }
 
 // ZoneOf is the DNSZone that a DynamicRecord wants to be in.
@@ -99,7 +101,9 @@ func SteerZone(in SteeredInputs) *Steered {
 		c.Owner = owner
 		c.granted = in.grants(object)
 		c.incumbent = publishedSource(in.Published, owner) == c.key.String()
-		c.Record, c.fault = in.translate(object, owner)
+		if c.Record, c.fault = in.translate(object, owner); c.fault == nil {
+			c.NotIdle = refuseIdle(c.Record, owner)
+		}
 		byOwner[owner] = append(byOwner[owner], c)
 	}
 	for _, owner := range sortedNames(byOwner) {

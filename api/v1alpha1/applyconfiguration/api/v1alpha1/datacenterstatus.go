@@ -21,7 +21,9 @@ type DatacenterStatusApplyConfiguration struct {
 	// synced says how many connected servers serve the published version of all their zones under the settings of their
 	// group, of how many connected, e.g. 4/4.
 	Synced *string `json:"synced,omitempty"`
-	// vantage says how the datacenter sees the others. Empty until probes and votes are in use.
+	// vantage says how the datacenter sees the others: how many of its servers hear all datacenters and vote, of how many
+	// that have told, e.g. 2/2. Isolated: its anchors do not answer, so that it judges no target elsewhere. Sick: servers
+	// abstain, since others of the datacenter see up what they see down. Can't see dc-b: no server there is heard.
 	Vantage *string `json:"vantage,omitempty"`
 	// servers are the servers that have joined with a certificate for this datacenter. The first 64 by group and name.
 	Servers []ServerStatusApplyConfiguration `json:"servers,omitempty"`

@@ -37,7 +37,8 @@ type HealthProbeSpecApplyConfiguration struct {
 	// interval is the time between two probes of a target from one server, 1s to 1h, with a jitter of 10%. Default: 10s.
 	Interval *apiv1alpha1.Duration `json:"interval,omitempty"`
 	// idleInterval is the interval while nobody asks for any of the names that the probe is for, e.g. 60s; it must not be
-	// below interval. Left out: interval. A DynamicRecord whose objectives.rto it would break is told so.
+	// below interval. Left out: interval. It is not used for a DynamicRecord whose objectives.rto it would break: that is
+	// probed at interval all the time, as its condition RTOFeasible says.
 	IdleInterval *apiv1alpha1.Duration `json:"idleInterval,omitempty"`
 	// timeout is how long a probe may take; it must be below interval. Default: 2s.
 	Timeout *apiv1alpha1.Duration `json:"timeout,omitempty"`
