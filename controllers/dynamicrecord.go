@@ -363,13 +363,57 @@ type steeringEvents struct {
 	Clock    clock.PassiveClock
 
 	mu     sync.Mutex
-	recent map[string][]time.Time // when records moved lately, by where from and to
+	recent map[string]*recentEvents // by what they are alike in
+}
+
+// recentEvents are when the last events of one kind came, and when it was told last that they are many.
+type recentEvents struct {
+	at   []time.Time
+	told time.Time
 }
 
 const (
 	massWindow = 10 * time.Second
-	massMoves  = 10 // more moves within massWindow are told as one
+	massMoves  = 10 // more events of a kind within massWindow are told as one
+	massAgain  = 5 * time.Minute
 )
+
+// crowd notes an event of a kind: alone says that it is told by itself, many that it is to be told that there are many.
+func (e *steeringEvents) crowd(kind string) (alone, many bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := e.Clock.Now()
+	if e.recent == nil {
+		e.recent = map[string]*recentEvents{}
+	}
+	maps.DeleteFunc(e.recent, func(_ string, r *recentEvents) bool { return now.Sub(r.at[len(r.at)-1]) > massAgain })
+	r := e.recent[kind]
+	if r == nil {
+		r = &recentEvents{}
+		e.recent[kind] = r
+	}
+	r.at = append(slices.DeleteFunc(r.at, func(t time.Time) bool { return now.Sub(t) > massWindow }), now)
+	if len(r.at) <= massMoves {
+		return true, false
+	}
+	r.at = slices.Delete(r.at, 0, len(r.at)-massMoves-1) // more say no more
+	if !r.told.IsZero() && now.Sub(r.told) < massAgain {
+		return false, false
+	}
+	r.told = now
+	return false, true
+}
+
+// tell tells of one record, unless there are many of its kind.
+func (e *steeringEvents) tell(o *v1alpha1.DynamicRecord, kind, reason, message string) {
+	switch alone, many := e.crowd(kind + reason); {
+	case alone:
+		e.Recorder.Eventf(o, nil, kind, reason, "Steer", "%s", note(message))
+	case many:
+		e.Recorder.Eventf(o, nil, kind, reason, "Steer", "%s", note(fmt.Sprintf(
+			"more than %d names within %s, this one among them; kubectl get dynamicrecords -A shows which: %s", massMoves, massWindow, message)))
+	}
+}
 
 // record tells of the transitions of one record.
 func (e *steeringEvents) record(o *v1alpha1.DynamicRecord, before, after v1alpha1.DynamicRecordStatus) {
@@ -380,6 +424,14 @@ func (e *steeringEvents) record(o *v1alpha1.DynamicRecord, before, after v1alpha
 		old := meta.FindStatusCondition(before.Conditions, c.Type)
 		trouble := metav1.ConditionTrue
 		switch c.Type {
+		case v1alpha1.ConditionHealthy:
+			switch was := old != nil && old.Reason == reasonAllDown; {
+			case c.Reason == reasonAllDown && !was:
+				e.tell(o, corev1.EventTypeWarning, c.Reason, c.Message)
+			case c.Reason != reasonAllDown && was:
+				e.tell(o, corev1.EventTypeNormal, c.Reason, c.Message)
+			}
+			continue
 		case v1alpha1.ConditionAccepted, v1alpha1.ConditionRTOFeasible:
 			trouble = metav1.ConditionFalse
 		case v1alpha1.ConditionAwaitingApproval, v1alpha1.ConditionOverridden, v1alpha1.ConditionSplitRisk, v1alpha1.ConditionVantageDisagreement:
@@ -392,36 +444,38 @@ func (e *steeringEvents) record(o *v1alpha1.DynamicRecord, before, after v1alpha
 			if c.Type == v1alpha1.ConditionOverridden {
 				kind = corev1.EventTypeNormal
 			}
-			e.Recorder.Eventf(o, nil, kind, c.Reason, "Steer", "%s", note(c.Message))
+			e.tell(o, kind, c.Reason, c.Message)
 		case c.Status != trouble && old != nil && old.Status == trouble:
-			e.Recorder.Eventf(o, nil, corev1.EventTypeNormal, c.Reason, "Steer", "%s", note(c.Message))
+			e.tell(o, corev1.EventTypeNormal, c.Reason, c.Message)
 		}
 	}
 }
 
-// moved tells that a record's answers moved; of many moves of one kind only the first ones, and then one for all.
+const reasonAllDown = "AllDown"
+
+// moved tells that a record's answers moved; of many moves of one kind only the first ones, and then one for each datacenter
+// that they left or came to.
 func (e *steeringEvents) moved(o *v1alpha1.DynamicRecord, from, to string) {
 	what := from + " to " + cmp.Or(to, "nothing")
-	e.mu.Lock()
-	now := e.Clock.Now()
-	if e.recent == nil {
-		e.recent = map[string][]time.Time{}
-	}
-	recent := slices.DeleteFunc(e.recent[what], func(t time.Time) bool { return now.Sub(t) > massWindow })
-	recent = append(recent, now)
-	e.recent[what] = recent
-	e.mu.Unlock()
-	switch {
-	case len(recent) <= massMoves:
+	alone, many := e.crowd("moved " + what)
+	if alone {
 		e.Recorder.Eventf(o, nil, corev1.EventTypeNormal, "Moved", "Steer", "answers moved from %s", what)
-	case len(recent) == massMoves+1:
-		for dc := range strings.SplitSeq(from, ",") {
-			var object v1alpha1.Datacenter
-			if strings.Contains(","+to+",", ","+dc+",") || e.Client.Get(context.Background(), types.NamespacedName{Name: dc}, &object) != nil {
-				continue
-			}
-			e.Recorder.Eventf(&object, nil, corev1.EventTypeWarning, "MassMove", "Steer",
-				"the answers of more than %d names moved from %s within %s; kubectl get dynamicrecords -A shows which", massMoves, what, massWindow)
+	}
+	if !many {
+		return
+	}
+	before, after := strings.Split(from, ","), strings.Split(to, ",")
+	for _, name := range append(slices.Clone(before), after...) {
+		var dc v1alpha1.Datacenter
+		left, came := !slices.Contains(after, name), !slices.Contains(before, name)
+		if !left && !came || e.Client.Get(context.Background(), types.NamespacedName{Name: name}, &dc) != nil {
+			continue
 		}
+		kind := corev1.EventTypeNormal
+		if left {
+			kind = corev1.EventTypeWarning
+		}
+		e.Recorder.Eventf(&dc, nil, kind, "MassMove", "Steer",
+			"the answers of more than %d names moved from %s within %s; kubectl get dynamicrecords -A shows which", massMoves, what, massWindow)
 	}
 }
