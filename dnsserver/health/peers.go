@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"github.com/fingerpost-dns/fingerpost/dnsserver/steering/steeringpb"
 )
 
 const (
@@ -225,23 +227,32 @@ func (m *Machine) cast(p *peer, b *Ballot) {
 		}
 		c = m.addCheck(b.Check)
 	}
-	if old := c.of(p); old == nil || !slices.Equal(old.Verdicts, b.Verdicts) {
-		for _, s := range c.subjects {
-			for r := range s.users {
-				if m.left[r] {
-					m.stir[r] = true
-				}
-			}
-		}
-	}
 	m.put(c, p, b)
 	m.touch(c)
 }
 
-// put makes b the ballot of p.
+// put makes b the ballot of p. What latencies decide, and whether a pool is disputed, is looked at again.
 func (m *Machine) put(c *check, p *peer, b *Ballot) {
 	part := &p.parts[c.id[0]]
 	old := c.of(p)
+	latency, verdicts := uint32(0), []Verdict(nil)
+	if old != nil {
+		latency, verdicts = old.Latency, old.Verdicts
+	}
+	measured, others := latency != b.Latency, p != m.me && !slices.Equal(verdicts, b.Verdicts)
+	for _, s := range c.subjects {
+		if !measured && !others {
+			break
+		}
+		for r := range s.users {
+			if measured && r.pb.GetPolicy() == steeringpb.Policy_LATENCY {
+				m.changed[r.source] = true
+			}
+			if others && m.left[r] {
+				m.stir[r] = true
+			}
+		}
+	}
 	if old != nil {
 		*part -= old.digest()
 	}
