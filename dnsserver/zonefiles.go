@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -231,6 +232,7 @@ func (z *zoneFiles) start() error {
 	}
 	z.view.Update(zones, nil)
 	z.log.Info("zones loaded", "zones", len(zones))
+	go debug.FreeOSMemory() // loading took several times what the zones take
 	return nil
 }
 
@@ -269,6 +271,7 @@ func (z *zoneFiles) reload() {
 		}
 	}
 	z.view.Update(changed, gone)
+	go debug.FreeOSMemory()
 	z.log.Info("zones reloaded", "zones", z.view.Len(), "changed", len(changed), "removed", len(gone), "failed", failed)
 }
 

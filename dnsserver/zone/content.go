@@ -34,7 +34,7 @@ func ParseDigest(s string) (Digest, error) {
 // published under is part of the Version, so that equal content has an equal digest
 // whatever its history.
 //
-// Nodes stand in blocks: the hash of its name makes one node in 16 the head of a block, which has
+// Nodes stand in blocks: the hash of its name makes one node in 32 the head of a block, which has
 // all nodes from there to the next head. The blocks are in a persistent treap by their heads: a
 // changed version shares with the old one all blocks but those that changed, and costs O(log n)
 // for each changed owner. Every subtree carries a SHA-256 of what it holds, and neither blocks nor

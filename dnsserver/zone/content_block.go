@@ -25,8 +25,8 @@ func priorityOf(key []byte) uint64 {
 	return binary.BigEndian.Uint64(sum[:])
 }
 
-// isHead reports whether a node starts a block; one in 16 does.
-func isHead(priority uint64) bool { return priority>>60 == 0xf }
+// isHead reports whether a node starts a block; one in 32 does.
+func isHead(priority uint64) bool { return priority>>59 == 1<<5-1 }
 
 // above is the heap order; keys decide between equal priorities, so that shapes stay unique.
 func (b *block) above(o *block) bool {
@@ -251,7 +251,13 @@ type blockBuilder struct {
 	block block // the last one, but for its data
 	data  []byte
 	built builtBlocks
+	text  strings.Builder // of several blocks
+	spare []block
 }
+
+// blockText is how many octets blocks of the same time share: few enough that little is kept in
+// memory by one that stays, and enough that memory is not split into parts too small for others.
+const blockText = 1 << 15
 
 // builtBlocks is the blocks of a part of the zone. The lead belongs to what is before the part.
 type builtBlocks struct {
@@ -263,7 +269,7 @@ type builtBlocks struct {
 func (b *blockBuilder) add(key []byte, n *Node) {
 	if priority := priorityOf(key); isHead(priority) {
 		b.flush()
-		b.block = block{key: string(key), priority: priority}
+		b.block = block{key: b.keep(key), priority: priority}
 	}
 	b.data = appendEntry(b.data, string(relative(n.Owner, b.apex)), n.RRsets)
 	b.block.count++
@@ -274,15 +280,31 @@ func (b *blockBuilder) flush() {
 	if b.block.count == 0 {
 		return
 	}
-	done := b.block
-	done.data = string(b.data)
+	if len(b.spare) == 0 {
+		b.spare = make([]block, 16)
+	}
+	done := &b.spare[0]
+	b.spare = b.spare[1:]
+	*done = b.block
+	done.data = b.keep(b.data)
 	b.data = b.data[:0]
 	if done.priority == 0 {
-		b.built.lead = &done
+		b.built.lead = done
 	} else {
 		done.seal()
-		b.built.heads = append(b.built.heads, &done)
+		b.built.heads = append(b.built.heads, done)
 	}
+}
+
+// keep returns a copy of text.
+func (b *blockBuilder) keep(text []byte) string {
+	if b.text.Cap()-b.text.Len() < len(text) {
+		b.text.Reset()
+		b.text.Grow(max(len(text), blockText))
+	}
+	start := b.text.Len()
+	b.text.Write(text)
+	return b.text.String()[start:]
 }
 
 func (b *blockBuilder) done() builtBlocks {

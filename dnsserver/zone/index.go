@@ -20,17 +20,18 @@ type index struct {
 	top      record
 	table    table
 	// chunks hold records and referrals. A ref is 0 for none, else the number of a chunk and
-	// a place there, in units of 8 octets.
+	// a place there, in units.
 	chunks [][]byte
 	slots  []*steeredSlot // of steered names
 	memory *memory
 }
 
 const (
-	chunkUnits = 1 << 15
+	chunkUnit  = 4 // octets
+	chunkUnits = 1 << 16
 	// Chunks have minChunk to maxChunk octets, and more if one record takes more.
 	minChunk = 1 << 10
-	maxChunk = chunkUnits * 8
+	maxChunk = chunkUnits * chunkUnit
 )
 
 // memory is where all versions made of one another write what they add. Only the writer uses it.
@@ -50,7 +51,7 @@ func hashName(name []byte) uint64 { return maphash.Bytes(indexSeed, name) }
 // tagOf is the part of a name's hash that a table knows.
 func tagOf(hash uint64) uint32 { return uint32(hash >> 32) }
 
-func (x *index) at(ref uint32) record { return x.chunks[ref/chunkUnits][ref%chunkUnits*8:] }
+func (x *index) at(ref uint32) record { return x.chunks[ref/chunkUnits][ref%chunkUnits*chunkUnit:] }
 
 // isOwner reports whether r is the record of a name of the zone.
 func (x *index) isOwner(r record, name []byte) bool {
@@ -225,7 +226,7 @@ func (x *index) with(before, after *Content) *index {
 	next.slots = slices.Clip(x.slots)
 	next.first = uint32(len(x.chunks)) * chunkUnits
 	if next.current() {
-		next.first += uint32(x.memory.used/8) - chunkUnits
+		next.first += uint32(x.memory.used/chunkUnit) - chunkUnits
 	}
 	next.compiler = compilers.Get().(*compiler)
 	defer compilers.Put(next.compiler)
@@ -419,20 +420,23 @@ func (x *indexer) current() bool {
 	return len(c) > 0 && len(x.chunks) > 0 && &c[0] == &x.chunks[len(x.chunks)-1][0]
 }
 
-// take returns memory for a record or referral of so many octets, a multiple of 8.
+// wholeUnits rounds octets up.
+func wholeUnits(octets int) int { return (octets + chunkUnit - 1) / chunkUnit * chunkUnit }
+
+// take returns memory for a record or referral of so many octets, whole units.
 func (x *indexer) take(size int) (ref uint32, b []byte) {
 	m := x.memory
 	if !x.current() || len(m.chunk)-m.used < size {
 		m.written += len(m.chunk) - m.used
 		m.garbage += len(m.chunk) - m.used
-		octets := min(max(minChunk, m.written/4/8*8), maxChunk)
+		octets := min(max(minChunk, m.written/4/chunkUnit*chunkUnit), maxChunk)
 		m.chunk, m.used = make([]byte, max(octets, size)), 0
 		if len(x.chunks) == 0 {
-			m.used = 8 // no ref is 0
+			m.used = chunkUnit // no ref is 0
 		}
 		x.chunks = append(slices.Clip(x.chunks), m.chunk)
 	}
-	ref = uint32(len(x.chunks)-1)*chunkUnits + uint32(m.used/8)
+	ref = uint32(len(x.chunks)-1)*chunkUnits + uint32(m.used/chunkUnit)
 	b = m.chunk[m.used : m.used+size]
 	m.used += size
 	m.written += size

@@ -118,7 +118,7 @@ func (r referral) wire() []byte {
 }
 func (r referral) hash() uint64               { return binary.LittleEndian.Uint64(r[8:]) }
 func (r referral) shifts() []byte             { return r[referralHeader:][:2*r.count()] }
-func (r referral) size() int                  { return (referralHeader + 2*r.count() + len(r.wire()) + 7) / 8 * 8 }
+func (r referral) size() int                  { return wholeUnits(referralHeader + 2*r.count() + len(r.wire())) }
 func (x *index) referral(ref uint32) referral { return referral(x.at(ref)) }
 
 // referrals makes ready the referrals of topmost zone cuts.
@@ -136,7 +136,7 @@ func (x *indexer) referrals(cuts []Name) {
 		to := uint32(0)
 		if made != nil {
 			var b []byte
-			to, b = x.take((len(made) + 7) / 8 * 8)
+			to, b = x.take(wholeUnits(len(made)))
 			copy(b, made)
 		}
 		x.renew(tag, ref).setReferral(to)

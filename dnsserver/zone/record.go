@@ -10,17 +10,16 @@ import (
 //
 //	1  size of the owner's name without the zone's
 //	1  flags
-//	1  labels of the zone cut or DNAME above the name, if flagCovered
-//	1  unused
 //	2  number of RRsets
-//	2  size of the record in units of 8 octets, 0 if it takes more than fit
+//	2  size of the record in units, 0 if it takes more than fit
 //	   the owner's name in wire form, without the zone's
+//	1  labels of the zone cut or DNAME above the name, if flagCovered
 //	4  ref of the referral, 0 if there is none ready; if flagCut
 //	4  number of the slot, if flagSteered
 //	   the RRsets, sorted by type
 type record []byte
 
-const recordHeader = 8
+const recordHeader = 6
 
 // Flags of a record.
 const (
@@ -41,19 +40,26 @@ func (r record) isWildcard() bool {
 	return r[0] >= 2 && r[recordHeader] == 1 && r[recordHeader+1] == '*'
 }
 
-func (r record) cover() int { return int(r[2]) }
+// cover returns the labels of the zone cut or DNAME above the name, if flagCovered.
+func (r record) cover() int { return int(r[recordHeader+int(r[0])]) }
 
-// behindOwner is where the fields after the owner start.
-func (r record) behindOwner() int { return recordHeader + int(r[0]) }
+// refs is where the refs after the owner start.
+func (r record) refs() int {
+	at := recordHeader + int(r[0])
+	if r.is(flagCovered) {
+		at++
+	}
+	return at
+}
 
 // referral returns the ref of the referral, if flagCut.
-func (r record) referral() uint32 { return binary.LittleEndian.Uint32(r[r.behindOwner():]) }
+func (r record) referral() uint32 { return binary.LittleEndian.Uint32(r[r.refs():]) }
 
-func (r record) setReferral(ref uint32) { binary.LittleEndian.PutUint32(r[r.behindOwner():], ref) }
+func (r record) setReferral(ref uint32) { binary.LittleEndian.PutUint32(r[r.refs():], ref) }
 
 // slot returns the number of the slot, if flagSteered.
 func (r record) slot() uint32 {
-	at := r.behindOwner()
+	at := r.refs()
 	if r.is(flagCut) {
 		at += 4
 	}
@@ -62,14 +68,14 @@ func (r record) slot() uint32 {
 
 // size returns how many octets the record takes.
 func (r record) size() int {
-	if units := int(binary.LittleEndian.Uint16(r[6:])); units > 0 {
-		return units * 8
+	if units := int(binary.LittleEndian.Uint16(r[4:])); units > 0 {
+		return units * chunkUnit
 	}
 	sets := r.sets()
 	for sets.count > 0 {
 		sets.skip()
 	}
-	return (len(r) - len(sets.rest) + 7) / 8 * 8
+	return wholeUnits(len(r) - len(sets.rest))
 }
 
 // stored is one RRset of a record, and whatever stands behind it; nil for none. Either
@@ -137,8 +143,9 @@ func (r record) sets() sets {
 	if r == nil {
 		return sets{}
 	}
-	at := r.behindOwner()
-	if r[1]&(flagCut|flagSteered) != 0 {
+	at := recordHeader + int(r[0])
+	if r[1]&(flagCovered|flagCut|flagSteered) != 0 {
+		at = r.refs()
 		if r.is(flagCut) {
 			at += 4
 		}
@@ -146,7 +153,7 @@ func (r record) sets() sets {
 			at += 4
 		}
 	}
-	return sets{int(binary.LittleEndian.Uint16(r[4:])), stored(r[at:])}
+	return sets{int(binary.LittleEndian.Uint16(r[2:])), stored(r[at:])}
 }
 
 // skip goes behind the next RRset.
@@ -210,7 +217,7 @@ type fields struct {
 	sets     []RRset
 }
 
-// appendRecord appends the record of f to dst, up to a multiple of 8 octets. ready appends the
+// appendRecord appends the record of f to dst, in whole units. ready appends the
 // ready answer of a set to a slice, or nothing.
 func appendRecord(dst []byte, f *fields, ready func(dst []byte, set RRset) []byte) []byte {
 	start := len(dst)
@@ -225,10 +232,13 @@ func appendRecord(dst []byte, f *fields, ready func(dst []byte, set RRset) []byt
 		}
 	}
 	le := binary.LittleEndian
-	dst = append(dst, byte(len(f.owner)), f.flags, byte(f.cover), 0)
+	dst = append(dst, byte(len(f.owner)), f.flags)
 	dst = le.AppendUint16(dst, uint16(len(f.sets)))
 	dst = append(dst, 0, 0)
 	dst = append(dst, f.owner...)
+	if f.flags&flagCovered != 0 {
+		dst = append(dst, byte(f.cover))
+	}
 	if f.flags&flagCut != 0 {
 		dst = le.AppendUint32(dst, f.referral)
 	}
@@ -252,11 +262,11 @@ func appendRecord(dst []byte, f *fields, ready func(dst []byte, set RRset) []byt
 		le.PutUint16(dst[head:], uint16(len(set.rdata)))
 		dst = append(dst[:head+2], set.rdata...)
 	}
-	for (len(dst)-start)%8 != 0 {
+	for (len(dst)-start)%chunkUnit != 0 {
 		dst = append(dst, 0)
 	}
-	if units := (len(dst) - start) / 8; units <= 0xffff {
-		le.PutUint16(dst[start+6:], uint16(units))
+	if units := (len(dst) - start) / chunkUnit; units <= 0xffff {
+		le.PutUint16(dst[start+4:], uint16(units))
 	}
 	return dst
 }

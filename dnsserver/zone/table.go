@@ -28,8 +28,8 @@ const (
 	lineSlots   = 8
 	// A new table has pagesFilled slots in use on each page, on average. It gets more pages
 	// when it has pagesFull, or when one page is full.
-	pagesFilled = 72
-	pagesFull   = 92
+	pagesFilled = 88
+	pagesFull   = 100
 )
 
 // newTable makes a table for so many slots. A stamp is one that no other table ever had
@@ -181,10 +181,10 @@ func (t *table) remove(tag, ref uint32) {
 	}
 }
 
-// grow gives t half as many pages more.
+// grow gives t a quarter of pages more.
 func (t *table) grow() {
 	old := *t
-	t.pages += t.pages/2 + 1
+	t.pages += t.pages/4 + 1
 	for t.root = nil; t.root == nil; {
 		t.root = make([]*middle, (t.pages+middlePages-1)/middlePages)
 		if !t.addAll(&old) {
