@@ -50,11 +50,15 @@ func demoCommand(t *testing.T, tmp string, args ...string) *exec.Cmd {
 }
 
 func TestTheStoryIsToldToItsEndAndLeavesNothing(t *testing.T) {
-	tmp := t.TempDir()
+	tmp, err := os.MkdirTemp("", "demo-*") // that of the test has a long name, and paths of sockets are at most 107 octets
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(tmp) })
 	var out bytes.Buffer
 	cmd := demoCommand(t, tmp)
 	cmd.Stdout, cmd.Stderr = &out, &out
-	err := cmd.Run()
+	err = cmd.Run()
 	t.Logf("%s", out.Bytes())
 	if err != nil {
 		logs, _ := filepath.Glob(filepath.Join(tmp, "*", "logs", "*.log"))
