@@ -111,7 +111,7 @@ func failOver(s *story) {
 	s.recordIs("shop", ".status.healthy", "3/4")
 	s.recordIs("ledger", ".status.serving", "dc-b")
 	s.showRecords()
-	s.run(`kubectl get dynamicrecord shop -n payments -o jsonpath='{range .status.targets[*]}{.address}: {.state} {.votes} {.lastFailure}{"\n"}{end}'`)
+	s.run("kubectl get dynamicrecord shop -n payments -o jsonpath='{range .status.targets[*]}{.address}: {.state} {.votes} {.lastFailure}\n{end}'")
 	began = time.Now()
 	s.must(s.Start(backend))
 	s.told("It is started again, and answered again everywhere %s later.", s.moved(began, servers, nearA, nearB, hasAddress(ledger, firstA)))
