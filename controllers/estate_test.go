@@ -100,6 +100,11 @@ func (e *estate) clear() {
 			e.t.Fatal(err)
 		}
 	}
+	for _, o := range []client.Object{&v1alpha1.DynamicRecord{}, &v1alpha1.HealthProbe{}, &v1alpha1.TrafficOverride{}} {
+		if err := e.api.DeleteAllOf(ctx, o, client.InNamespace("payments")); err != nil {
+			e.t.Fatal(err)
+		}
+	}
 	if err := e.api.DeleteAllOf(ctx, &v1alpha1.Datacenter{}); err != nil {
 		e.t.Fatal(err)
 	}

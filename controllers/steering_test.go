@@ -3,10 +3,12 @@ package controllers_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -513,4 +515,120 @@ spec: {action: %s, %sexpires: "2099-12-01T04:00:00Z"}
 	e.awaitGiven(servers, "NOERROR "+backendA, "NOERROR "+backendA)
 	remove()
 	e.awaitRecord(columns("2/2", "dc-a"))
+}
+
+// manyRecords are records with one backend in each datacenter, in a zone of one server a datacenter.
+func manyRecords(n, port int) string {
+	var b strings.Builder
+	for i := range n {
+		one := strings.ReplaceAll(steeredApp(port, "  steering: {policy: Nearest}\n"), "app", fmt.Sprintf("app-%d", i))
+		_, record, _ := strings.Cut(one, "---\n")
+		b.WriteString("---\n" + record)
+	}
+	return b.String()
+}
+
+// steeredStatuses are the resource versions of all objects whose status says something of steering.
+func (e *estate) steeredStatuses() map[string]string {
+	e.t.Helper()
+	versions := map[string]string{}
+	var records v1alpha1.DynamicRecordList
+	var probes v1alpha1.HealthProbeList
+	if err := errors.Join(e.api.List(e.t.Context(), &records), e.api.List(e.t.Context(), &probes)); err != nil {
+		e.t.Fatal(err)
+	}
+	for _, o := range records.Items {
+		versions["DynamicRecord "+o.Name] = o.ResourceVersion
+	}
+	for _, o := range probes.Items {
+		versions["HealthProbe "+o.Name] = o.ResourceVersion
+	}
+	for _, o := range e.statuses() {
+		versions[fmt.Sprintf("%T %s", o, o.GetName())] = o.GetResourceVersion()
+	}
+	return versions
+}
+
+// TestNothingIsWrittenWhileNothingFlips lets servers probe many names for a while, and the leader change: all say the same as
+// before, so nothing is written.
+func TestNothingIsWrittenWhileNothingFlips(t *testing.T) {
+	const names = 40
+	e := newEstate(t, steeredEstate)
+	leader := e.startManager(0)
+	servers, _, b := e.startSteered("  steering: {policy: Nearest}\n")
+	_, text, _ := net.SplitHostPort(b.address)
+	port, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.apply(manyRecords(names, port))
+	e.poll(func() error {
+		var records v1alpha1.DynamicRecordList
+		if err := e.api.List(t.Context(), &records, client.InNamespace("payments")); err != nil {
+			return err
+		}
+		for i := range records.Items {
+			if err := columns("2/2", "dc-a,dc-b")(&records.Items[i]); err != nil {
+				return fmt.Errorf("%s: %w", records.Items[i].Name, err)
+			}
+		}
+		var p v1alpha1.HealthProbe
+		if err := e.api.Get(t.Context(), client.ObjectKey{Namespace: "payments", Name: "tcp"}, &p); err != nil {
+			return err
+		}
+		if want := fmt.Sprint(names + 1); p.Status.UsedBy != want || p.Status.Up != fmt.Sprint(2*(names+1)) || p.Status.Down != "0" {
+			return fmt.Errorf("HealthProbe is used by %s with %s up, want %s", p.Status.UsedBy, p.Status.Up, want)
+		}
+		for _, dc := range []string{"dc-a", "dc-b"} {
+			var o v1alpha1.Datacenter
+			if err := e.api.Get(t.Context(), client.ObjectKey{Name: dc}, &o); err != nil {
+				return err
+			}
+			if o.Status.Vantage != "1/1" || o.Status.Synced != "1/1" {
+				return fmt.Errorf("%s: VANTAGE is %q, SYNCED %q", dc, o.Status.Vantage, o.Status.Synced)
+			}
+		}
+		return nil
+	})
+	probes := func() float64 {
+		return servers[0].metric("fingerpost_dnsserver_probes_total ") + servers[1].metric("fingerpost_dnsserver_probes_total ")
+	}
+	rounds := func(n int) {
+		t.Helper()
+		until := probes() + float64(n*2*2) // the names share their checks
+		e.poll(func() error {
+			if done := probes(); done < until {
+				return fmt.Errorf("%v of %v probes", done, until)
+			}
+			return nil
+		})
+	}
+	before := e.steeredStatuses()
+	rounds(5)
+	same := func(when string) {
+		t.Helper()
+		for what, version := range e.steeredStatuses() {
+			if version != before[what] {
+				t.Errorf("%s: %s was written", when, what)
+			}
+		}
+	}
+	same("while probes run")
+	e.startManager(1)
+	leader.stop()
+	e.apply(strings.ReplaceAll(manyRecords(1, port), "app-0", "another")) // done after all that was before
+	e.poll(func() error {
+		var o v1alpha1.DynamicRecord
+		if err := e.api.Get(t.Context(), client.ObjectKey{Namespace: "payments", Name: "another"}, &o); err != nil {
+			return err
+		}
+		return columns("2/2", "dc-a,dc-b")(&o)
+	})
+	rounds(3)
+	after := e.steeredStatuses()
+	for what, version := range before {
+		if strings.HasPrefix(what, "DynamicRecord ") && after[what] != version {
+			t.Errorf("the new leader has written %s", what)
+		}
+	}
 }
