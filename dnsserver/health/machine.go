@@ -45,6 +45,8 @@ const (
 type Machine struct {
 	self ServerID
 	boot uint64
+	// nonce is another after each start and waking: only peers count that have answered it.
+	nonce uint64
 
 	start, last         time.Time // start: of the process, or when it woke
 	born                time.Time // of the process
@@ -111,7 +113,7 @@ type Machine struct {
 // stored is what Unsaved returned, the latest of each key, in any order; entries that do not parse are left out.
 func New(self ServerID, boot uint64, now time.Time, stored []Stored) *Machine {
 	m := &Machine{
-		self: self, boot: boot, start: now, born: now, last: now, own: -1, voteTTL: defaultVoteTTL, connected: now,
+		self: self, boot: boot, nonce: boot, start: now, born: now, last: now, own: -1, voteTTL: defaultVoteTTL, connected: now,
 		topology: &steeringpb.Topology{},
 		stated:   map[ServerID]bool{}, peers: map[ServerID]*peer{}, doubted: map[*check]bool{},
 		records: map[string]*record{}, controls: map[string]Controls{}, stir: map[*record]bool{}, left: map[*record]bool{},
@@ -138,12 +140,14 @@ func (m *Machine) enter(now time.Time) {
 		return
 	}
 	m.start, m.settled = now, false
+	m.nonce++
 	m.connected = now
 	m.silent = 0
 	clear(m.doubted)
 	for _, p := range m.peers {
 		if p != m.me {
-			p.fresh, p.settled, p.complete, p.whole, p.heard = false, false, false, false, time.Time{}
+			p.fresh, p.settled, p.complete, p.whole = false, false, false, false
+			p.heard, p.asked = time.Time{}, time.Time{}
 		}
 	}
 	if gap >= remembered {

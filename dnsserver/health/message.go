@@ -69,16 +69,21 @@ type Verdict struct {
 	Since int64
 }
 
-// Ask asks the receiver for those of its ballots that the sender does not have.
+// Ask asks the receiver for a Heartbeat, for its latches if they are others than the sender's, and last for those of its
+// ballots that the sender does not have. Until it has got them, the sender takes no notice of a peer: what it hears may
+// have waited somewhere while it was not running.
 type Ask struct {
+	Nonce uint64 // differs each time that the sender started, or stood still
 	// Digests are, by the first octet of the check, over the receiver's ballots as the sender has them. 256, or none
 	// if it has none.
-	Digests []uint64
+	Digests     []uint64
+	LatchDigest uint64 // as in Heartbeat
 }
 
-// Table answers Ask: all ballots of the sender in some of the 256 parts of its table. Parts of one table may come in
-// several messages.
+// Table ends the answer to Ask: all ballots of the sender in some of the 256 parts of its table. Parts of one table may
+// come in several messages.
 type Table struct {
+	Nonce   uint64 // of the Ask
 	Boot    uint64
 	Seq     uint64 // the table has all Ballots up to this one
 	Parts   []uint8

@@ -291,6 +291,9 @@ func (m *model) started(e *eye) {
 	lost := len(e.s.disk) == 0
 	e.starting = !e.s.machine.Answering()
 	clear(e.allowed)
+	if lost {
+		e.forced = yes | no
+	}
 	var from []*eye
 	for _, siblings := range []bool{true, false} {
 		for _, o := range m.eyes {

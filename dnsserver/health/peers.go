@@ -25,7 +25,8 @@ type peer struct {
 	place int // index into Machine.places; -1: none
 	// heard is when the last message came; zero: not since the start.
 	heard time.Time
-	fresh bool      // heard within a voteTTL
+	nonce uint64    // that it answered; it counts if that is Machine.nonce
+	fresh bool      // heard within a voteTTL, and it counts
 	since time.Time // when it became fresh
 
 	// Its table of ballots, as far as it is known.
@@ -66,9 +67,9 @@ func (m *Machine) Receive(now time.Time, from ServerID, msg Message) {
 	case msg.Ballots != nil:
 		m.ballots(now, p, msg.Ballots)
 	case msg.Ask != nil:
-		m.answer(p, msg.Ask)
+		m.answer(now, p, msg.Ask)
 	case msg.Table != nil:
-		m.table(p, msg.Table)
+		m.table(now, p, msg.Table)
 	case msg.Latches != nil:
 		for _, l := range msg.Latches.Latches {
 			m.merge(l)
@@ -87,6 +88,9 @@ func (m *Machine) Connected(now time.Time, id ServerID) {
 	p := m.peer(id)
 	p.asked, p.sent, p.complete, p.different = time.Time{}, time.Time{}, false, 0
 	m.send(id, Message{Heartbeat: m.state()})
+	if p.nonce != m.nonce {
+		m.ask(now, p)
+	}
 }
 
 func (m *Machine) peer(id ServerID) *peer {
@@ -100,7 +104,7 @@ func (m *Machine) peer(id ServerID) *peer {
 
 func (m *Machine) heartbeat(now time.Time, p *peer, h *Heartbeat) {
 	p.began = h.Began
-	if !p.fresh {
+	if !p.fresh && p.nonce == m.nonce {
 		p.fresh, p.since = true, now
 		m.estate = true
 	}
@@ -114,7 +118,7 @@ func (m *Machine) heartbeat(now time.Time, p *peer, h *Heartbeat) {
 	if p.boot == 0 && h.Seq == 0 && h.Digest == 0 { // has told nothing yet
 		p.boot, p.whole = h.Boot, true
 	}
-	if !p.whole {
+	if !p.whole || p.nonce != m.nonce {
 		m.ask(now, p)
 	}
 	m.estate = m.estate || whole != p.whole
@@ -128,7 +132,13 @@ func (m *Machine) heartbeat(now time.Time, p *peer, h *Heartbeat) {
 	if first := p.sent.IsZero() || p.sentTo != h.Boot; !first && (p.different < 2 || now.Sub(m.latched) < askAgain || now.Sub(p.sent) < askAgain) {
 		return
 	}
-	p.sent, p.sentTo, p.different = now, h.Boot, 0
+	p.sentTo = h.Boot
+	m.sendLatches(now, p)
+}
+
+// sendLatches sends a peer all latches.
+func (m *Machine) sendLatches(now time.Time, p *peer) {
+	p.sent, p.different = now, 0
 	all := slices.SortedFunc(maps.Values(m.latches), func(a, b Latch) int { return compareKeys(a.LatchKey, b.LatchKey) })
 	for first := 0; first == 0 || first < len(all); first += latchesPerMessage {
 		part := all[first:min(first+latchesPerMessage, len(all))]
@@ -141,7 +151,7 @@ func (m *Machine) ask(now time.Time, p *peer) {
 		return
 	}
 	p.asked = now
-	m.send(p.id, Message{Ask: &Ask{Digests: slices.Clone(p.parts[:])}})
+	m.send(p.id, Message{Ask: &Ask{Nonce: m.nonce, Digests: slices.Clone(p.parts[:]), LatchDigest: m.latchDigest}})
 }
 
 // ballots takes changed votes of a peer. Each is complete, so they count even if others are missing before them.
@@ -163,10 +173,15 @@ func (m *Machine) ballots(now time.Time, p *peer, b *Ballots) {
 	}
 }
 
-// answer tells the peer which of this server's ballots it lacks.
-func (m *Machine) answer(p *peer, a *Ask) {
+// answer tells the peer what it lacks.
+func (m *Machine) answer(now time.Time, p *peer, a *Ask) {
+	m.send(p.id, Message{Heartbeat: m.state()})
+	if a.LatchDigest != m.latchDigest {
+		m.sendLatches(now, p)
+	}
 	var t Table
 	flush := func(last bool) {
+		t.Nonce = a.Nonce
 		t.Boot, t.Seq, t.Last = m.boot, m.me.seq, last
 		sent := t
 		m.send(p.id, Message{Table: &sent})
@@ -192,7 +207,12 @@ func (m *Machine) answer(p *peer, a *Ask) {
 }
 
 // table takes parts of a peer's table.
-func (m *Machine) table(p *peer, t *Table) {
+func (m *Machine) table(now time.Time, p *peer, t *Table) {
+	if t.Last && t.Nonce == m.nonce && p.nonce != m.nonce {
+		p.nonce, p.complete = m.nonce, true // its latches came before
+		p.fresh, p.since = true, now
+		m.estate = true
+	}
 	if p.boot == t.Boot && t.Seq < p.seq {
 		return // of before what it told meanwhile: the next heartbeat shows whether something is missing
 	}

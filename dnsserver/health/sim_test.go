@@ -86,9 +86,13 @@ type server struct {
 	results map[string]*steering.Result
 	control map[string]health.Controls
 	known   []*steering.Override
-	version int                      // of known: the highest is the latest
-	peers   map[health.ServerID]bool // connected
-	events  []health.Event
+	version int      // of known: the highest is the latest
+	kept    struct { // on disk
+		known   []*steering.Override
+		version int
+	}
+	peers  map[health.ServerID]bool // connected
+	events []health.Event
 }
 
 type probing struct {
@@ -249,7 +253,10 @@ func (s *server) start() {
 	s.every(boot, reconnect, s.connect)
 	s.every(boot, reconnect, s.sync)
 	s.after(boot, 10*time.Millisecond, s.connect)
-	s.version = -1
+	s.known, s.version = s.kept.known, s.kept.version
+	for _, r := range w.records {
+		s.compile(r)
+	}
 	s.sync()
 	s.step()
 }
@@ -360,6 +367,7 @@ func (s *server) take(version int, all []*steering.Override) {
 		return
 	}
 	s.version, s.known = version, all
+	s.kept.version, s.kept.known = version, all
 	for _, r := range s.w.records {
 		s.compile(r)
 	}
@@ -549,6 +557,7 @@ func (s *server) restart(emptyDisk bool) {
 	s.kill()
 	if emptyDisk {
 		s.disk = map[string][]byte{}
+		s.kept.version, s.kept.known = 0, nil
 	}
 	boot := s.boot
 	s.w.after(booting, func() {

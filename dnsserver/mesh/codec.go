@@ -25,11 +25,13 @@ func encode(m health.Message) *meshpb.Message {
 			Boot: m.Ballots.Boot, Seq: m.Ballots.Seq, Ballots: encodeBallots(m.Ballots.Ballots),
 		}}}
 	case m.Ask != nil:
-		return &meshpb.Message{Message: &meshpb.Message_Ask{Ask: &meshpb.Ask{Digests: m.Ask.Digests}}}
+		return &meshpb.Message{Message: &meshpb.Message_Ask{Ask: &meshpb.Ask{
+			Digests: m.Ask.Digests, Nonce: m.Ask.Nonce, LatchDigest: m.Ask.LatchDigest,
+		}}}
 	case m.Table != nil:
 		t := m.Table
 		return &meshpb.Message{Message: &meshpb.Message_Table{Table: &meshpb.Table{
-			Boot: t.Boot, Seq: t.Seq, Parts: t.Parts, Ballots: encodeBallots(t.Ballots), Last: t.Last,
+			Boot: t.Boot, Seq: t.Seq, Parts: t.Parts, Ballots: encodeBallots(t.Ballots), Last: t.Last, Nonce: t.Nonce,
 		}}}
 	case m.Latches != nil:
 		out := &meshpb.Latches{Last: m.Latches.Last}
@@ -73,11 +75,14 @@ func decode(m *meshpb.Message) (health.Message, error) {
 		if n := len(m.GetAsk().GetDigests()); n != 0 && n != 256 {
 			return health.Message{}, errMalformed
 		}
-		return health.Message{Ask: &health.Ask{Digests: m.GetAsk().GetDigests()}}, nil
+		a := m.GetAsk()
+		return health.Message{Ask: &health.Ask{Digests: a.GetDigests(), Nonce: a.GetNonce(), LatchDigest: a.GetLatchDigest()}}, nil
 	case m.GetTable() != nil:
 		t := m.GetTable()
 		ballots, err := decodeBallots(t.GetBallots())
-		return health.Message{Table: &health.Table{Boot: t.GetBoot(), Seq: t.GetSeq(), Parts: t.GetParts(), Ballots: ballots, Last: t.GetLast()}}, err
+		return health.Message{Table: &health.Table{
+			Boot: t.GetBoot(), Seq: t.GetSeq(), Parts: t.GetParts(), Ballots: ballots, Last: t.GetLast(), Nonce: t.GetNonce(),
+		}}, err
 	case m.GetLatches() != nil:
 		out := &health.Latches{Last: m.GetLatches().GetLast()}
 		for _, l := range m.GetLatches().GetLatches() {

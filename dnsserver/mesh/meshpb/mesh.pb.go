@@ -608,6 +608,8 @@ func (x *Verdict) GetSince() int64 {
 type Ask struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Digests       []uint64               `protobuf:"fixed64,1,rep,packed,name=digests,proto3" json:"digests,omitempty"` // 256, or none
+	Nonce         uint64                 `protobuf:"varint,2,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	LatchDigest   uint64                 `protobuf:"fixed64,3,opt,name=latch_digest,json=latchDigest,proto3" json:"latch_digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -649,6 +651,20 @@ func (x *Ask) GetDigests() []uint64 {
 	return nil
 }
 
+func (x *Ask) GetNonce() uint64 {
+	if x != nil {
+		return x.Nonce
+	}
+	return 0
+}
+
+func (x *Ask) GetLatchDigest() uint64 {
+	if x != nil {
+		return x.LatchDigest
+	}
+	return 0
+}
+
 type Table struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Boot          uint64                 `protobuf:"varint,1,opt,name=boot,proto3" json:"boot,omitempty"`
@@ -656,6 +672,7 @@ type Table struct {
 	Parts         []byte                 `protobuf:"bytes,3,opt,name=parts,proto3" json:"parts,omitempty"` // an octet each
 	Ballots       []*Ballot              `protobuf:"bytes,4,rep,name=ballots,proto3" json:"ballots,omitempty"`
 	Last          bool                   `protobuf:"varint,5,opt,name=last,proto3" json:"last,omitempty"`
+	Nonce         uint64                 `protobuf:"varint,6,opt,name=nonce,proto3" json:"nonce,omitempty"` // of Ask
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -723,6 +740,13 @@ func (x *Table) GetLast() bool {
 		return x.Last
 	}
 	return false
+}
+
+func (x *Table) GetNonce() uint64 {
+	if x != nil {
+		return x.Nonce
+	}
+	return 0
 }
 
 type Latches struct {
@@ -960,15 +984,18 @@ const file_dnsserver_mesh_meshpb_mesh_proto_rawDesc = "" +
 	"\x04home\x18\x01 \x01(\tR\x04home\x12\x12\n" +
 	"\x04hold\x18\x02 \x01(\bR\x04hold\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\rR\x05state\x12\x14\n" +
-	"\x05since\x18\x04 \x01(\x03R\x05since\"\x1f\n" +
+	"\x05since\x18\x04 \x01(\x03R\x05since\"X\n" +
 	"\x03Ask\x12\x18\n" +
-	"\adigests\x18\x01 \x03(\x06R\adigests\"\x8d\x01\n" +
+	"\adigests\x18\x01 \x03(\x06R\adigests\x12\x14\n" +
+	"\x05nonce\x18\x02 \x01(\x04R\x05nonce\x12!\n" +
+	"\flatch_digest\x18\x03 \x01(\x06R\vlatchDigest\"\xa3\x01\n" +
 	"\x05Table\x12\x12\n" +
 	"\x04boot\x18\x01 \x01(\x04R\x04boot\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x14\n" +
 	"\x05parts\x18\x03 \x01(\fR\x05parts\x124\n" +
 	"\aballots\x18\x04 \x03(\v2\x1a.fingerpost.mesh.v1.BallotR\aballots\x12\x12\n" +
-	"\x04last\x18\x05 \x01(\bR\x04last\"R\n" +
+	"\x04last\x18\x05 \x01(\bR\x04last\x12\x14\n" +
+	"\x05nonce\x18\x06 \x01(\x04R\x05nonce\"R\n" +
 	"\aLatches\x123\n" +
 	"\alatches\x18\x01 \x03(\v2\x19.fingerpost.mesh.v1.LatchR\alatches\x12\x12\n" +
 	"\x04last\x18\x02 \x01(\bR\x04last\"\x93\x01\n" +
