@@ -80,6 +80,15 @@ func (r *Reports) Take(id control.ServerID, kind string, body []byte) {
 	}
 }
 
+// Contact notes that the hub has to do with a server, such as that it leaves: until now it has answered as it has told last.
+func (r *Reports) Contact(id control.ServerID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s := r.servers[id]; s != nil {
+		s.heard = r.Clock.Now()
+	}
+}
+
 func (r *Reports) changed(source string) {
 	if key, ok := parseSource(source); ok {
 		r.OnRecord(key)
@@ -89,7 +98,7 @@ func (r *Reports) changed(source string) {
 // RecordReport is what one server tells of one record.
 type RecordReport struct {
 	Server control.ServerID
-	Heard  time.Time // when the server told anything last
+	Heard  time.Time // last contact with the server, at the latest; for one that is connected it may be long ago
 	*steeringpb.RecordReport
 }
 

@@ -77,6 +77,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		Log:      mgr.GetLogger().WithName("hub"), Cluster: cluster, MaxAbsent: o.MaxAbsent,
 		OnZone: events.zone,
 		OnServer: func(id control.ServerID) {
+			reports.Contact(id)
 			events.server(id)
 			offer(joined, id)
 			offer(documents, event.GenericEvent{Object: &metav1.PartialObjectMetadata{}})

@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"google.golang.org/protobuf/proto"
@@ -42,8 +43,10 @@ type OverrideReconciler struct {
 	Clock     clock.PassiveClock
 	Namespace string // the operator's own, whose overrides act on all records
 
-	mu      sync.Mutex
-	decided map[types.NamespacedName]decidedOverride
+	mu        sync.Mutex
+	decided   map[types.NamespacedName]decidedOverride
+	published map[control.GroupKey]bool
+	since     time.Time // when this manager began to lead, or soon after
 }
 
 type decidedOverride struct {
@@ -101,16 +104,28 @@ func (r *OverrideReconciler) publish(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("encoding overrides: %w", err)
 	}
+	groups := map[control.GroupKey]bool{}
 	for _, dc := range datacenters.Items {
 		for _, g := range dc.Spec.ServerGroups {
-			if err := r.Hub.PublishDocument(control.GroupKey{Datacenter: dc.Name, Group: g.Name}, control.Document{Kind: documentOverrides, Body: body}); err != nil {
-				return fmt.Errorf("publishing overrides: %w", err)
-			}
+			groups[control.GroupKey{Datacenter: dc.Name, Group: g.Name}] = true
+		}
+	}
+	for g := range groups {
+		if err := r.Hub.PublishDocument(g, control.Document{Kind: documentOverrides, Body: body}); err != nil {
+			return fmt.Errorf("publishing overrides: %w", err)
 		}
 	}
 	r.mu.Lock()
-	r.decided = decided
-	r.mu.Unlock()
+	defer r.mu.Unlock()
+	for g := range r.published {
+		if !groups[g] {
+			r.Hub.WithdrawDocument(g, documentOverrides)
+		}
+	}
+	r.decided, r.published = decided, groups
+	if r.since.IsZero() {
+		r.since = r.Clock.Now()
+	}
 	return nil
 }
 
@@ -185,8 +200,10 @@ func (r *OverrideReconciler) status(ctx context.Context, key types.NamespacedNam
 // servers gathers what servers say of the override and of the records that it acts on.
 func (r *OverrideReconciler) servers(ctx context.Context, in *render.OverrideStatusInputs) {
 	connected := map[control.ServerID]bool{}
+	expected := r.expected(ctx)
 	for _, s := range r.Hub.Servers() {
 		connected[s.ID] = true
+		expected.add(r.Estate, s.ID)
 		for _, d := range s.Documents {
 			if d.Kind == documentOverrides && !d.Current {
 				in.Behind = append(in.Behind, s.ID.String())
@@ -199,14 +216,51 @@ func (r *OverrideReconciler) servers(ctx context.Context, in *render.OverrideSta
 			continue
 		}
 		var o v1alpha1.DynamicRecord
+		missing := map[control.ServerID]bool{}
 		if err := r.Client.Get(ctx, key, &o, client.UnsafeDisableDeepCopy); err == nil {
 			in.TTL = max(in.TTL, statedTTL(o.Status.TTL))
+			if meta.IsStatusConditionTrue(o.Status.Conditions, v1alpha1.ConditionProgrammed) {
+				missing = maps.Clone(expected[render.ZoneOf(&o)])
+			}
 		}
 		for _, report := range r.Reports.Of(key) {
+			delete(missing, report.Server)
 			in.Servers = append(in.Servers, render.OverrideServer{
 				Record: source, Server: report.Server.String(), Connected: connected[report.Server], Heard: report.Heard, Report: report.RecordReport,
 			})
 		}
+		for id := range missing {
+			in.Servers = append(in.Servers, render.OverrideServer{Record: source, Server: id.String(), Connected: connected[id], Heard: r.since})
+		}
+	}
+}
+
+// expectedServers are the servers that answer for each zone, as far as they were ever seen.
+type expectedServers map[types.NamespacedName]map[control.ServerID]bool
+
+// expected returns the servers that have left.
+func (r *OverrideReconciler) expected(ctx context.Context) expectedServers {
+	all := expectedServers{}
+	var datacenters v1alpha1.DatacenterList
+	if err := r.Client.List(ctx, &datacenters, client.UnsafeDisableDeepCopy); err != nil {
+		log.FromContext(ctx).Error(err, "Listing Datacenters")
+	}
+	for _, dc := range datacenters.Items {
+		for _, s := range dc.Status.Servers {
+			if s.State == v1alpha1.ServerDisconnected {
+				all.add(r.Estate, control.ServerID{Datacenter: dc.Name, Group: s.Group, Name: s.Name})
+			}
+		}
+	}
+	return all
+}
+
+func (e expectedServers) add(estate *EstateReconciler, id control.ServerID) {
+	for _, key := range estate.ServedAt(render.Location{Datacenter: id.Datacenter, Group: id.Group}) {
+		if e[key] == nil {
+			e[key] = map[control.ServerID]bool{}
+		}
+		e[key][id] = true
 	}
 }
 

@@ -163,7 +163,7 @@ type OverrideServer struct {
 	// Connected: it says so now; else it said it when it was heard last.
 	Connected bool
 	Heard     time.Time
-	Report    *steeringpb.RecordReport
+	Report    *steeringpb.RecordReport // nil: it has told nothing yet
 }
 
 // OverrideStatusInputs is all that a TrafficOverride's status says.
@@ -260,10 +260,17 @@ func (in OverrideStatusInputs) kept(set setCondition) string {
 	return words
 }
 
+// before reports whether what a server says of a record is of before it answered by the override.
+func (in OverrideStatusInputs) before(srv OverrideServer) bool {
+	return srv.Connected && !slices.ContainsFunc(srv.Report.GetEffects(), func(e *steeringpb.RecordReport_Effect) bool {
+		return e.GetSource() == in.Message.GetSource()
+	})
+}
+
 // safe says when every resolver that got an old answer must have dropped it: from what servers really handed out. One that
 // can't be asked counts as having handed it out when it was heard last.
 func (in OverrideStatusInputs) safe(s *v1alpha1.TrafficOverrideStatus, set setCondition) {
-	if len(in.Behind) > 0 || len(in.Servers) == 0 {
+	if len(in.Behind) > 0 || len(in.Servers) == 0 || slices.ContainsFunc(in.Servers, in.before) {
 		s.SafeAt = nil
 		set(v1alpha1.ConditionSafeToProceed, false, v1alpha1.ReasonPending, "not every server answers by it yet")
 		return
