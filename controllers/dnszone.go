@@ -256,10 +256,14 @@ func (r *ZoneReconciler) publish(ctx context.Context, z *v1alpha1.DNSZone, place
 	if decision.Withheld != nil {
 		kept = decision.Withheld.Delegations
 	}
+	groups := groupKeys(place.Locations)
+	if in.Steered.Any() {
+		groups = append(groups, groupKeys(place.Witnesses)...)
+	}
 	inForce := r.Estate.Publish(key, place, kept, func() {
 		r.remember(key, next)
 		r.Hub.Publish(control.Zone{
-			Content: decision.Content, Version: next.version, Source: key.String(), Groups: groupKeys(place.Locations),
+			Content: decision.Content, Version: next.version, Source: key.String(), Groups: groups,
 			Guard: policy, Predecessor: next.predecessor, ApprovedRemoval: approved,
 		})
 	})

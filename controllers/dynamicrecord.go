@@ -141,12 +141,12 @@ func (r *ZoneReconciler) noteRecords(z *v1alpha1.DNSZone, place *render.Placemen
 	r.steered[render.Key(z)] = now
 }
 
-// locations lists where a zone with DynamicRecords is served; none if there is no such zone.
+// locations lists where targets of a zone's DynamicRecords are probed; none if there is no such zone.
 func (r *ZoneReconciler) locations(zoneKey types.NamespacedName) []render.Location {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if known := r.steered[zoneKey]; known != nil && known.placement != nil {
-		return known.placement.Locations
+		return slices.Concat(known.placement.Locations, known.placement.Witnesses)
 	}
 	return nil
 }
@@ -288,6 +288,9 @@ func (r *RecordReconciler) inputs(ctx context.Context, o *v1alpha1.DynamicRecord
 		connected[s.ID] = true
 	}
 	for _, report := range r.Reports.Of(key) {
+		if !slices.Contains(place.Locations, render.Location{Datacenter: report.Server.Datacenter, Group: report.Server.Group}) {
+			continue // a witness, or one that does not serve the zone any more: nobody is answered by it
+		}
 		in.Servers = append(in.Servers, render.RecordServer{
 			Datacenter: report.Server.Datacenter, Stale: !connected[report.Server], Report: report.RecordReport,
 		})

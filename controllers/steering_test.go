@@ -180,6 +180,16 @@ func (p *process) given(client, name string) string {
 	return strings.Join(answers, " ")
 }
 
+// dig is what a server answers, as text.
+func (e *estate) dig(p *process, name string, qtype uint16) string {
+	e.t.Helper()
+	reply, err := dns.Exchange(new(dns.Msg).SetQuestion(name, qtype), p.address)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return reply.String()
+}
+
 // awaitGiven waits until all servers answer clients of dc-a and dc-b so.
 func (e *estate) awaitGiven(servers []*process, toA, toB string) {
 	e.t.Helper()
@@ -274,6 +284,64 @@ func TestANameAnswersTheNearestHealthyAddress(t *testing.T) {
 	b.rise()
 	e.awaitGiven(servers, "NOERROR "+backendA, "NOERROR "+backendB)
 	e.awaitRecord(columns("2/2", "dc-a,dc-b"))
+}
+
+// TestAWitnessVotesAndAnswersNobody: its servers are of a group that the zone does not name, and hold the zone all the same.
+func TestAWitnessVotesAndAnswersNobody(t *testing.T) {
+	e := newEstate(t, steeredEstate+`
+---
+apiVersion: fingerpost.dev/v1alpha1
+kind: Datacenter
+metadata: {name: dc-w}
+spec:
+  role: Witness
+  probes: {deniedNetworks: []}
+  serverGroups: [{name: votes, management: External, addresses: [10.3.0.1]}]
+`)
+	manager := e.startManager(0)
+	servers, a, _ := e.startSteered("  steering: {policy: Nearest}\n")
+	witness := e.startProcess(control.ServerID{Datacenter: "dc-w", Group: "votes", Name: "ns-dc-w"}, t.TempDir())
+	votes := func(want ...string) func(*v1alpha1.DynamicRecord) error {
+		return func(o *v1alpha1.DynamicRecord) error {
+			for i, target := range o.Status.Targets {
+				if target.Votes != want[i] {
+					return fmt.Errorf("votes on %s are %s, want %s", target.Address, target.Votes, want[i])
+				}
+			}
+			return columns(want[len(want)-2], want[len(want)-1])(o)
+		}
+	}
+	silent := func() {
+		t.Helper()
+		for _, name := range []string{"app.corp.", "corp.", "ns-dc-a.corp."} {
+			e.poll(func() error {
+				switch got := witness.given(clientA, name); got {
+				case "REFUSED":
+					return nil
+				case "NOERROR", "SERVFAIL", "NXDOMAIN":
+					t.Errorf("the witness answers %s with %s", name, got)
+					return nil
+				default:
+					return fmt.Errorf("%s: %s", name, got) // it does not listen yet
+				}
+			})
+		}
+	}
+	o := e.awaitRecord(votes("3/3", "3/3", "2/2", "dc-a,dc-b"))
+	if len(o.Status.Datacenters) != 2 {
+		t.Errorf("a witness serves: %+v", o.Status.Datacenters)
+	}
+	silent()
+	if host := e.dig(servers[0], "corp.", dns.TypeNS); strings.Contains(host, "dc-w") {
+		t.Errorf("a witness is a name server: %s", host)
+	}
+	a.die()
+	e.awaitRecord(columns("1/2", "dc-b"))
+
+	manager.stop()
+	witness.stop()
+	witness.start() // what it is, it knows from its disk
+	silent()
 }
 
 func TestSteeringGoesOnWithoutTheControlPlane(t *testing.T) {

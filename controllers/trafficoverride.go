@@ -200,7 +200,7 @@ func (r *OverrideReconciler) status(ctx context.Context, key types.NamespacedNam
 // servers gathers what servers say of the override and of the records that it acts on.
 func (r *OverrideReconciler) servers(ctx context.Context, in *render.OverrideStatusInputs) {
 	connected := map[control.ServerID]bool{}
-	expected := r.expected(ctx)
+	expected, witness := r.expected(ctx)
 	for _, s := range r.Hub.Servers() {
 		connected[s.ID] = true
 		expected.add(r.Estate, s.ID)
@@ -224,7 +224,9 @@ func (r *OverrideReconciler) servers(ctx context.Context, in *render.OverrideSta
 			}
 		}
 		for _, report := range r.Reports.Of(key) {
-			delete(missing, report.Server)
+			if delete(missing, report.Server); witness[report.Server.Datacenter] {
+				continue // it answers nobody
+			}
 			in.Servers = append(in.Servers, render.OverrideServer{
 				Record: source, Server: report.Server.String(), Connected: connected[report.Server], Heard: report.Heard, Report: report.RecordReport,
 			})
@@ -238,21 +240,22 @@ func (r *OverrideReconciler) servers(ctx context.Context, in *render.OverrideSta
 // expectedServers are the servers that answer for each zone, as far as they were ever seen.
 type expectedServers map[types.NamespacedName]map[control.ServerID]bool
 
-// expected returns the servers that have left.
-func (r *OverrideReconciler) expected(ctx context.Context) expectedServers {
-	all := expectedServers{}
+// expected returns the servers that have left, and which datacenters are witnesses.
+func (r *OverrideReconciler) expected(ctx context.Context) (all expectedServers, witness map[string]bool) {
+	all, witness = expectedServers{}, map[string]bool{}
 	var datacenters v1alpha1.DatacenterList
 	if err := r.Client.List(ctx, &datacenters, client.UnsafeDisableDeepCopy); err != nil {
 		log.FromContext(ctx).Error(err, "Listing Datacenters")
 	}
 	for _, dc := range datacenters.Items {
+		witness[dc.Name] = dc.Spec.Role == v1alpha1.DatacenterRoleWitness
 		for _, s := range dc.Status.Servers {
 			if s.State == v1alpha1.ServerDisconnected {
 				all.add(r.Estate, control.ServerID{Datacenter: dc.Name, Group: s.Group, Name: s.Name})
 			}
 		}
 	}
-	return all
+	return all, witness
 }
 
 func (e expectedServers) add(estate *EstateReconciler, id control.ServerID) {

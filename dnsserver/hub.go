@@ -206,7 +206,12 @@ func (h *hubSource) run(ctx context.Context) error {
 		server := grpc.NewServer(control.ServerOptions(h.files.Credentials())...)
 		control.NewSibling(h.replica, h.files.Credentials()).Register(server)
 		h.mesh.Register(server)
-		group.Go(func() error { return server.Serve(h.peers) })
+		group.Go(func() error {
+			if err := server.Serve(h.peers); ctx.Err() == nil {
+				return err
+			}
+			return nil // stopped, perhaps before it began
+		})
 		context.AfterFunc(ctx, server.Stop)
 		h.log.Info("serving siblings", "address", h.peers.Addr().String())
 	}

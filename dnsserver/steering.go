@@ -303,6 +303,7 @@ func (s *steerer) document(kind string, body []byte) error {
 		}
 		s.world, s.topology, s.reach = world, t, reach
 		s.machine.SetTopology(now, t)
+		s.opts.View.Mute(datacenterOf(t, s.opts.Self.Datacenter).GetWitness())
 		s.opts.SetPeers(peersOf(t))
 		s.allDirty()
 	case documentOverrides:

@@ -63,8 +63,10 @@ type Placement struct {
 	// Parent is the zone that delegates to this one; zero for an apex of the estate.
 	Parent types.NamespacedName
 	// ParentApex is the parent's name, "" for an apex of the estate.
-	ParentApex  zone.Name
-	Locations   []Location   // where it is served; sorted
+	ParentApex zone.Name
+	Locations  []Location // where it is served; sorted
+	// Witnesses are where votes on its steered names are cast besides, by servers that hold it and answer nothing; sorted.
+	Witnesses   []Location
 	NameServers []NameServer // by rank of the datacenter, then name; at most MaxNameServers
 	// UDPOnly is where the zone's servers take nothing over TCP; nil: nowhere.
 	UDPOnly *UDPOnly
@@ -196,7 +198,11 @@ func (h *hierarchy) place(c *claim) {
 	})
 	for _, dc := range datacenters {
 		known[dc.Name] = true
-		if len(chosen) > 0 && !chosen[dc.Name] || dc.Spec.Role == v1alpha1.DatacenterRoleWitness {
+		if dc.Spec.Role == v1alpha1.DatacenterRoleWitness {
+			c.Witnesses = append(c.Witnesses, h.witnesses(c, dc)...)
+			continue
+		}
+		if len(chosen) > 0 && !chosen[dc.Name] {
 			continue
 		}
 		for _, g := range dc.Spec.ServerGroups {
@@ -227,7 +233,25 @@ func (h *hierarchy) place(c *claim) {
 		c.fault = refuse(v1alpha1.ReasonUnknownServerGroup, "no chosen datacenter has a server group %q", c.object.Spec.ServerGroup)
 	}
 	slices.SortFunc(c.Locations, func(a, b Location) int { return cmp.Compare(a.Datacenter, b.Datacenter) })
+	slices.SortFunc(c.Witnesses, func(a, b Location) int {
+		return cmp.Or(cmp.Compare(a.Datacenter, b.Datacenter), cmp.Compare(a.Group, b.Group))
+	})
 	c.UDPOnly = h.udpOnly(c.Locations)
+}
+
+// witnesses are the groups of a Witness that hold the zone, wherever that is served: the one of the zone's group's name, or all
+// if it has none of that name.
+func (h *hierarchy) witnesses(c *claim, dc *v1alpha1.Datacenter) (all []Location) {
+	for _, g := range dc.Spec.ServerGroups {
+		if g.AllowedZones != nil && !h.selects(g.AllowedZones.Namespaces, "", c.key.Namespace) {
+			continue
+		}
+		if g.Name == c.object.Spec.ServerGroup {
+			return []Location{{dc.Name, g.Name}}
+		}
+		all = append(all, Location{dc.Name, g.Name})
+	}
+	return all
 }
 
 func (h *hierarchy) nameServer(c *claim, datacenter string, g v1alpha1.ServerGroup) {

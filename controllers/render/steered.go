@@ -60,6 +60,9 @@ type SteeredDecision struct {
 	NotIdle []string
 }
 
+// Any reports whether the zone has steered names.
+func (s *Steered) Any() bool { return len(s.owners) > 0 }
+
 // ZoneOf is the DNSZone that a DynamicRecord wants to be in.
 func ZoneOf(r *v1alpha1.DynamicRecord) types.NamespacedName {
 	return types.NamespacedName{Namespace: cmp.Or(r.Spec.ZoneRef.Namespace, r.Namespace), Name: r.Spec.ZoneRef.Name}

@@ -81,8 +81,36 @@ func (z *Served) Version() Version { return z.version }
 // SERVFAIL, until the first Update.
 type View struct {
 	writer sync.Mutex
-	// zones is replaced when zones come or go. It is nil before the first Update.
-	zones atomic.Pointer[zoneSet]
+	// zones is what is answered from, held what there is: the same, unless the view is mute. They are replaced when zones
+	// come or go, and nil before the first Update.
+	zones, held atomic.Pointer[zoneSet]
+	mute        bool
+}
+
+// Mute has a view refuse every query, as if it had no zones, or ends that. Everything else goes on.
+func (v *View) Mute(mute bool) {
+	v.writer.Lock()
+	defer v.writer.Unlock()
+	v.mute = mute
+	if held := v.held.Load(); held != nil {
+		v.hold(held)
+	}
+}
+
+// Muted reports whether the view refuses every query.
+func (v *View) Muted() bool {
+	v.writer.Lock()
+	defer v.writer.Unlock()
+	return v.mute
+}
+
+// hold replaces what there is. v.writer is held.
+func (v *View) hold(set *zoneSet) {
+	v.held.Store(set)
+	if v.mute {
+		set = &zoneSet{}
+	}
+	v.zones.Store(set)
 }
 
 // zoneSet is immutable but for what the slots hold, so that a new version of a zone does not
@@ -103,7 +131,7 @@ type slot struct{ served atomic.Pointer[Served] }
 func (v *View) Update(install []*Served, remove []Name) {
 	v.writer.Lock()
 	defer v.writer.Unlock()
-	old := v.zones.Load()
+	old := v.held.Load()
 	if old == nil {
 		old = &zoneSet{}
 	}
@@ -141,7 +169,7 @@ func (v *View) Update(install []*Served, remove []Name) {
 	for apex := range next.slots {
 		next.depth = max(next.depth, apex.Labels())
 	}
-	v.zones.Store(next)
+	v.hold(next)
 }
 
 // TrustSubnets has a zone believe what the resolvers in these networks say of their clients
@@ -156,16 +184,16 @@ func (v *View) TrustSubnets(apex Name, resolvers *Networks) bool {
 	}
 	trusting := *now
 	trusting.trusted = resolvers
-	v.zones.Load().slots[apex].served.Store(&trusting)
+	v.held.Load().slots[apex].served.Store(&trusting)
 	return true
 }
 
 // Ready reports whether there was an Update.
-func (v *View) Ready() bool { return v.zones.Load() != nil }
+func (v *View) Ready() bool { return v.held.Load() != nil }
 
-// Zone returns what is served of the zone with exactly this apex, or nil.
+// Zone returns what there is of the zone with exactly this apex, or nil.
 func (v *View) Zone(apex Name) *Served {
-	set := v.zones.Load()
+	set := v.held.Load()
 	if set == nil {
 		return nil
 	}
@@ -177,7 +205,7 @@ func (v *View) Zone(apex Name) *Served {
 
 // Len counts the zones.
 func (v *View) Len() int {
-	if set := v.zones.Load(); set != nil {
+	if set := v.held.Load(); set != nil {
 		return len(set.slots)
 	}
 	return 0
@@ -186,7 +214,7 @@ func (v *View) Len() int {
 // Zones yields what is served of every zone, in no order.
 func (v *View) Zones() iter.Seq[*Served] {
 	return func(yield func(*Served) bool) {
-		set := v.zones.Load()
+		set := v.held.Load()
 		if set == nil {
 			return
 		}

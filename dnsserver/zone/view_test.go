@@ -2,6 +2,7 @@ package zone
 
 import (
 	"fmt"
+	"net/netip"
 	"runtime"
 	"strings"
 	"sync"
@@ -81,6 +82,41 @@ func TestViewUpdates(t *testing.T) {
 
 // TestReadersSeeWholeVersions asks while versions change: the serial and the addresses of
 // an answer are of one version, versions never go back, and other zones stay.
+func TestAMuteViewRefusesAllAndForgetsNothing(t *testing.T) {
+	v, s := &View{}, &Scratch{}
+	expect := func(want string) {
+		t.Helper()
+		message, over := question(t, "a.a.test. A")
+		if got := summary(t, ask(v, s, message, over)); got != want {
+			t.Errorf("answered %s, wanted %s", got, want)
+		}
+		var a Ahead
+		v.Ahead(&a, [][]byte{message})
+		if got := summary(t, v.AnswerAhead(s, &a, 0, make([]byte, 0, MaxMessage), message, netip.MustParseAddr("192.0.2.1"), over)); got != want {
+			t.Errorf("ahead answered %s, wanted %s", got, want)
+		}
+	}
+	const refused, answered = "REFUSED 1/0/0/0", "NOERROR aa 1/1/0/0"
+	v.Mute(true)
+	if v.Ready() {
+		t.Error("ready without an Update")
+	}
+	v.Update([]*Served{small(t, "a.test.", 1)}, nil)
+	expect(refused)
+	v.Update([]*Served{small(t, "a.test.", 2), small(t, "b.test.", 1)}, nil)
+	expect(refused)
+	if z := v.Zone(mustName(t, "a.test.")); z == nil || z.Version().Serial != 2 || v.Len() != 2 || !v.Ready() || !v.Muted() {
+		t.Errorf("it has %d zones, a.test. is %v", v.Len(), z)
+	}
+	v.Mute(false)
+	expect(answered)
+	v.Mute(true)
+	expect(refused)
+	v.Update(nil, []Name{mustName(t, "a.test.")})
+	v.Mute(false)
+	expect(refused) // it is gone
+}
+
 func TestReadersSeeWholeVersions(t *testing.T) {
 	v := viewOf(small(t, "a.test.", 1), small(t, "stays.test.", 1))
 	var versions []*Served
