@@ -40,6 +40,7 @@ var benchmarks = []benchmark{
 	{name: "change", about: "from an apply to the new answer at all servers of both datacenters", estate: true, run: change},
 	{name: "start", about: "from the start of a dnsserver to its first answer, from its disk", run: start},
 	{name: "leader", about: "from kill -9 of the leading manager to all servers in sync with the other", estate: true, run: leader},
+	{name: "flip", about: "10,000 steered names whose datacenter dies: answers, statuses, API writes, load; and one name alone", estate: true, run: flip},
 	{name: queriesName, about: "CPU time for a query and more, beside gdnsd, Knot DNS, NSD, BIND, PowerDNS and CoreDNS", tools: []string{"gdnsd", "knotd", "nsd", "named", "pdns_server"}},
 }
 
