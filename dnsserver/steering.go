@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"hash/fnv"
+	"iter"
 	"maps"
 	"net"
 	"net/netip"
@@ -63,28 +64,32 @@ type steerer struct {
 	maker     *probe.Maker
 	kick      chan struct{} // has an element when there is something to do
 
-	mu        sync.Mutex
-	machine   *health.Machine
-	world     *steering.World
-	topology  *steeringpb.Topology
-	reach     probe.Reach
-	hub       []*steering.Override // from the hub
-	local     localOverrides       // break-glass
-	secrets   map[string]*tls.Certificate
-	sources   map[string]*steeredSource
-	owners    map[ownerKey]string // the source of each steered owner
-	dirty     map[string]bool     // sources to be compiled again
-	until     time.Time           // the soonest of the sources' until; zero: none has one
-	unsaved   map[string][]byte
-	unreports map[string]bool // report kinds to be told again
-	vantage   *string         // as told last; nil: not yet
+	mu       sync.Mutex
+	machine  *health.Machine
+	world    *steering.World
+	topology *steeringpb.Topology
+	reach    probe.Reach
+	hub      []*steering.Override // from the hub
+	local    localOverrides       // break-glass
+	secrets  map[string]*tls.Certificate
+	sources  map[string]*steeredSource
+	owners   map[ownerKey]string // the source of each steered owner
+	dirty    map[string]bool     // sources to be compiled again
+	until    time.Time           // the soonest of the sources' until; zero: none has one
+	unsaved  map[string][]byte
+	// Reports: the records of each kind, and the kinds to be told again. The hub was told last at reported.
+	kinds     map[string]map[string]*steeredSource
+	unreports map[string]bool
+	reported  time.Time
+	vantage   *string // as told last; nil: not yet
 	// remembered is what was on disk at the start.
 	remembered map[string][]byte
 	flatten    *flattener
 	geography  geography
 	geo        *steering.GeoTable // nil: nothing is known
-	crowded    time.Time          // when it was told last that there are too many probes; of the goroutine
+	crowded    time.Time          // when it was told last that there are too many probes; of keep
 	restarts   []time.Time        // of the machine, the last ones
+	events     eventLog           // of the goroutine
 }
 
 type ownerKey struct{ apex, owner zone.Name }
@@ -92,11 +97,13 @@ type ownerKey struct{ apex, owner zone.Name }
 // steeredSource is one DynamicRecord: the owner of its addresses, and those of its SRV records.
 type steeredSource struct {
 	source   string
+	kind     string             // of its report
 	spec     *steeringpb.Record // of the host
 	names    map[ownerKey]*steeredName
-	until    time.Time       // compile again then; zero: never
-	controls health.Controls // as the machine was told last
-	report   *steeringpb.RecordReport
+	until    time.Time                // compile again then; zero: never
+	controls health.Controls          // as the machine was told last
+	decided  *steering.Result         // of the host; nil: none yet
+	report   *steeringpb.RecordReport // immutable
 }
 
 // steeredName is one owner.
@@ -112,7 +119,7 @@ func newSteerer(o steererOptions) (*steerer, error) {
 	s := &steerer{
 		opts: o, kick: make(chan struct{}, 1),
 		sources: map[string]*steeredSource{}, owners: map[ownerKey]string{},
-		dirty: map[string]bool{}, unsaved: map[string][]byte{}, unreports: map[string]bool{}, secrets: map[string]*tls.Certificate{},
+		dirty: map[string]bool{}, unsaved: map[string][]byte{}, kinds: map[string]map[string]*steeredSource{}, unreports: map[string]bool{}, secrets: map[string]*tls.Certificate{},
 		reach: probe.DenyByDefault(o.Own...), geography: geography{files: o.Geo, again: make(chan struct{}, 1)},
 	}
 	var stored []health.Stored
@@ -228,8 +235,12 @@ func decodeSteered(owner zone.Name, set zone.RRset) (*steering.Record, *steering
 func (s *steerer) learn(key ownerKey, record *steering.Record, spec *steeringpb.Record) {
 	src := s.sources[record.Source]
 	if src == nil {
-		src = &steeredSource{source: record.Source, names: map[ownerKey]*steeredName{}}
+		src = &steeredSource{source: record.Source, kind: reportKind(record.Source), names: map[ownerKey]*steeredName{}}
 		s.sources[record.Source] = src
+		if s.kinds[src.kind] == nil {
+			s.kinds[src.kind] = map[string]*steeredSource{}
+		}
+		s.kinds[src.kind][record.Source] = src
 	}
 	n := src.names[key]
 	if n == nil {
@@ -269,8 +280,9 @@ func (s *steerer) forget(key ownerKey) {
 	delete(src.names, key)
 	if len(src.names) == 0 {
 		delete(s.sources, source)
+		delete(s.kinds[src.kind], source)
 		s.machine.RemoveRecord(time.Now(), source)
-		s.unreports[reportKind(source)] = true
+		s.unreports[src.kind] = true
 	}
 }
 
@@ -400,31 +412,42 @@ const saveEvery = time.Second
 // run works until ctx ends.
 func (s *steerer) run(ctx context.Context) error {
 	var running sync.WaitGroup
-	defer running.Wait()
 	running.Go(func() { s.scheduler.Run(ctx) })
 	running.Go(func() { s.watchAnchors(ctx) })
 	running.Go(func() { s.flatten.run(ctx) })
 	running.Go(func() { s.watchGeography(ctx) })
-	save := time.NewTicker(saveEvery)
-	defer save.Stop()
+	running.Go(func() { s.keep(ctx) })
 	wake := time.NewTimer(0)
 	defer wake.Stop()
 	for {
 		select {
 		case <-ctx.Done():
+			running.Wait()
 			s.save()
 			return nil
 		case <-s.kick:
 		case <-wake.C:
-		case <-save.C:
-			s.mu.Lock()
-			s.local.forget(time.Now())
-			s.mu.Unlock()
-			s.save()
-			s.idle()
-			s.tellCrowded(time.Now())
 		}
 		wake.Reset(max(0, time.Until(s.step())))
+	}
+}
+
+// keep does until ctx ends what no answer waits for: a disk may take long.
+func (s *steerer) keep(ctx context.Context) {
+	tick := time.NewTicker(saveEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		s.mu.Lock()
+		s.local.forget(time.Now())
+		s.mu.Unlock()
+		s.save()
+		s.idle()
+		s.tellCrowded(time.Now())
 	}
 }
 
@@ -435,19 +458,51 @@ func (s *steerer) step() time.Time {
 	if len(run)+len(out.Stop) > 0 {
 		s.scheduler.Update(run, out.Stop)
 	}
-	for kind, body := range reports {
-		if err := s.opts.Report(kind, body); err != nil {
+	for kind, message := range reports {
+		body, err := marshal.Marshal(message)
+		if err == nil {
+			err = s.opts.Report(kind, body)
+		}
+		if err != nil {
 			s.opts.Log.Error(err, "reporting")
 		}
 	}
-	for _, e := range out.Events {
-		s.opts.Log.Info("steering", "event", string(e.Kind), "record", e.Record, "pool", e.Pool, "datacenter", e.Datacenter)
-	}
+	s.events.tell(s.opts.Log, time.Now(), out.Events)
 	return wake
 }
 
+// eventLog logs events: of many within a moment only the first ones, and then how many there were.
+type eventLog struct {
+	began time.Time // the present moment
+	count int       // of events in it
+}
+
+const (
+	eventsTold   = 20
+	eventsWithin = 10 * time.Second
+)
+
+func (l *eventLog) tell(log logr.Logger, now time.Time, events []health.Event) {
+	if len(events) == 0 {
+		return
+	}
+	if now.Sub(l.began) >= eventsWithin {
+		if more := l.count - eventsTold; more > 0 {
+			log.Info("steering: more events than are logged", "since", l.began.UTC().Format(time.RFC3339), "more", more)
+		}
+		l.began, l.count = now, 0
+	}
+	for _, e := range events {
+		if l.count++; l.count <= eventsTold || e.Record == "" {
+			log.Info("steering", "event", string(e.Kind), "record", e.Record, "pool", e.Pool, "datacenter", e.Datacenter)
+		} else if l.count == eventsTold+1 {
+			log.Info("steering: many events, the others of the next moment are not logged", "within", eventsWithin.String())
+		}
+	}
+}
+
 // decide is the part of step that nobody else may be in.
-func (s *steerer) decide() (out health.Output, run []probe.Check, reports map[string][]byte, wake time.Time) {
+func (s *steerer) decide() (out health.Output, run []probe.Check, reports map[string]proto.Message, wake time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer func() {
@@ -471,21 +526,47 @@ func (s *steerer) decide() (out health.Output, run []probe.Check, reports map[st
 		}
 	}
 	if s.machine.Answering() {
-		for _, source := range slices.Sorted(maps.Keys(s.dirty)) {
-			if src := s.sources[source]; src != nil {
-				s.compile(now, src)
+		// Those that health changed come first: others may be all there are.
+		s.compileDirty(now, slices.Values(out.Changed))
+		s.compileDirty(now, maps.Keys(s.dirty))
+	}
+	for _, source := range out.Shown {
+		if src := s.sources[source]; src != nil && src.decided != nil {
+			if view, known := s.machine.View(now, source); known {
+				s.report(now, src, &view)
 			}
 		}
-		clear(s.dirty)
 	}
-	wake = out.Wake
-	if wake.IsZero() || wake.After(now.Add(time.Minute)) {
-		wake = now.Add(time.Minute)
+	reports = s.reports(now)
+	wake = now.Add(time.Minute)
+	for _, at := range []time.Time{out.Wake, s.until, s.reportsDue()} {
+		if !at.IsZero() && at.Before(wake) {
+			wake = at
+		}
 	}
-	if !s.until.IsZero() && s.until.Before(wake) {
-		wake = s.until
+	if len(s.dirty) > 0 && s.machine.Answering() {
+		wake = now
 	}
-	return out, s.schedule(out), s.reports(), wake
+	return out, s.schedule(out), reports, wake
+}
+
+// compileFor is how long records are compiled until others may tell something again, such as a probe what it found.
+const compileFor = 5 * time.Millisecond
+
+// compileDirty compiles those of the records that are dirty, as long as compileFor lasts. mu is held.
+func (s *steerer) compileDirty(now time.Time, sources iter.Seq[string]) {
+	for source := range sources {
+		if !s.dirty[source] {
+			continue
+		}
+		if time.Since(now) > compileFor {
+			return
+		}
+		delete(s.dirty, source)
+		if src := s.sources[source]; src != nil {
+			s.compile(now, src)
+		}
+	}
 }
 
 // wakeAt has records looked at again at a time, unless it is zero. mu is held.

@@ -47,10 +47,16 @@ func (s *steerer) compile(now time.Time, src *steeredSource) {
 		s.machine.SetControls(now, src.source, decided.Controls)
 		s.poke()
 	}
-	report := s.reportOf(now, src, &view, decided)
+	src.decided = decided
+	s.report(now, src, &view)
+}
+
+// report has the hub told of a record, if there is something new. mu is held.
+func (s *steerer) report(now time.Time, src *steeredSource, view *health.View) {
+	report := s.reportOf(now, src, view, src.decided)
 	if !proto.Equal(report, src.report) {
 		src.report = report
-		s.unreports[reportKind(src.source)] = true
+		s.unreports[src.kind] = true
 	}
 }
 
@@ -155,31 +161,40 @@ func reportKind(source string) string {
 	return fmt.Sprintf("steering-%02x", h[0]>>3)
 }
 
-// reports makes the reports that have changed. mu is held.
-func (s *steerer) reports() map[string][]byte {
-	reports := map[string][]byte{}
+// reportsEvery is how often the hub is told, at most: what changes soon after waits, for a report has many records.
+const reportsEvery = 500 * time.Millisecond
+
+// reportsDue is when there is something to tell; zero: there is nothing. mu is held.
+func (s *steerer) reportsDue() time.Time {
+	if len(s.unreports) == 0 {
+		return time.Time{}
+	}
+	return s.reported.Add(reportsEvery)
+}
+
+// reports makes the reports that have changed, by kind, when they are due. mu is held.
+func (s *steerer) reports(now time.Time) map[string]proto.Message {
+	reports := map[string]proto.Message{}
 	vantage := s.machine.Vantage()
 	v := &steeringpb.VantageReport{Isolated: vantage.Isolated, Sick: vantage.Sick, Unreachable: vantage.Unreachable, Local: s.local.messages()}
 	if body, err := marshal.Marshal(v); err == nil && (s.vantage == nil || string(body) != *s.vantage) {
 		text := string(body)
 		s.vantage = &text
-		reports["vantage"] = body
+		reports["vantage"] = v
 	}
-	if len(s.unreports) == 0 {
+	if due := s.reportsDue(); due.IsZero() || due.After(now) {
 		return reports
 	}
-	bySource := map[string][]*steeringpb.RecordReport{}
-	for source, src := range s.sources {
-		if kind := reportKind(source); s.unreports[kind] && src.report != nil {
-			bySource[kind] = append(bySource[kind], src.report)
-		}
-	}
+	s.reported = now
 	for kind := range s.unreports {
-		all := bySource[kind]
-		slices.SortFunc(all, func(a, b *steeringpb.RecordReport) int { return cmp.Compare(a.GetSource(), b.GetSource()) })
-		if body, err := marshal.Marshal(&steeringpb.Report{Records: all}); err == nil {
-			reports[kind] = body
+		all := make([]*steeringpb.RecordReport, 0, len(s.kinds[kind]))
+		for _, src := range s.kinds[kind] {
+			if src.report != nil {
+				all = append(all, src.report)
+			}
 		}
+		slices.SortFunc(all, func(a, b *steeringpb.RecordReport) int { return cmp.Compare(a.GetSource(), b.GetSource()) })
+		reports[kind] = &steeringpb.Report{Records: all}
 	}
 	clear(s.unreports)
 	return reports
