@@ -80,6 +80,7 @@ type steerer struct {
 	// Reports: the records of each kind, and the kinds to be told again. The hub was told last at reported.
 	kinds     map[string]map[string]*steeredSource
 	unreports map[string]bool
+	shown     map[string]bool // sources of which there may be something to tell
 	reported  time.Time
 	vantage   *string // as told last; nil: not yet
 	// remembered is what was on disk at the start.
@@ -119,7 +120,7 @@ func newSteerer(o steererOptions) (*steerer, error) {
 	s := &steerer{
 		opts: o, kick: make(chan struct{}, 1),
 		sources: map[string]*steeredSource{}, owners: map[ownerKey]string{},
-		dirty: map[string]bool{}, unsaved: map[string][]byte{}, kinds: map[string]map[string]*steeredSource{}, unreports: map[string]bool{}, secrets: map[string]*tls.Certificate{},
+		dirty: map[string]bool{}, unsaved: map[string][]byte{}, kinds: map[string]map[string]*steeredSource{}, unreports: map[string]bool{}, shown: map[string]bool{}, secrets: map[string]*tls.Certificate{},
 		reach: probe.DenyByDefault(o.Own...), geography: geography{files: o.Geo, again: make(chan struct{}, 1)},
 	}
 	var stored []health.Stored
@@ -531,11 +532,7 @@ func (s *steerer) decide() (out health.Output, run []probe.Check, reports map[st
 		s.compileDirty(now, maps.Keys(s.dirty))
 	}
 	for _, source := range out.Shown {
-		if src := s.sources[source]; src != nil && src.decided != nil {
-			if view, known := s.machine.View(now, source); known {
-				s.report(now, src, &view)
-			}
-		}
+		s.shown[source] = true
 	}
 	reports = s.reports(now)
 	wake = now.Add(time.Minute)

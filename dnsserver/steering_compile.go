@@ -166,7 +166,7 @@ const reportsEvery = 500 * time.Millisecond
 
 // reportsDue is when there is something to tell; zero: there is nothing. mu is held.
 func (s *steerer) reportsDue() time.Time {
-	if len(s.unreports) == 0 {
+	if len(s.unreports)+len(s.shown) == 0 {
 		return time.Time{}
 	}
 	return s.reported.Add(reportsEvery)
@@ -186,6 +186,14 @@ func (s *steerer) reports(now time.Time) map[string]proto.Message {
 		return reports
 	}
 	s.reported = now
+	for source := range s.shown {
+		if src := s.sources[source]; src != nil && src.decided != nil {
+			if view, known := s.machine.View(now, source); known {
+				s.report(now, src, &view)
+			}
+		}
+	}
+	clear(s.shown)
 	for kind := range s.unreports {
 		all := make([]*steeringpb.RecordReport, 0, len(s.kinds[kind]))
 		for _, src := range s.kinds[kind] {
@@ -208,7 +216,10 @@ func (s *steerer) reportOf(now time.Time, src *steeredSource, view *health.View,
 	for _, p := range view.Pools {
 		for _, t := range p.Targets {
 			target := &steeringpb.TargetReport{
-				State: targetReports[t.State], Up: uint32(t.Up), Electorate: uint32(t.Electorate), Dissenting: t.Dissenting, Failure: t.Failure,
+				State: targetReports[t.State], Up: uint32(t.Up), Electorate: uint32(t.Electorate), Dissenting: t.Dissenting,
+			}
+			if t.State != health.Up { // a failure that changed nothing is no news
+				target.Failure = t.Failure
 			}
 			if !t.Since.IsZero() {
 				target.Since = uint64(t.Since.UnixMilli())
