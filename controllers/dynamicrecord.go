@@ -249,7 +249,7 @@ func (r *RecordReconciler) inputs(ctx context.Context, o *v1alpha1.DynamicRecord
 	key, zoneKey := client.ObjectKeyFromObject(o), render.ZoneOf(o)
 	in := render.RecordStatusInputs{Record: o, Now: metav1.NewTime(r.Clock.Now())}
 	var z v1alpha1.DNSZone
-	if err := r.Client.Get(ctx, zoneKey, &z); apierrors.IsNotFound(err) || err == nil && z.DeletionTimestamp != nil {
+	if err := r.Client.Get(ctx, zoneKey, &z, client.UnsafeDisableDeepCopy); apierrors.IsNotFound(err) || err == nil && z.DeletionTimestamp != nil {
 		in.Absent = render.Refuse(v1alpha1.ReasonZoneNotFound, "spec.zoneRef: there is no DNSZone %s", zoneKey)
 		return in, true, nil
 	} else if err != nil {

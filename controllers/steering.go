@@ -3,8 +3,10 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -30,7 +32,7 @@ func setupSteering(ctx context.Context, mgr ctrl.Manager, records *RecordReconci
 		For(&v1alpha1.DynamicRecord{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&v1alpha1.DNSZone{}, handler.EnqueueRequestsFromMapFunc(records.ofZone), builder.WithPredicates(acceptedChanged)).
 		WatchesRawSource(source.Channel(calls, &handler.EnqueueRequestForObject{})).
-		WithOptions(controller.Options{EnableWarmup: &warm, MaxConcurrentReconciles: 2}).
+		WithOptions(controller.Options{EnableWarmup: &warm, MaxConcurrentReconciles: 8}).
 		Complete(records); err != nil {
 		return fmt.Errorf("setting up DynamicRecords: %w", err)
 	}
@@ -45,7 +47,7 @@ func setupOverrides(mgr ctrl.Manager, overrides *OverrideReconciler, calls <-cha
 		For(&v1alpha1.TrafficOverride{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&v1alpha1.DynamicRecord{}, all, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.LabelChangedPredicate{}))).
 		Watches(&v1alpha1.Datacenter{}, all, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		WatchesRawSource(source.Channel(calls, all)).
+		WatchesRawSource(source.Channel(calls, gathered(func(context.Context, client.Object) []reconcile.Request { return []reconcile.Request{everyOverride} }))).
 		WatchesRawSource(once()).
 		WithOptions(controller.Options{EnableWarmup: &warm}).
 		Complete(overrides); err != nil {
@@ -59,7 +61,7 @@ func setupProbes(mgr ctrl.Manager, probes *ProbeReconciler, calls <-chan event.G
 	warm := true
 	if err := ctrl.NewControllerManagedBy(mgr).Named("healthprobe").
 		For(&v1alpha1.HealthProbe{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		Watches(&v1alpha1.DynamicRecord{}, handler.EnqueueRequestsFromMapFunc(probes.ofRecord)).
+		Watches(&v1alpha1.DynamicRecord{}, gathered(probes.ofRecord)).
 		Watches(&v1alpha1.HealthProbe{}, handler.EnqueueRequestsFromMapFunc(probes.ofRecord), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		WatchesRawSource(source.Channel(calls, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{EnableWarmup: &warm}).
@@ -102,6 +104,29 @@ func (r *relay) secret(ctx context.Context, namespace string) {
 	}
 	for i := range records.Items {
 		r.call(render.ZoneOf(&records.Items[i]))
+	}
+}
+
+// gatherFor is how long requests gather that many objects make at once.
+const gatherFor = 500 * time.Millisecond
+
+// gathered enqueues what may wait for a little: in a mass flip thousands of records call for one object, which looks at all
+// of them.
+func gathered(of handler.MapFunc) handler.EventHandler {
+	type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
+	add := func(ctx context.Context, o client.Object, q queue) {
+		for _, request := range of(ctx, o) {
+			q.AddAfter(request, gatherFor)
+		}
+	}
+	return handler.Funcs{
+		CreateFunc: func(ctx context.Context, e event.CreateEvent, q queue) { add(ctx, e.Object, q) },
+		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q queue) {
+			add(ctx, e.ObjectOld, q)
+			add(ctx, e.ObjectNew, q)
+		},
+		DeleteFunc:  func(ctx context.Context, e event.DeleteEvent, q queue) { add(ctx, e.Object, q) },
+		GenericFunc: func(ctx context.Context, e event.GenericEvent, q queue) { add(ctx, e.Object, q) },
 	}
 }
 

@@ -83,7 +83,7 @@ The cluster is that of --kubeconfig, $KUBECONFIG, or the pod's own.`,
 	f.DurationVar(&o.retryPeriod, "lease-retry-period", 2*time.Second, "how often the lease is looked at")
 	f.IntVar(&o.MaxAbsent.Zones, "max-absent-zones", 10, "zones that may vanish within ten minutes without approval, whatever their share")
 	f.IntVar(&o.MaxAbsent.Percent, "max-absent-percent", 30, "percentage of a server's zones that may vanish within ten minutes without approval")
-	f.IntVar(&o.StatusWrites, "status-writes-per-second", 50, "upper bound of status writes; reserving a serial does not count")
+	f.IntVar(&o.StatusWrites, "status-writes-per-second", 250, "upper bound of status writes; reserving a serial does not count")
 	f.DurationVar(&o.CookieRotation, "cookie-rotation", controllers.DefaultCookieRotation, "how long a secret makes DNS cookies before the next takes its place; at least 2h")
 	f.IntVarP(&o.verbosity, "verbosity", "v", 0, "log more: 1 for every decision, 2 for libraries too")
 	cmd.AddCommand(certsCommand())
