@@ -150,9 +150,12 @@ func (h *hubSource) steer() error {
 	if err != nil {
 		return fmt.Errorf("reading the server's group: %w", err)
 	}
-	var damaged error
-	if h.memory, damaged, err = store.OpenMemory(h.cfg.StateDir); err != nil {
-		return err
+	var memory steeringMemory
+	opened, damaged, err := store.OpenMemory(h.cfg.StateDir)
+	if err != nil { // such as a full disk: there are answers all the same
+		h.log.Error(err, "what is decided will not be kept over a restart")
+	} else {
+		h.memory, memory = opened, opened
 	}
 	if damaged != nil {
 		h.log.Error(damaged, "what was decided before can't be read, and is set aside")
@@ -166,7 +169,7 @@ func (h *hubSource) steer() error {
 	})
 	h.steerer, err = newSteerer(steererOptions{
 		Self: self, View: h.view, Log: h.log, Report: h.client.Report, Send: h.mesh.Send, SetPeers: h.mesh.SetPeers,
-		SendOverrides: h.mesh.SendOverrides, Memory: h.memory, Own: h.cfg.Own, Geo: h.cfg.Geo,
+		SendOverrides: h.mesh.SendOverrides, Memory: memory, Own: h.cfg.Own, Geo: h.cfg.Geo,
 		Peers: func() int { return len(h.mesh.Connected()) },
 	})
 	if err != nil {
@@ -177,6 +180,7 @@ func (h *hubSource) steer() error {
 	}
 	h.replica.HandleDocuments(h.documents.take)
 	h.replica.OnZone(h.steerer.zoneChanged)
+	h.steerer.step() // what can be answered is, before the first query
 	return nil
 }
 

@@ -514,6 +514,7 @@ func (s *steerer) decide() (out health.Output, run []probe.Check, reports map[st
 	}()
 	now := time.Now()
 	out = s.machine.Step(now)
+	s.answerEarly(now)
 	for _, source := range out.Changed {
 		s.dirty[source] = true
 	}
@@ -522,6 +523,7 @@ func (s *steerer) decide() (out health.Output, run []probe.Check, reports map[st
 		for source, src := range s.sources {
 			if !src.until.IsZero() && !src.until.After(now) {
 				s.dirty[source] = true
+				src.until = time.Time{}
 			}
 			s.wakeAt(src.until)
 		}

@@ -26,10 +26,13 @@ func (s *steerer) compile(now time.Time, src *steeredSource) {
 	var decided *steering.Result
 	for _, key := range sortedKeys(src.names) {
 		n := src.names[key]
-		result := steering.Compile(n.record, &steering.Inputs{
+		result := s.compiled(n.record, &steering.Inputs{
 			Now: now, World: s.world, Health: &view, Geo: s.geo, Resolved: s.flatten.of(n.record),
 			Overrides: s.overrides(), Memory: n.memory,
 		})
+		if result == nil {
+			continue // it goes on answering as before
+		}
 		if !result.Until.IsZero() && (src.until.IsZero() || result.Until.Before(src.until)) {
 			src.until = result.Until
 		}
