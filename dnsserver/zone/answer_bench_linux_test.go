@@ -65,6 +65,33 @@ func benchmarkMix(b *testing.B, names int) {
 	}
 }
 
+// BenchmarkUpdate changes one name after the other and serves each version.
+func BenchmarkUpdate(b *testing.B) {
+	for _, names := range []int{100, 1e4, 1e6} {
+		b.Run(fmt.Sprintf("names=%d", names), func(b *testing.B) {
+			z := syntheticZone(b, names)
+			v := viewOf(z)
+			content := z.content
+			hosts := make([]Name, 1000)
+			for i := range hosts {
+				hosts[i] = mustName(b, fmt.Sprintf("h%d.example.test.", i*(names/100)/10/20*20))
+			}
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			b.ReportAllocs()
+			start := cpuTime(b)
+			for i := 0; b.Loop(); i++ {
+				var err error
+				if content, err = content.With(NewNode(hosts[i%len(hosts)], a(byte(i/len(hosts))))); err != nil {
+					b.Fatal(err)
+				}
+				v.Update([]*Served{again(b, content, uint32(i+2))}, nil)
+			}
+			b.ReportMetric(float64((cpuTime(b)-start).Nanoseconds())/float64(b.N), "cpu-ns/op")
+		})
+	}
+}
+
 // cpuTime is what the present thread has used.
 func cpuTime(t testing.TB) time.Duration {
 	var ts unix.Timespec
