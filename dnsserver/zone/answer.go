@@ -401,7 +401,7 @@ func (s *Scratch) readyReferral(z *Served, f found) bool {
 		return false
 	}
 	r := z.index.referral(ref)
-	if s.query.do && r[0]&flagDS != 0 {
+	if s.query.do && r.hasDS() {
 		return false
 	}
 	start := m.n

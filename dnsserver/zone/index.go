@@ -19,28 +19,9 @@ type index struct {
 	depth    int // no name has more labels
 	top      record
 	table    table
-	// chunks hold records and referrals. A ref is 0 for none, else the number of a chunk and
-	// a place there, in units.
-	chunks [][]byte
-	slots  []*steeredSlot // of steered names
-	memory *memory
-}
-
-const (
-	chunkUnit  = 4 // octets
-	chunkUnits = 1 << 16
-	// Chunks have minChunk to maxChunk octets, and more if one record takes more.
-	minChunk = 1 << 10
-	maxChunk = chunkUnits * chunkUnit
-)
-
-// memory is where all versions made of one another write what they add. Only the writer uses it.
-type memory struct {
-	chunk   []byte // where there is room, or nil
-	used    int    // octets of chunk
-	stamp   uint64 // of the last table
-	written int    // octets in all chunks
-	garbage int    // of these, in what the last version does not have
+	chunks   [][]byte       // that records and referrals are in; nil for none
+	slots    []*steeredSlot // of steered names
+	memory   *memory
 }
 
 // indexSeed makes it impossible to choose names that collide.
@@ -50,8 +31,6 @@ func hashName(name []byte) uint64 { return maphash.Bytes(indexSeed, name) }
 
 // tagOf is the part of a name's hash that a table knows.
 func tagOf(hash uint64) uint32 { return uint32(hash >> 32) }
-
-func (x *index) at(ref uint32) record { return x.chunks[ref/chunkUnits][ref%chunkUnits*chunkUnit:] }
 
 // isOwner reports whether r is the record of a name of the zone.
 func (x *index) isOwner(r record, name []byte) bool {
@@ -127,8 +106,13 @@ type indexer struct {
 	index
 	content *Content
 	old     *index // whose slots and flags are kept, or nil
-	first   uint32 // refs from here on are new: nobody else has them yet
 	made    []byte
+
+	// What is written in new chunks, and in the one with number begun from there on, nobody else
+	// has yet.
+	fresh     []uint32
+	begun     uint32
+	begunUsed int
 	*compiler
 }
 
@@ -136,10 +120,10 @@ type indexer struct {
 // old, which may be nil.
 func newIndex(c *Content, old *index) *index {
 	x := &indexer{content: c, old: old, index: index{
-		apex: c.apex, apexHash: hashName([]byte(c.apex)), labels: c.apex.Labels(), memory: &memory{stamp: 1},
+		apex: c.apex, apexHash: hashName([]byte(c.apex)), labels: c.apex.Labels(), memory: &memory{stamp: 1, number: noChunk},
 		table: newTable(c.Owners(), 1),
 	}}
-	x.first = 1
+	x.begun = noChunk
 	x.compiler = compilers.Get().(*compiler)
 	defer compilers.Put(x.compiler)
 	var cuts []Name
@@ -196,6 +180,7 @@ func newIndex(c *Content, old *index) *index {
 	}
 	x.referrals(cuts)
 	x.clip()
+	x.top = x.find([]byte(c.apex))
 	done := x.index
 	return &done
 }
@@ -216,7 +201,7 @@ func (x *index) with(before, after *Content) *index {
 			return newIndex(after, x)
 		}
 	}
-	if x.memory.garbage > x.memory.written/2+maxChunk {
+	if x.memory.lostSlots > len(x.slots)/2+100 {
 		return newIndex(after, x)
 	}
 	next := &indexer{content: after, old: x, index: *x}
@@ -224,15 +209,16 @@ func (x *index) with(before, after *Content) *index {
 	next.memory.stamp++
 	next.table.stamp = next.memory.stamp
 	next.slots = slices.Clip(x.slots)
-	next.first = uint32(len(x.chunks)) * chunkUnits
-	if next.current() {
-		next.first += uint32(x.memory.used/chunkUnit) - chunkUnits
+	if next.begun = noChunk; next.current() {
+		next.begun, next.begunUsed = x.memory.number, x.memory.used
 	}
 	next.compiler = compilers.Get().(*compiler)
 	defer compilers.Put(next.compiler)
 	if !next.change(changes) {
 		return newIndex(after, x)
 	}
+	next.tidy()
+	next.top = next.find([]byte(x.apex))
 	done := next.index
 	return &done
 }
@@ -274,7 +260,6 @@ func (x *indexer) change(changes []Change) bool {
 	for _, name := range names {
 		x.refresh(name, dirty[name])
 	}
-	x.top = x.find([]byte(x.apex))
 	cuts := map[Name]bool{}
 	for _, name := range names {
 		if cut := x.cutOf(name); cut != "" {
@@ -314,7 +299,7 @@ func (x *indexer) refresh(name Name, wildcard bool) {
 	node := x.content.Node(name)
 	if name != x.apex && node == nil && !x.content.Exists(name) {
 		if ref != 0 {
-			x.discard(ref)
+			x.release(ref)
 			x.table.remove(tag, ref)
 		}
 		return
@@ -345,7 +330,7 @@ func (x *indexer) refresh(name Name, wildcard bool) {
 		x.table.add(tag, next)
 		return
 	}
-	x.discard(ref)
+	x.release(ref)
 	x.table.replace(tag, ref, next)
 }
 
@@ -405,57 +390,11 @@ func (x *indexer) slot(owner Name) uint32 {
 		if r := x.old.find([]byte(owner)); r != nil && r.is(flagSteered) {
 			slot = x.old.slots[r.slot()]
 			if int(r.slot()) < len(x.slots) && x.slots[r.slot()] == slot {
+				x.memory.lostSlots-- // as the record goes, release adds it
 				return r.slot()
 			}
 		}
 	}
 	x.slots = append(x.slots, slot)
 	return uint32(len(x.slots) - 1)
-}
-
-// current reports whether the memory's chunk is x's last one. It is not if another version was made
-// of the same one as x.
-func (x *indexer) current() bool {
-	c := x.memory.chunk
-	return len(c) > 0 && len(x.chunks) > 0 && &c[0] == &x.chunks[len(x.chunks)-1][0]
-}
-
-// wholeUnits rounds octets up.
-func wholeUnits(octets int) int { return (octets + chunkUnit - 1) / chunkUnit * chunkUnit }
-
-// take returns memory for a record or referral of so many octets, whole units.
-func (x *indexer) take(size int) (ref uint32, b []byte) {
-	m := x.memory
-	if !x.current() || len(m.chunk)-m.used < size {
-		m.written += len(m.chunk) - m.used
-		m.garbage += len(m.chunk) - m.used
-		octets := min(max(minChunk, m.written/4/chunkUnit*chunkUnit), maxChunk)
-		m.chunk, m.used = make([]byte, max(octets, size)), 0
-		if len(x.chunks) == 0 {
-			m.used = chunkUnit // no ref is 0
-		}
-		x.chunks = append(slices.Clip(x.chunks), m.chunk)
-	}
-	ref = uint32(len(x.chunks)-1)*chunkUnits + uint32(m.used/chunkUnit)
-	b = m.chunk[m.used : m.used+size]
-	m.used += size
-	m.written += size
-	return ref, b
-}
-
-// discard counts a record that x does not have any more.
-func (x *indexer) discard(ref uint32) {
-	r := x.at(ref)
-	x.memory.garbage += r.size()
-	if r.is(flagCut) && r.referral() != 0 {
-		x.memory.garbage += x.referral(r.referral()).size()
-	}
-}
-
-// clip gives back what is left of the last chunk.
-func (x *indexer) clip() {
-	last := len(x.chunks) - 1
-	x.chunks[last] = slices.Clone(x.memory.chunk[:x.memory.used])
-	x.memory.chunk, x.memory.used = nil, 0
-	x.top = x.find([]byte(x.apex))
 }

@@ -95,11 +95,11 @@ func (x *indexer) appendReadySet(dst []byte, f *fields, set RRset) []byte {
 // referral is a delegation for questions at its cut or below, without DS and OPT. Integers are
 // little-endian:
 //
-//	1  flags
+//	1  isReferral
 //	1  number of shifts
 //	2  number of NS records
 //	2  number of additional records
-//	2  size of the records in wire form
+//	2  size of the records in wire form, and flagDS
 //	8  hash of the cut's name
 //	   of each shift 2 octets: where in the records a pointer stands
 //	   the records
@@ -107,14 +107,16 @@ type referral []byte
 
 const (
 	referralHeader = 16
-	flagDS         = 1 // the cut has DS
+	isReferral     = 255     // and not the size of an owner
+	flagDS         = 1 << 15 // the cut has DS
 )
 
 func (r referral) count() int         { return int(r[1]) }
 func (r referral) servers() uint16    { return binary.LittleEndian.Uint16(r[2:]) }
 func (r referral) additional() uint16 { return binary.LittleEndian.Uint16(r[4:]) }
+func (r referral) hasDS() bool        { return binary.LittleEndian.Uint16(r[6:])&flagDS != 0 }
 func (r referral) wire() []byte {
-	return r[referralHeader+2*r.count():][:binary.LittleEndian.Uint16(r[6:])]
+	return r[referralHeader+2*r.count():][:binary.LittleEndian.Uint16(r[6:])&^flagDS]
 }
 func (r referral) hash() uint64               { return binary.LittleEndian.Uint64(r[8:]) }
 func (r referral) shifts() []byte             { return r[referralHeader:][:2*r.count()] }
@@ -133,6 +135,7 @@ func (x *indexer) referrals(cuts []Name) {
 		if made == nil && before == 0 {
 			continue
 		}
+		x.releaseReferral(before)
 		to := uint32(0)
 		if made != nil {
 			var b []byte
@@ -141,20 +144,6 @@ func (x *indexer) referrals(cuts []Name) {
 		}
 		x.renew(tag, ref).setReferral(to)
 	}
-}
-
-// renew returns the record at ref, or a copy of it in its place, that nobody else has.
-func (x *indexer) renew(tag, ref uint32) record {
-	if ref >= x.first {
-		return x.at(ref)
-	}
-	r := x.at(ref)
-	size := r.size()
-	to, b := x.take(size)
-	copy(b, r[:size])
-	x.discard(ref)
-	x.table.replace(tag, ref, to)
-	return record(b)
 }
 
 // compile makes a referral, nil if there is none that suits all questions below the cut.
@@ -191,13 +180,14 @@ func (x *indexer) compile(z *Served, cut Name, r record) referral {
 		return nil
 	}
 	le := binary.LittleEndian
-	made := append(make(referral, 0, referralHeader+2*len(m.pointers)+size), 0, byte(len(m.pointers)))
+	made := append(make(referral, 0, referralHeader+2*len(m.pointers)+size), isReferral, byte(len(m.pointers)))
+	flags := uint16(0)
 	if r.RRset(TypeDS).rdata != "" {
-		made[0] |= flagDS
+		flags = flagDS
 	}
 	made = le.AppendUint16(made, m.counts[sectionAuthority])
 	made = le.AppendUint16(made, m.counts[sectionAdditional])
-	made = le.AppendUint16(made, uint16(size))
+	made = le.AppendUint16(made, uint16(size)|flags)
 	made = le.AppendUint64(made, hashName([]byte(cut)))
 	for _, at := range m.pointers {
 		made = le.AppendUint16(made, uint16(at-start))

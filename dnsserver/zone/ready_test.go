@@ -6,8 +6,6 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/miekg/dns"
-
 	"github.com/fingerpost-dns/fingerpost/dnsserver/conformance/worlds"
 )
 
@@ -137,30 +135,40 @@ func TestVersionsAnswerLikeZonesLoadedAnew(t *testing.T) {
 	}
 }
 
-// TestIndexesAreCompacted changes one name over and over: memory does not grow without bound, and
-// the names stay.
-func TestIndexesAreCompacted(t *testing.T) {
-	z := syntheticZone(t, 200)
-	x, content := newIndex(z.content, nil), z.content
-	most := 0
-	for i := range 30000 {
-		next, err := content.With(NewNode(mustName(t, fmt.Sprintf("h%d.example.test.", i%40)), a(byte(i)), NewRRset(dns.TypeTXT, 1, make([]byte, 100))))
-		if err != nil {
+// TestLongHistoriesAnswerLikeZonesLoadedAnew changes a zone again and again: memory does not grow
+// without bound, and what is moved to save it stays the same.
+func TestLongHistoriesAnswerLikeZonesLoadedAnew(t *testing.T) {
+	const apex = "alpha.test."
+	r := rand.New(rand.NewPCG(1, 5))
+	text, names := worlds.Zone(1, apex)
+	z := fromText(t, apex, text)
+	grown := viewOf(z)
+	content, changes := z.content, []Node(nil)
+	for seed := range uint64(20) {
+		text, more := worlds.Zone(100+seed, apex)
+		names = append(names, more...)
+		for n := range fromText(t, apex, text).content.All() {
+			if kept, _ := CheckNode(content.apex, *n); len(kept.RRsets) > 0 && n.Owner != content.apex {
+				changes = append(changes, kept, Node{Owner: n.Owner})
+			}
+		}
+	}
+	for step := range 12000 {
+		var err error
+		if content, err = content.With(changes[r.IntN(len(changes))]); err != nil {
 			t.Fatal(err)
 		}
-		x, content = x.with(content, next), next
-		size := 0
+		grown.Update([]*Served{again(t, content, uint32(step+2))}, nil)
+		x := grown.Zone(content.apex).index
+		octets := 0
 		for _, c := range x.chunks {
-			size += len(c)
+			octets += len(c)
 		}
-		most = max(most, size)
-	}
-	if most > 4*maxChunk {
-		t.Errorf("%d octets", most)
-	}
-	for n := range content.All() {
-		if x.find([]byte(n.Owner)) == nil {
-			t.Fatalf("%s is lost", n.Owner)
+		if octets != x.memory.octets || x.memory.octets > 2*x.memory.live+3*spareOctets {
+			t.Fatalf("%d octets in chunks, %d counted, %d live", octets, x.memory.octets, x.memory.live)
+		}
+		if step%600 == 0 {
+			differ(t, r, names, 2000, grown, viewOf(again(t, content, uint32(step+2))), false)
 		}
 	}
 }

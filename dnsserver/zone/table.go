@@ -131,6 +131,17 @@ func (p *page) next(tag, steps uint32) (ref, at uint32) {
 	return 0, steps
 }
 
+// has reports whether t has ref under the tag.
+func (t *table) has(tag, ref uint32) bool {
+	p := t.page(tag)
+	for steps := uint32(0); ; steps++ {
+		var found uint32
+		if found, steps = p.next(tag, steps); found == 0 || found == ref {
+			return found != 0
+		}
+	}
+}
+
 // replace puts ref in place of old, which the table has under the tag.
 func (t *table) replace(tag, old, ref uint32) {
 	p := t.changeable(tag)
