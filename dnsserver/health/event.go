@@ -11,6 +11,7 @@ type Event struct {
 // EventKind is what happened.
 type EventKind string
 
+// Kinds of events, with those that end them.
 const (
 	FailedOver       EventKind = "FailedOver"       // a pool was left
 	FailoverAwaited  EventKind = "FailoverAwaited"  // a pool is down, and a person must decide

@@ -11,6 +11,10 @@ import (
 // Entries that say In, or are about records that are not here, are forgotten after so long.
 const rememberLatch = 30 * 24 * time.Hour
 
+// A pool is left when it was down for so long: before, it is not used, but for some moments servers may see it down that
+// others do not. Nor does it come in so soon after it was left; if it is all there is, it is used meanwhile.
+const latchPause = time.Second
+
 // judgeRecords judges the records that something happened to, and those whose time has come.
 func (m *Machine) judgeRecords(now time.Time) {
 	for len(m.timers) > 0 && !m.timers[0].at.After(now) {
@@ -42,7 +46,7 @@ func (m *Machine) judgeRecord(now time.Time, r *record) {
 	m.evaluation++
 	before := slices.Clone(r.pools)
 	for i := range r.pools {
-		m.judgePool(now, r, i)
+		m.judgePool(r, i)
 	}
 	if m.settled && !m.witness && !r.controls.Frozen && len(r.pools) > 1 {
 		m.latch(now, r)
@@ -77,7 +81,7 @@ func (p *pool) pending(r *record) bool {
 }
 
 // judgePool finds out whether a pool is up, and what its latch says.
-func (m *Machine) judgePool(now time.Time, r *record, i int) {
+func (m *Machine) judgePool(r *record, i int) {
 	p, pb := &r.pools[i], r.pb.GetPools()[i]
 	p.held, p.tied = false, false
 	for _, t := range p.targets {
@@ -92,8 +96,13 @@ func (m *Machine) judgePool(now time.Time, r *record, i int) {
 		m.evaluation++
 		p.doubtful = p.judge(pb.GetMinHealthy(), m.evaluation, (*subject).unheld) == Down
 	}
-	p.state = state
+	if state != p.state {
+		p.state, p.since = state, m.last
+	}
 	l := m.effective(r.source, pb.GetName(), m.self.Datacenter)
+	if p.out != l.Out {
+		p.turned = m.last
+	}
 	p.out, p.latched = l.Out, l.At
 	p.awaiting = p.awaiting && !m.settled // after a pause it waits on until others were heard
 	p.returnAt = time.Time{}
@@ -169,10 +178,17 @@ func (m *Machine) latch(now time.Time, r *record) {
 		case inOrder && used < i || !elsewhere(i):
 		default:
 			person := len(r.controls.Forced) > 0 && !slices.Contains(r.controls.Forced, i)
-			if waits := p.doubtful || r.pb.GetFailoverManual(); waits && !person {
+			waits := p.doubtful || r.pb.GetFailoverManual()
+			switch at := p.since.Add(latchPause); {
+			case waits && !person:
 				p.awaiting = !p.doubtful
 				used = min(used, i)
-			} else {
+			case !waits && now.Before(m.news(p)):
+				used = min(used, i)
+				m.again(m.news(p), r, i)
+			case !waits && now.Before(at):
+				m.again(at, r, i)
+			default:
 				m.decideLatch(now, r, i, "", Latch{Out: true, Person: waits})
 			}
 		}
@@ -184,29 +200,48 @@ func (m *Machine) latch(now time.Time, r *record) {
 			continue
 		}
 		// Somebody who sees the pool down would take it out again: only what has to be is done against him, and for
-		// this datacenter alone.
+		// this datacenter alone, as is what the others need not do.
 		scope := ""
-		if m.disputed(r, i) {
-			scope = m.self.Datacenter
+		disputed, all := m.disputed(r, i)
+		if disputed {
 			p.clear = time.Time{}
 		} else if p.clear.IsZero() {
 			p.clear = now
 		}
-		due := p.clear.Add(milliseconds(r.pb.GetFailbackDelay()))
-		switch {
-		case used == len(r.pools) || r.controls.Failback:
-			m.decideLatch(now, r, i, scope, Latch{Person: r.controls.Failback})
-		case p.clear.IsZero():
-		case inOrder && used < i:
-			m.decideLatch(now, r, i, "", Latch{})
-		case r.pb.GetFailbackManual():
-		case now.Before(due):
-			p.returnAt = due
-			m.again(due, r, i)
-		default:
-			m.decideLatch(now, r, i, "", Latch{})
+		if disputed || !all || used == len(r.pools) {
+			scope = m.self.Datacenter
 		}
+		at := p.turned.Add(latchPause) // if servers ever disagree without knowing, they do so slowly
+		switch {
+		case used == len(r.pools):
+			at = now
+		case r.controls.Failback:
+		case disputed:
+			continue
+		case !all:
+			m.again(now.Add(latchPause), r, i)
+			continue
+		case inOrder && used < i:
+		case r.pb.GetFailbackManual():
+			continue
+		default:
+			at = later(at, p.clear.Add(milliseconds(r.pb.GetFailbackDelay())))
+		}
+		if now.Before(at) {
+			p.returnAt = at
+			m.again(at, r, i)
+			continue
+		}
+		m.decideLatch(now, r, i, scope, Latch{Person: r.controls.Failback})
 	}
+}
+
+// news is until when what was known of a pool is being put right, since its datacenter is heard again.
+func (m *Machine) news(p *pool) time.Time {
+	if home := m.placeOf(p.home); home >= 0 && !m.places[home].back.IsZero() {
+		return m.places[home].back.Add(latchPause)
+	}
+	return time.Time{}
 }
 
 // again has the record judged at that time, for the sake of pool i.
@@ -217,14 +252,17 @@ func (m *Machine) again(at time.Time, r *record, i int) {
 	}
 }
 
-// disputed reports whether the verdicts of some other server, for whom a latch would count as well, have pool i down.
-func (m *Machine) disputed(r *record, i int) bool {
+// disputed reports whether the verdicts of some other server, for whom a latch would count as well, have pool i down; all
+// is whether those of all of them are known.
+func (m *Machine) disputed(r *record, i int) (disputed, all bool) {
 	p := &r.pools[i]
 	alone := m.alone(r, p)
+	all = true
 	for _, o := range m.peers {
 		if o == m.me || !o.fresh || !o.settled || o.place < 0 || m.places[o.place].pb.GetWitness() || alone && o.place != m.own {
 			continue
 		}
+		all = all && o.whole
 		m.evaluation++
 		theirs := func(s *subject) State {
 			if b := s.check.of(o); b != nil {
@@ -236,13 +274,10 @@ func (m *Machine) disputed(r *record, i int) bool {
 			}
 			return s.state
 		}
-		if p.judge(r.pb.GetPools()[i].GetMinHealthy(), m.evaluation, theirs) == Down {
-			m.evaluation++
-			return true
-		}
+		disputed = disputed || p.judge(r.pb.GetPools()[i].GetMinHealthy(), m.evaluation, theirs) == Down
 	}
 	m.evaluation++
-	return false
+	return disputed, all
 }
 
 // decideLatch sets the latch of pool i to l, for the scope, or this datacenter if it decides alone.
@@ -255,7 +290,7 @@ func (m *Machine) decideLatch(now time.Time, r *record, i int, scope string, l L
 	l.At, l.By = max(now.UnixMilli(), p.latched+1), m.self.String()
 	m.putLatch(l)
 	m.newLatches[l.LatchKey] = true
-	p.out, p.latched = l.Out, l.At
+	p.out, p.latched, p.turned = l.Out, l.At, now
 }
 
 // alone reports whether this datacenter decides about a pool for itself only.
@@ -278,7 +313,7 @@ func (m *Machine) alone(r *record, p *pool) bool {
 					continue
 				}
 				all++
-				if v := s.check.votes[i]; v != Unknown && v.IsUp() == s.state.IsUp() {
+				if v := s.check.votes[i]; v != Unknown && v.IsUp() == s.unheld().IsUp() {
 					agree++
 				}
 			}
@@ -311,7 +346,7 @@ func (m *Machine) putLatch(l Latch) {
 	m.unsavedLatch[l.LatchKey] = true
 }
 
-func (l *Latch) digest() uint64 {
+func (l Latch) digest() uint64 {
 	h := newHash()
 	h.text(l.Record)
 	h.text(l.Pool)
@@ -373,10 +408,10 @@ type timer struct {
 
 type timers []timer
 
-func (t timers) Len() int           { return len(t) }
-func (t timers) Less(i, j int) bool { return t[i].at.Before(t[j].at) }
-func (t timers) Swap(i, j int)      { t[i], t[j] = t[j], t[i] }
-func (t *timers) Push(x any)        { *t = append(*t, x.(timer)) }
+func (t *timers) Len() int           { return len(*t) }
+func (t *timers) Less(i, j int) bool { return (*t)[i].at.Before((*t)[j].at) }
+func (t *timers) Swap(i, j int)      { (*t)[i], (*t)[j] = (*t)[j], (*t)[i] }
+func (t *timers) Push(x any)         { *t = append(*t, x.(timer)) }
 func (t *timers) Pop() any {
 	old := *t
 	last := old[len(old)-1]

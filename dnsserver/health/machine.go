@@ -33,7 +33,7 @@ const (
 //
 // # Latches
 //
-// A pool that is down is left, once another is up: its latch says Out, and clients get other pools. With failover by
+// A pool that is down for a second is left, once another is up: its latch says Out, and clients get other pools. With failover by
 // hand, and if the pool is not down only because that is held, a person must have forced another pool first. It comes in again when it was up for the failback delay, or when a
 // person fails it back; at once if no pool that is in is up, or with the policy FAILOVER if a pool before it is in use.
 //
@@ -147,7 +147,7 @@ func (m *Machine) enter(now time.Time) {
 	for _, p := range m.peers {
 		if p != m.me {
 			p.fresh, p.settled, p.complete, p.whole = false, false, false, false
-			p.heard, p.asked = time.Time{}, time.Time{}
+			p.heard, p.asked, p.waiting = time.Time{}, time.Time{}, nil
 		}
 	}
 	if gap >= remembered {

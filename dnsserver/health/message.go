@@ -69,9 +69,9 @@ type Verdict struct {
 	Since int64
 }
 
-// Ask asks the receiver for a Heartbeat, for its latches if they are others than the sender's, and last for those of its
-// ballots that the sender does not have. Until it has got them, the sender takes no notice of a peer: what it hears may
-// have waited somewhere while it was not running.
+// Ask asks the receiver for a Heartbeat, then for those of its ballots that the sender does not have, and last for its
+// latches, if they are others than the sender's. Until it has got them, the sender takes no notice of a peer: what it
+// hears may have waited somewhere while it was not running.
 type Ask struct {
 	Nonce uint64 // differs each time that the sender started, or stood still
 	// Digests are, by the first octet of the check, over the receiver's ballots as the sender has them. 256, or none
@@ -80,19 +80,19 @@ type Ask struct {
 	LatchDigest uint64 // as in Heartbeat
 }
 
-// Table ends the answer to Ask: all ballots of the sender in some of the 256 parts of its table. Parts of one table may
-// come in several messages.
+// Table answers Ask: all ballots of the sender in some of the 256 parts of its table. Parts of one table may come in
+// several messages.
 type Table struct {
-	Nonce   uint64 // of the Ask
 	Boot    uint64
 	Seq     uint64 // the table has all Ballots up to this one
 	Parts   []uint8
 	Ballots []Ballot
-	Last    bool // no more messages of this answer follow
+	Last    bool // no more Tables of this answer follow
 }
 
 // Latches are entries that changed, or all that the sender knows, at most 2,000 a message. They are merged: see Latch.
 type Latches struct {
 	Latches []Latch
-	Last    bool // with these the receiver has got all that the sender knows
+	Last    bool   // with these the receiver has got all that the sender knows
+	Nonce   uint64 // of the Ask that these answer; 0: none
 }

@@ -602,13 +602,13 @@ func (m *model) verdict(e *eye, i, hold int) set {
 	}
 	count(0)
 	if hold == 1 && result == kept|up|down && e.fresh[a.home] == no && a.home != e.site && m.ago(e.since, m.times.young) {
-		return m.held(e, a, i, options, kept, anchors, mine)
+		return m.held(e, a, options, kept, anchors, mine)
 	}
 	return result
 }
 
 // held is the verdict on a target of a datacenter that is lost for certain: it stays, unless somebody confirms another.
-func (m *model) held(e *eye, a *modelAim, i int, options []set, kept set, anchors bool, mine set) set {
+func (m *model) held(e *eye, a *modelAim, options []set, kept set, anchors bool, mine set) set {
 	result := kept
 	for _, v := range []set{up, down} {
 		agree, witness := 0, false
@@ -790,7 +790,7 @@ func (m *model) latch(e *eye, r, p int) set {
 	}
 	grown := m.ago(e.since, m.times.young)
 	decided := e.forced == yes && m.ago(m.told, m.times.contact+m.times.slack) && p != 1 && verdict(e, 1) == up && since(e, 1, m.times.slack)
-	if (!rec.hand || decided) && grown && verdict(e, p) == down && since(e, p, m.times.slack) && surely && !(inOrder && before) {
+	if (!rec.hand || decided) && grown && verdict(e, p) == down && since(e, p, m.times.slack) && surely && (!inOrder || !before) {
 		may &^= in
 		may |= either(may == 0, kind, 0)
 	}

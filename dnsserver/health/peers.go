@@ -13,6 +13,7 @@ import (
 const (
 	ballotsPerMessage = 500
 	latchesPerMessage = 2000
+	latchesWaiting    = 1 << 20
 	// A peer is asked again, and sent all latches again, so long after the last time.
 	askAgain = 2 * time.Second
 	// Peers that are in no topology and silent are forgotten after so long.
@@ -39,6 +40,7 @@ type peer struct {
 	// Latches.
 	sent      time.Time // all latches were, last; zero: not over this connection
 	sentTo    uint64    // its boot then
+	waiting   []Latch   // that came before it was fresh
 	complete  bool      // all of its own have come, or were equal
 	different int       // heartbeats in a row whose digest is not ours
 
@@ -69,13 +71,39 @@ func (m *Machine) Receive(now time.Time, from ServerID, msg Message) {
 	case msg.Ask != nil:
 		m.answer(now, p, msg.Ask)
 	case msg.Table != nil:
-		m.table(now, p, msg.Table)
+		m.table(p, msg.Table)
 	case msg.Latches != nil:
-		for _, l := range msg.Latches.Latches {
-			m.merge(l)
-		}
-		p.complete = p.complete || msg.Latches.Last
+		m.takeLatches(now, p, msg.Latches)
 	}
+}
+
+// takeLatches merges latches, but those of a peer that does not count yet only when it does: together with its votes.
+func (m *Machine) takeLatches(now time.Time, p *peer, ls *Latches) {
+	if ls.Last && ls.Nonce == m.nonce && p.nonce != m.nonce {
+		p.nonce = m.nonce
+		m.counts(now, p)
+	}
+	if !p.fresh {
+		p.waiting = append(p.waiting, ls.Latches...)
+		if len(p.waiting) > latchesWaiting {
+			p.waiting = nil // the next heartbeats show that they are missing
+		}
+		return
+	}
+	for _, l := range ls.Latches {
+		m.merge(l)
+	}
+	p.complete = p.complete || ls.Last
+}
+
+// counts has a peer count that is heard again, or for the first time.
+func (m *Machine) counts(now time.Time, p *peer) {
+	p.fresh, p.since = true, now
+	m.estate = true
+	for _, l := range p.waiting {
+		m.merge(l)
+	}
+	p.waiting = nil
 }
 
 // Connected tells that messages reach the peer again: it is told what it missed. That a connection broke need not be told:
@@ -105,8 +133,7 @@ func (m *Machine) peer(id ServerID) *peer {
 func (m *Machine) heartbeat(now time.Time, p *peer, h *Heartbeat) {
 	p.began = h.Began
 	if !p.fresh && p.nonce == m.nonce {
-		p.fresh, p.since = true, now
-		m.estate = true
+		m.counts(now, p)
 	}
 	if p.settled != h.Settled || p.isolated != h.Isolated || p.sick != h.Sick || !slices.Equal(p.anchors, h.Anchors) {
 		p.settled, p.isolated, p.sick, p.anchors = h.Settled, h.Isolated, h.Sick, h.Anchors
@@ -133,16 +160,16 @@ func (m *Machine) heartbeat(now time.Time, p *peer, h *Heartbeat) {
 		return
 	}
 	p.sentTo = h.Boot
-	m.sendLatches(now, p)
+	m.sendLatches(now, p, 0)
 }
 
-// sendLatches sends a peer all latches.
-func (m *Machine) sendLatches(now time.Time, p *peer) {
+// sendLatches sends a peer all latches, unasked if nonce is 0.
+func (m *Machine) sendLatches(now time.Time, p *peer, nonce uint64) {
 	p.sent, p.different = now, 0
 	all := slices.SortedFunc(maps.Values(m.latches), func(a, b Latch) int { return compareKeys(a.LatchKey, b.LatchKey) })
 	for first := 0; first == 0 || first < len(all); first += latchesPerMessage {
 		part := all[first:min(first+latchesPerMessage, len(all))]
-		m.send(p.id, Message{Latches: &Latches{Latches: part, Last: first+latchesPerMessage >= len(all)}})
+		m.send(p.id, Message{Latches: &Latches{Latches: part, Last: first+latchesPerMessage >= len(all), Nonce: nonce}})
 	}
 }
 
@@ -176,12 +203,15 @@ func (m *Machine) ballots(now time.Time, p *peer, b *Ballots) {
 // answer tells the peer what it lacks.
 func (m *Machine) answer(now time.Time, p *peer, a *Ask) {
 	m.send(p.id, Message{Heartbeat: m.state()})
-	if a.LatchDigest != m.latchDigest {
-		m.sendLatches(now, p)
-	}
+	defer func() {
+		if a.LatchDigest != m.latchDigest {
+			m.sendLatches(now, p, a.Nonce)
+		} else {
+			m.send(p.id, Message{Latches: &Latches{Last: true, Nonce: a.Nonce}})
+		}
+	}()
 	var t Table
 	flush := func(last bool) {
-		t.Nonce = a.Nonce
 		t.Boot, t.Seq, t.Last = m.boot, m.me.seq, last
 		sent := t
 		m.send(p.id, Message{Table: &sent})
@@ -207,12 +237,7 @@ func (m *Machine) answer(now time.Time, p *peer, a *Ask) {
 }
 
 // table takes parts of a peer's table.
-func (m *Machine) table(now time.Time, p *peer, t *Table) {
-	if t.Last && t.Nonce == m.nonce && p.nonce != m.nonce {
-		p.nonce, p.complete = m.nonce, true // its latches came before
-		p.fresh, p.since = true, now
-		m.estate = true
-	}
+func (m *Machine) table(p *peer, t *Table) {
 	if p.boot == t.Boot && t.Seq < p.seq {
 		return // of before what it told meanwhile: the next heartbeat shows whether something is missing
 	}
@@ -485,8 +510,8 @@ func (h *hash) number(n uint64) {
 	}
 }
 
-func (h hash) sum() uint64 {
-	x := uint64(h)
+func (h *hash) sum() uint64 {
+	x := uint64(*h)
 	x = (x ^ x>>33) * 0xff51afd7ed558ccd
 	x = (x ^ x>>33) * 0xc4ceb9fe1a85ec53
 	return x ^ x>>33

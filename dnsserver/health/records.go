@@ -26,8 +26,10 @@ type pool struct {
 	local   bool       // it has a Local probe: datacenters differ
 
 	state      State // Up or Down; Unknown: not known
+	since      time.Time
 	out        bool
-	latched    int64 // when the latch changed, Unix milliseconds; 0: never
+	turned     time.Time // when out changed, as this server saw it
+	latched    int64     // when the latch changed, Unix milliseconds; 0: never
 	awaiting   bool
 	held, tied bool
 	doubtful   bool      // up only because that is held
@@ -254,7 +256,7 @@ func (r *record) continues(old *record) {
 				continue
 			}
 			p, o := &r.pools[i], &old.pools[j]
-			p.state, p.out, p.latched, p.clear = o.state, o.out, o.latched, o.clear
+			p.state, p.since, p.out, p.latched, p.turned, p.clear = o.state, o.since, o.out, o.latched, o.turned, o.clear
 			p.awaiting, p.held, p.tied = o.awaiting, o.held, o.tied
 		}
 	}

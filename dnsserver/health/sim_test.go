@@ -1,7 +1,6 @@
 package health_test
 
 import (
-	"cmp"
 	"container/heap"
 	"fmt"
 	"maps"
@@ -108,12 +107,13 @@ type happening struct {
 
 type queue []happening
 
-func (q queue) Len() int { return len(q) }
-func (q queue) Less(i, j int) bool {
-	return q[i].at.Before(q[j].at) || q[i].at.Equal(q[j].at) && q[i].seq < q[j].seq
+func (q *queue) Len() int { return len(*q) }
+func (q *queue) Less(i, j int) bool {
+	a, b := (*q)[i], (*q)[j]
+	return a.at.Before(b.at) || a.at.Equal(b.at) && a.seq < b.seq
 }
-func (q queue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
-func (q *queue) Push(x any)   { *q = append(*q, x.(happening)) }
+func (q *queue) Swap(i, j int) { (*q)[i], (*q)[j] = (*q)[j], (*q)[i] }
+func (q *queue) Push(x any)    { *q = append(*q, x.(happening)) }
 func (q *queue) Pop() any {
 	old := *q
 	last := old[len(old)-1]
@@ -621,5 +621,3 @@ func recordOf(t *steeringpb.Topology, name string, policy steeringpb.Policy, pro
 	}
 	return r
 }
-
-func compareAnswers(a, b []string) int { return slices.CompareFunc(a, b, cmp.Compare[string]) }

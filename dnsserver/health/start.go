@@ -12,7 +12,7 @@ func (m *Machine) settle(now time.Time) {
 		return
 	}
 	waited := now.Sub(m.start)
-	siblings, others := false, len(m.stated) > 0 && !(len(m.stated) == 1 && m.stated[m.self])
+	siblings, others := false, len(m.stated) > 1 || len(m.stated) == 1 && !m.stated[m.self]
 	for id := range m.stated {
 		siblings = siblings || id != m.self && id.Datacenter == m.self.Datacenter
 	}

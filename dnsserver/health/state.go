@@ -6,13 +6,13 @@ import "time"
 type State uint8
 
 const (
-	// Unknown: nobody could judge yet. The target is used.
+	// Unknown is a target that nobody could judge yet. It is used.
 	Unknown State = iota
-	// Up: the target is used.
+	// Up is a target that is used.
 	Up
-	// Degraded: up, but not for much longer, or not well. It votes as up, and is used where no other is Up.
+	// Degraded is up, but not for much longer, or not well. It votes as up, and is used where no other is Up.
 	Degraded
-	// Down: the target is not used.
+	// Down is a target that is not used.
 	Down
 )
 

@@ -31,10 +31,10 @@ func encode(m health.Message) *meshpb.Message {
 	case m.Table != nil:
 		t := m.Table
 		return &meshpb.Message{Message: &meshpb.Message_Table{Table: &meshpb.Table{
-			Boot: t.Boot, Seq: t.Seq, Parts: t.Parts, Ballots: encodeBallots(t.Ballots), Last: t.Last, Nonce: t.Nonce,
+			Boot: t.Boot, Seq: t.Seq, Parts: t.Parts, Ballots: encodeBallots(t.Ballots), Last: t.Last,
 		}}}
 	case m.Latches != nil:
-		out := &meshpb.Latches{Last: m.Latches.Last}
+		out := &meshpb.Latches{Last: m.Latches.Last, Nonce: m.Latches.Nonce}
 		for _, l := range m.Latches.Latches {
 			out.Latches = append(out.Latches, &meshpb.Latch{
 				Record: l.Record, Pool: l.Pool, Scope: l.Scope, Out: l.Out, At: l.At, By: l.By, Person: l.Person,
@@ -81,10 +81,10 @@ func decode(m *meshpb.Message) (health.Message, error) {
 		t := m.GetTable()
 		ballots, err := decodeBallots(t.GetBallots())
 		return health.Message{Table: &health.Table{
-			Boot: t.GetBoot(), Seq: t.GetSeq(), Parts: t.GetParts(), Ballots: ballots, Last: t.GetLast(), Nonce: t.GetNonce(),
+			Boot: t.GetBoot(), Seq: t.GetSeq(), Parts: t.GetParts(), Ballots: ballots, Last: t.GetLast(),
 		}}, err
 	case m.GetLatches() != nil:
-		out := &health.Latches{Last: m.GetLatches().GetLast()}
+		out := &health.Latches{Last: m.GetLatches().GetLast(), Nonce: m.GetLatches().GetNonce()}
 		for _, l := range m.GetLatches().GetLatches() {
 			out.Latches = append(out.Latches, health.Latch{
 				LatchKey: health.LatchKey{Record: l.GetRecord(), Pool: l.GetPool(), Scope: l.GetScope()},

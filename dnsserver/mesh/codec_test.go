@@ -21,8 +21,8 @@ func everyMessage() []health.Message {
 		{Heartbeat: &health.Heartbeat{Boot: 1, Began: 9, Seq: 2, Digest: 3, LatchDigest: 4, Settled: true, Isolated: true, Sick: true, Anchors: []string{"dc-b"}}},
 		{Ballots: &health.Ballots{Boot: 1, Seq: 2, Ballots: []health.Ballot{ballot, {Check: health.CheckID{9}}}}},
 		{Ask: &health.Ask{Digests: slices.Repeat([]uint64{6}, 256), Nonce: 7, LatchDigest: 8}},
-		{Table: &health.Table{Boot: 1, Seq: 2, Parts: []uint8{0, 255}, Ballots: []health.Ballot{ballot}, Last: true, Nonce: 9}},
-		{Latches: &health.Latches{Last: true, Latches: []health.Latch{{
+		{Table: &health.Table{Boot: 1, Seq: 2, Parts: []uint8{0, 255}, Ballots: []health.Ballot{ballot}, Last: true}},
+		{Latches: &health.Latches{Last: true, Nonce: 9, Latches: []health.Latch{{
 			LatchKey: health.LatchKey{Record: "a/b", Pool: "p", Scope: "dc-a"}, Out: true, At: 5, By: "x", Person: true,
 		}}}},
 	}

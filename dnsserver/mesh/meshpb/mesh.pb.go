@@ -672,7 +672,6 @@ type Table struct {
 	Parts         []byte                 `protobuf:"bytes,3,opt,name=parts,proto3" json:"parts,omitempty"` // an octet each
 	Ballots       []*Ballot              `protobuf:"bytes,4,rep,name=ballots,proto3" json:"ballots,omitempty"`
 	Last          bool                   `protobuf:"varint,5,opt,name=last,proto3" json:"last,omitempty"`
-	Nonce         uint64                 `protobuf:"varint,6,opt,name=nonce,proto3" json:"nonce,omitempty"` // of Ask
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -742,17 +741,11 @@ func (x *Table) GetLast() bool {
 	return false
 }
 
-func (x *Table) GetNonce() uint64 {
-	if x != nil {
-		return x.Nonce
-	}
-	return 0
-}
-
 type Latches struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Latches       []*Latch               `protobuf:"bytes,1,rep,name=latches,proto3" json:"latches,omitempty"`
 	Last          bool                   `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`
+	Nonce         uint64                 `protobuf:"varint,3,opt,name=nonce,proto3" json:"nonce,omitempty"` // of Ask; 0: none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -799,6 +792,13 @@ func (x *Latches) GetLast() bool {
 		return x.Last
 	}
 	return false
+}
+
+func (x *Latches) GetNonce() uint64 {
+	if x != nil {
+		return x.Nonce
+	}
+	return 0
 }
 
 type Latch struct {
@@ -988,17 +988,17 @@ const file_dnsserver_mesh_meshpb_mesh_proto_rawDesc = "" +
 	"\x03Ask\x12\x18\n" +
 	"\adigests\x18\x01 \x03(\x06R\adigests\x12\x14\n" +
 	"\x05nonce\x18\x02 \x01(\x04R\x05nonce\x12!\n" +
-	"\flatch_digest\x18\x03 \x01(\x06R\vlatchDigest\"\xa3\x01\n" +
+	"\flatch_digest\x18\x03 \x01(\x06R\vlatchDigest\"\x8d\x01\n" +
 	"\x05Table\x12\x12\n" +
 	"\x04boot\x18\x01 \x01(\x04R\x04boot\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x14\n" +
 	"\x05parts\x18\x03 \x01(\fR\x05parts\x124\n" +
 	"\aballots\x18\x04 \x03(\v2\x1a.fingerpost.mesh.v1.BallotR\aballots\x12\x12\n" +
-	"\x04last\x18\x05 \x01(\bR\x04last\x12\x14\n" +
-	"\x05nonce\x18\x06 \x01(\x04R\x05nonce\"R\n" +
+	"\x04last\x18\x05 \x01(\bR\x04last\"h\n" +
 	"\aLatches\x123\n" +
 	"\alatches\x18\x01 \x03(\v2\x19.fingerpost.mesh.v1.LatchR\alatches\x12\x12\n" +
-	"\x04last\x18\x02 \x01(\bR\x04last\"\x93\x01\n" +
+	"\x04last\x18\x02 \x01(\bR\x04last\x12\x14\n" +
+	"\x05nonce\x18\x03 \x01(\x04R\x05nonce\"\x93\x01\n" +
 	"\x05Latch\x12\x16\n" +
 	"\x06record\x18\x01 \x01(\tR\x06record\x12\x12\n" +
 	"\x04pool\x18\x02 \x01(\tR\x04pool\x12\x14\n" +
