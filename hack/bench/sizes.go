@@ -21,7 +21,7 @@ const (
 	zoneCount, zoneCountShort = 20_000, 200
 	zoneNames                 = 20 // of each
 
-	loadTimes, loadTimesShort = 3, 1
+	loadTimes = 3 // or fewer rounds
 	// settled is after what time memory counts: some programs give back what they used for loading.
 	settled = 5 * time.Second
 )
@@ -119,13 +119,14 @@ func load(b *bench) ([]report.Table, error) {
 	if b.Short {
 		names = 20_000
 	}
+	times := min(b.rounds(), loadTimes)
 	t := report.Table{
 		Title: report.Number(names) + " names, each server alone on all CPUs",
 		Columns: []report.Column{
 			{Name: "first answer after", Unit: report.Seconds}, {Name: "CPU until then", Unit: report.Seconds},
 			{Name: "memory", Unit: report.MiB}, {Name: "at most", Unit: report.MiB},
 		},
-		Notes: []string{fmt.Sprintf("Median of %d starts. Memory counts %s after the first answer.", b.times(loadTimes, loadTimesShort), settled)},
+		Notes: []string{fmt.Sprintf("Median of %d starts. Memory counts %s after the first answer.", times, settled)},
 	}
 	f := &field{zones: workload.Zones{workload.NewZone(names)}, anyCPU: true}
 	if err := b.start(f); err != nil {
@@ -133,7 +134,7 @@ func load(b *bench) ([]report.Table, error) {
 	}
 	for _, name := range all {
 		loaded, used, memory, peak := []float64{}, []float64{}, []float64{}, []float64{}
-		for range b.times(loadTimes, loadTimesShort) {
+		for range times {
 			c, err := f.start(b, b.contenders()[name])
 			if err != nil {
 				return nil, err
