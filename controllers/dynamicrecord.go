@@ -194,6 +194,32 @@ type RecordReconciler struct {
 
 	mu      sync.Mutex
 	waiting map[types.NamespacedName]map[types.NamespacedName]bool // records that wait for servers, by their zone
+	began   time.Time                                              // when the first status could be written; zero: not yet
+}
+
+// recordInputs is what a status says, and who has yet to tell something of it.
+type recordInputs struct {
+	render.RecordStatusInputs
+	missing int // connected servers of the zone that have told nothing of the record
+}
+
+// reportPatience is for how long a new leader leaves what statuses say of targets as it finds it, while connected servers have
+// yet to report.
+const reportPatience = 15 * time.Second
+
+// patience returns how much of reportPatience is left.
+func (r *RecordReconciler) patience() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.began.IsZero() {
+		r.began = r.Clock.Now()
+	}
+	return reportPatience - r.Clock.Since(r.began)
+}
+
+// unheard reports whether somebody has yet to tell something of a record whose status somebody has written before.
+func (r *RecordReconciler) unheard(in recordInputs) bool {
+	return in.missing > 0 && len(in.Record.Status.Datacenters) > 0
 }
 
 // +kubebuilder:rbac:groups=fingerpost.dev,resources=dynamicrecords,verbs=get;list;watch
@@ -216,10 +242,14 @@ func (r *RecordReconciler) Reconcile(ctx context.Context, req reconcile.Request)
 	if err != nil || !decided {
 		return reconcile.Result{}, err // the zone calls again
 	}
-	want := render.RecordStatus(in)
+	var again time.Duration
+	if wait := r.patience(); wait > 0 && r.unheard(in) {
+		in.Servers, again = nil, wait // what is observed stays as it is; reports call again
+	}
+	want := render.RecordStatus(in.RecordStatusInputs)
 	if equality.Semantic.DeepEqual(o.Status, want) {
 		r.Budget.Same(req.NamespacedName, r.Clock.Now())
-		return reconcile.Result{}, nil
+		return reconcile.Result{RequeueAfter: again}, nil
 	}
 	lasting := statusInterval
 	ready := func(s v1alpha1.DynamicRecordStatus) bool {
@@ -245,9 +275,9 @@ func (r *RecordReconciler) Reconcile(ctx context.Context, req reconcile.Request)
 }
 
 // inputs gathers what the status says; false if the zone has yet to decide about the record as it is.
-func (r *RecordReconciler) inputs(ctx context.Context, o *v1alpha1.DynamicRecord) (render.RecordStatusInputs, bool, error) {
+func (r *RecordReconciler) inputs(ctx context.Context, o *v1alpha1.DynamicRecord) (recordInputs, bool, error) {
 	key, zoneKey := client.ObjectKeyFromObject(o), render.ZoneOf(o)
-	in := render.RecordStatusInputs{Record: o, Now: metav1.NewTime(r.Clock.Now())}
+	in := recordInputs{RecordStatusInputs: render.RecordStatusInputs{Record: o, Now: metav1.NewTime(r.Clock.Now())}}
 	var z v1alpha1.DNSZone
 	if err := r.Client.Get(ctx, zoneKey, &z, client.UnsafeDisableDeepCopy); apierrors.IsNotFound(err) || err == nil && z.DeletionTimestamp != nil {
 		in.Absent = render.Refuse(v1alpha1.ReasonZoneNotFound, "spec.zoneRef: there is no DNSZone %s", zoneKey)
@@ -286,8 +316,14 @@ func (r *RecordReconciler) inputs(ctx context.Context, o *v1alpha1.DynamicRecord
 	connected := map[control.ServerID]bool{}
 	for _, s := range r.Zones.Hub.Servers() {
 		connected[s.ID] = true
+		if s.TakesDocuments && slices.Contains(place.Locations, render.Location{Datacenter: s.ID.Datacenter, Group: s.ID.Group}) {
+			in.missing++
+		}
 	}
 	for _, report := range r.Reports.Of(key) {
+		if connected[report.Server] && slices.Contains(place.Locations, render.Location{Datacenter: report.Server.Datacenter, Group: report.Server.Group}) {
+			in.missing--
+		}
 		if !slices.Contains(place.Locations, render.Location{Datacenter: report.Server.Datacenter, Group: report.Server.Group}) {
 			continue // a witness, or one that does not serve the zone any more: nobody is answered by it
 		}

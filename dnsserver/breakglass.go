@@ -252,11 +252,11 @@ func (s *steerer) concerned(o *steeringpb.Override) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	known, any := map[string]bool{}, false
+	known, some := map[string]bool{}, false
 	for _, src := range s.sources {
 		known[src.source] = true
 		if o.GetAllRecords() || slices.Contains(o.GetRecords(), src.source) {
-			any = any || has(src.spec)
+			some = some || has(src.spec)
 		}
 	}
 	for _, name := range o.GetRecords() {
@@ -264,7 +264,7 @@ func (s *steerer) concerned(o *steeringpb.Override) error {
 			return fmt.Errorf("this server answers no DynamicRecord %q (write NAMESPACE/NAME)", name)
 		}
 	}
-	if !any {
+	if !some {
 		return errors.New("no DynamicRecord that this server answers has such a datacenter, pool or target")
 	}
 	return nil

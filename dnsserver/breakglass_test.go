@@ -2,6 +2,7 @@ package dnsserver
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -22,11 +23,7 @@ import (
 type keptState map[string][]byte
 
 func (k keptState) LoadState() (map[string][]byte, error) {
-	all := map[string][]byte{}
-	for key, value := range k {
-		all[key] = value
-	}
-	return all, nil
+	return maps.Clone(k), nil
 }
 
 func (k keptState) SaveState(entries map[string][]byte) error {
@@ -84,6 +81,7 @@ func inForce(s *steerer, now time.Time) int {
 func TestBreakGlassOverrides(t *testing.T) {
 	for name, test := range map[string]func(t *testing.T){
 		"one that was ended early does not come back from a peer that was cut off": func(t *testing.T) {
+			t.Helper()
 			s, _ := testSteerer(t, nil)
 			made := drainOf("b", time.Now(), 20*time.Hour)
 			s.hearOverrides([][]byte{encodedOverride(t, made)})
@@ -103,6 +101,7 @@ func TestBreakGlassOverrides(t *testing.T) {
 			}
 		},
 		"it ends, even if the clock of the server where it was made is years ahead": func(t *testing.T) {
+			t.Helper()
 			s, _ := testSteerer(t, nil)
 			s.hearOverrides([][]byte{encodedOverride(t, drainOf("b", time.Now().AddDate(2, 0, 0), time.Hour))})
 			if time.Sleep(49 * time.Hour); inForce(s, time.Now()) > 0 {
@@ -110,6 +109,7 @@ func TestBreakGlassOverrides(t *testing.T) {
 			}
 		},
 		"it can be ended where the clock is behind that of the server where it was made": func(t *testing.T) {
+			t.Helper()
 			s, _ := testSteerer(t, nil)
 			s.hearOverrides([][]byte{encodedOverride(t, drainOf("b", time.Now().Add(time.Hour), time.Hour))})
 			if err := s.override(drainOf("b", time.Now(), 0)); err != nil {
@@ -120,6 +120,7 @@ func TestBreakGlassOverrides(t *testing.T) {
 			}
 		},
 		"a peer is not told more than one message holds": func(t *testing.T) {
+			t.Helper()
 			s, told := testSteerer(t, nil)
 			var refused error
 			for i := range 64 {
@@ -138,6 +139,7 @@ func TestBreakGlassOverrides(t *testing.T) {
 			}
 		},
 		"what a peer tells again is not told on": func(t *testing.T) {
+			t.Helper()
 			s, told := testSteerer(t, nil)
 			o := encodedOverride(t, drainOf("b", time.Now(), time.Hour))
 			s.hearOverrides([][]byte{o})
@@ -146,6 +148,7 @@ func TestBreakGlassOverrides(t *testing.T) {
 			}
 		},
 		"it is in force after a restart": func(t *testing.T) {
+			t.Helper()
 			disk := keptState{}
 			s, _ := testSteerer(t, disk)
 			if err := s.override(drainOf("b", time.Now(), time.Hour)); err != nil {
@@ -156,6 +159,7 @@ func TestBreakGlassOverrides(t *testing.T) {
 			}
 		},
 		"a body without end is refused": func(t *testing.T) {
+			t.Helper()
 			s, _ := testSteerer(t, nil)
 			o := drainOf("b", time.Now(), time.Hour)
 			o.Reason = strings.Repeat("x", 2<<20)

@@ -37,7 +37,9 @@ func startResolver(t *testing.T) *resolver {
 		if err := c.Close(); err != nil {
 			t.Error(err)
 		}
-		<-ended // the error is that of the closed socket
+		if err := <-ended; err == nil {
+			t.Error("the resolver has ended by itself")
+		}
 	})
 	return r
 }

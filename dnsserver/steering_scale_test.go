@@ -97,6 +97,7 @@ func newManyNames(t testing.TB, names, sharing int) *manyNames {
 }
 
 func (m *manyNames) owner(t testing.TB, i int) zone.Name {
+	t.Helper()
 	owner, err := zone.ParseName(fmt.Sprintf("h%d.bank.", i), "")
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -105,9 +106,7 @@ func statuses(t testing.TB, w *world) string {
 	placements := render.Hierarchy(w.Estate)
 	decisions := map[types.NamespacedName]*render.SteeredDecision{}
 	for _, z := range w.Zones {
-		for key, d := range w.steered(z, placements[render.Key(z)]).Decisions {
-			decisions[key] = d
-		}
+		maps.Copy(decisions, w.steered(z, placements[render.Key(z)]).Decisions)
 	}
 	var datacenters []v1alpha1.Datacenter
 	for _, dc := range w.Datacenters {
