@@ -56,6 +56,13 @@ func TestStories(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no stories: %v", err)
 	}
+	if *update {
+		t.Cleanup(func() {
+			if err := os.WriteFile(failureModes, []byte(failureModesPage(t)), 0o644); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
 			t.Parallel()
