@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -110,9 +111,14 @@ func (e *estate) clear() {
 	}
 }
 
+// addresses counts those that freeAddress has given out.
+var addresses atomic.Uint32
+
+// freeAddress is one with a port, for TCP. Each is on an IP address of its own, so that nobody else takes the port before it is used.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	n := addresses.Add(1)
+	l, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.%d:0", 120+os.Getpid()%100, n>>8&0xff, n&0xff))
 	if err != nil {
 		t.Fatal(err)
 	}
