@@ -53,6 +53,7 @@ func (v *View) Ahead(a *Ahead, messages [][]byte) {
 	all := a.prepared[:len(messages)]
 	zones := v.zones.Load()
 	lookups := a.lookups[:0]
+	var last *Served // questions that follow one another are often about one zone
 	for i := range all {
 		p := &all[i]
 		p.zone, p.record, p.second, p.answers = nil, nil, nil, nil
@@ -61,9 +62,12 @@ func (v *View) Ahead(a *Ahead, messages [][]byte) {
 			continue
 		}
 		name := &p.query.name
-		if p.zone, p.child = zones.authority(name, p.query.qtype); p.zone == nil {
+		if p.query.qtype != TypeDS && zones.same(last, name) {
+			p.zone, p.child = last, false
+		} else if p.zone, p.child = zones.authority(name, p.query.qtype); p.zone == nil {
 			continue
 		}
+		last = p.zone
 		if x := p.zone.index; x.labels < name.labels && name.labels <= x.depth {
 			lookups = append(lookups, lookup{index: x, of: p, tag: tagOf(p.query.hash)})
 		}

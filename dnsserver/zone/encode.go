@@ -61,7 +61,9 @@ func (m *message) begin(dst []byte, limit int, q *query, sig *tsig, asked []byte
 	if q.hasQuestion {
 		m.n = q.end
 		m.question = q.name.size
-		copy(m.b[headerSize:q.end], asked[headerSize:q.end])
+		if &m.b[0] != &asked[0] {
+			copy(m.b[headerSize:q.end], asked[headerSize:q.end])
+		}
 	}
 	m.kept = 0
 	if q.edns {
@@ -131,7 +133,11 @@ func (m *message) putPlain(owner uint16, set stored) bool {
 		b := m.b[at : at+plainHead+size]
 		binary.BigEndian.PutUint64(b, head)
 		binary.BigEndian.PutUint32(b[8:], tail|uint32(size))
-		copy(b[plainHead:], rest[2:2+size])
+		if size == 4 { // nearly always
+			*(*[4]byte)(b[plainHead:]) = [4]byte(rest[2:])
+		} else {
+			copy(b[plainHead:], rest[2:2+size])
+		}
 		at += plainHead + size
 		count++
 		rest = rest[2+size:]

@@ -80,10 +80,12 @@ func (n *dissected) read(b []byte) bool {
 		at += l + 1
 	}
 	n.size, n.labels = at+1, labels
-	copy(n.wire[:], b[:n.size])
+	if len(b) < n.size+7 { // so that words end in b
+		var whole [MaxName + 8]byte
+		b = whole[:copy(whole[:], b[:n.size])+7]
+	}
 	for at := 0; at < n.size; at += 8 {
-		word := n.wire[at : at+8]
-		binary.LittleEndian.PutUint64(word, foldEight(binary.LittleEndian.Uint64(word)))
+		binary.LittleEndian.PutUint64(n.wire[at:at+8], foldEight(binary.LittleEndian.Uint64(b[at:at+8])))
 	}
 	return true
 }

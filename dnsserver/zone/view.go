@@ -118,6 +118,8 @@ func (v *View) hold(set *zoneSet) {
 type zoneSet struct {
 	slots map[Name]*slot
 	depth int // labels of the longest apex
+	// parents are apexes below which there are others.
+	parents map[Name]bool
 }
 
 type slot struct{ served atomic.Pointer[Served] }
@@ -166,8 +168,14 @@ func (v *View) Update(install []*Served, remove []Name) {
 		s.served.Store(z.indexed(nil))
 		next.slots[z.Apex()] = s
 	}
+	next.parents = map[Name]bool{}
 	for apex := range next.slots {
 		next.depth = max(next.depth, apex.Labels())
+		for above := apex.Parent(); above != ""; above = above.Parent() {
+			if next.slots[above] != nil {
+				next.parents[above] = true
+			}
+		}
 	}
 	v.hold(next)
 }
@@ -235,6 +243,11 @@ func (set *zoneSet) closest(n *dissected, limit int) *Served {
 		}
 	}
 	return nil
+}
+
+// same reports whether z, of this set, is the closest zone at or above a name, without a search.
+func (set *zoneSet) same(z *Served, n *dissected) bool {
+	return z != nil && n.within(z.content.apex, z.labels) && (len(set.parents) == 0 || !set.parents[z.content.apex])
 }
 
 // authority returns the zone that answers for n, or nil. It is the closest one above or at
