@@ -119,9 +119,8 @@ func (a *Ahead) look(lookups []lookup) {
 	touched := uint64(0)
 	for i := range lookups {
 		l := &lookups[i]
-		if l.line = l.page.line(l.tag); l.line != nil {
-			touched += l.line[0]
-		}
+		l.line = l.page.line(l.tag)
+		touched += l.line[0]
 	}
 	for i := range lookups {
 		l := &lookups[i]

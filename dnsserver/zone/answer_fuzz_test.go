@@ -69,6 +69,9 @@ func FuzzAnswer(f *testing.F) {
 		if !bytes.Equal(reply, prepared) || (reply == nil) != (prepared == nil) {
 			t.Errorf("prepared, the answer is %x, else %x", prepared, reply)
 		}
+		if made := ask(v, &Scratch{general: true}, message, over); !bytes.Equal(reply, made) {
+			t.Errorf("the answer is %x, and if nothing is ready %x", reply, made)
+		}
 		if reply == nil {
 			if len(message) >= 12 && message[2]&0x80 == 0 {
 				t.Fatal("silence to a query")

@@ -60,9 +60,6 @@ func (x *index) confirm(first record, tag uint32, name []byte) record {
 // seek returns the first record that has the tag, nil if there is none, without reading it. The
 // line is that of the tag in p.
 func (x *index) seek(p *page, l *line, tag uint32) record {
-	if l == nil {
-		return nil
-	}
 	ref, full := l.find(tag)
 	if ref == 0 {
 		if !full {

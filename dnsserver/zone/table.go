@@ -1,5 +1,7 @@
 package zone
 
+import "math/bits"
+
 // table finds records of an index by a tag, which is part of the hash of their names. It is a
 // persistent hash table: pages of slots, of which a change copies those it touches. A page has
 // no pointers, so that the garbage collector does not look into it.
@@ -13,11 +15,15 @@ type table struct {
 	stamp uint64
 }
 
-// middle is pages that follow one another.
+// middle is pages that follow one another. Those of a new table are in one piece, where they are
+// found without a look at where they are; those that a change has copied are not.
 type middle struct {
 	stamp uint64 // of the table that may change it
 	own   uint64 // which pages that table may change, a bit each
-	pages [middlePages]*page
+	moved uint64 // which pages are in copies
+	base  []page
+	// copies is nil as long as no page has moved.
+	copies *[middlePages]*page
 }
 
 type page [pageSlots]uint64
@@ -36,55 +42,68 @@ const (
 // whose memory it shares.
 func newTable(used int, stamp uint64) table {
 	t := table{pages: used/pagesFilled + 1, stamp: stamp}
-	t.root = make([]*middle, (t.pages+middlePages-1)/middlePages)
+	t.allocate()
 	return t
 }
 
-// page is where slots with the tag are: it may be nil if there are none.
+// allocate gives t empty pages.
+func (t *table) allocate() {
+	t.root = make([]*middle, (t.pages+middlePages-1)/middlePages)
+	for i := range t.root {
+		t.root[i] = &middle{stamp: t.stamp, own: 1<<middlePages - 1, base: make([]page, min(middlePages, t.pages-i*middlePages))}
+	}
+}
+
+// page is where slots with the tag are.
 func (t *table) page(tag uint32) *page {
 	n := uint(uint64(tag) * uint64(t.pages) >> 32)
 	m := t.root[n/middlePages]
-	if m == nil {
-		return nil
+	if n %= middlePages; m.moved>>n&1 != 0 {
+		return m.copies[n]
 	}
-	return m.pages[n%middlePages]
+	return &m.base[n]
 }
 
 // changeable is page for a change, which no other table sees.
 func (t *table) changeable(tag uint32) *page {
 	n := uint(uint64(tag) * uint64(t.pages) >> 32)
-	m := t.root[n/middlePages]
-	switch {
-	case m == nil:
-		m = &middle{stamp: t.stamp}
-		t.root[n/middlePages] = m
-	case m.stamp != t.stamp:
-		m = &middle{stamp: t.stamp, pages: m.pages}
-		t.root[n/middlePages] = m
-	}
-	p := m.pages[n%middlePages]
-	if m.own>>(n%middlePages)&1 == 0 {
-		own := new(page)
-		if p != nil {
-			*own = *p
+	at := &t.root[n/middlePages]
+	if (*at).stamp != t.stamp {
+		own := **at
+		own.stamp, own.own = t.stamp, 0
+		if own.copies != nil {
+			copies := *own.copies
+			own.copies = &copies
 		}
-		p = own
-		m.pages[n%middlePages] = p
-		m.own |= 1 << (n % middlePages)
+		*at = &own
 	}
-	return p
+	m := *at
+	if n %= middlePages; m.own>>n&1 == 0 {
+		if m.copies == nil {
+			m.copies = &[middlePages]*page{}
+		}
+		own := new(page)
+		*own = *t.page(tag)
+		m.copies[n] = own
+		m.own |= 1 << n
+		m.moved |= 1 << n
+		if bits.OnesCount64(m.moved) == len(m.base) {
+			m.base = nil
+		}
+	}
+	return t.page(tag)
 }
 
 // home is the first slot for a tag, the first of a cache line. A line has no free slot before one
 // in use, and slots are in use from home to where the tag is.
 func home(tag uint32) uint32 { return tag % pageSlots / lineSlots * lineSlots }
 
-// line is the slots of the cache line where a tag is at home; nil if p is.
+// line is the slots of the cache line where a tag is at home.
 type line [lineSlots]uint64
 
 func (p *page) line(tag uint32) *line {
 	if p == nil {
-		return nil
+		return nil // never; without this the compiler has the start of p read, which is another line
 	}
 	h := home(tag)
 	return (*line)(p[h : h+lineSlots])
@@ -113,11 +132,8 @@ func refOr(slot uint64, tag, other uint32) uint32 {
 }
 
 // next returns the ref of the next slot with the tag, from so many behind home on, and how many it
-// is behind home; 0 if there is none. The page may be nil.
+// is behind home; 0 if there is none.
 func (p *page) next(tag, steps uint32) (ref, at uint32) {
-	if p == nil {
-		return 0, 0
-	}
 	h := home(tag)
 	for ; steps < pageSlots; steps++ {
 		s := p[(h+steps)%pageSlots]
@@ -192,33 +208,29 @@ func (t *table) remove(tag, ref uint32) {
 	}
 }
 
-// grow gives t a quarter of pages more.
+// grow gives t a quarter of pages more, or as many as it takes that none is full.
 func (t *table) grow() {
 	old := *t
-	t.pages += t.pages/4 + 1
-	for t.root = nil; t.root == nil; {
-		t.root = make([]*middle, (t.pages+middlePages-1)/middlePages)
-		if !t.addAll(&old) {
-			t.root = nil
-			t.pages += t.pages/8 + 1
-		}
+	for grown := false; !grown; {
+		t.pages += t.pages/4 + 1
+		t.allocate()
+		grown = t.addAll(&old)
 	}
 }
 
 // addAll reports false if a page has not enough slots.
 func (t *table) addAll(old *table) bool {
-	for _, m := range old.root {
-		if m == nil {
-			continue
+	for i := range old.pages {
+		m := old.root[i/middlePages]
+		var p *page
+		if i %= middlePages; m.moved>>i&1 != 0 {
+			p = m.copies[i]
+		} else {
+			p = &m.base[i]
 		}
-		for _, p := range m.pages {
-			if p == nil {
-				continue
-			}
-			for _, s := range p {
-				if s != 0 && !t.changeable(uint32(s>>32)).add(uint32(s>>32), uint32(s)) {
-					return false
-				}
+		for _, s := range p {
+			if s != 0 && !t.changeable(uint32(s>>32)).add(uint32(s>>32), uint32(s)) {
+				return false
 			}
 		}
 	}
