@@ -69,7 +69,7 @@ func FuzzAnswer(f *testing.F) {
 		if !bytes.Equal(reply, prepared) || (reply == nil) != (prepared == nil) {
 			t.Errorf("prepared, the answer is %x, else %x", prepared, reply)
 		}
-		if made := ask(v, &Scratch{general: true}, message, over); !bytes.Equal(reply, made) {
+		if made := ask(v, &Scratch{general: true, Config: s.Config, Now: s.Now}, message, over); !bytes.Equal(reply, made) {
 			t.Errorf("the answer is %x, and if nothing is ready %x", reply, made)
 		}
 		if reply == nil {
