@@ -54,11 +54,11 @@ func (v *View) Ahead(a *Ahead, messages [][]byte) {
 	zones := v.zones.Load()
 	lookups := a.lookups[:0]
 	var last *Served // questions that follow one another are often about one zone
-	for i := range all {
+	for i, message := range messages {
 		p := &all[i]
 		p.zone, p.record, p.second, p.answers = nil, nil, nil, nil
 		p.ready = zones != nil
-		if p.verdict = p.query.parse(messages[i]); p.verdict != wellFormed || zones == nil {
+		if p.verdict = p.query.parse(message); p.verdict != wellFormed || zones == nil {
 			continue
 		}
 		name := &p.query.name

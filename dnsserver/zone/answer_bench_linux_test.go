@@ -21,6 +21,7 @@ func BenchmarkMix(b *testing.B) {
 }
 
 func benchmarkMix(b *testing.B, names int) {
+	b.Helper()
 	made := workload.NewZone(names)
 	var text strings.Builder
 	if _, err := made.WriteTo(&text); err != nil {
@@ -29,7 +30,6 @@ func benchmarkMix(b *testing.B, names int) {
 	v := viewOf(fromText(b, workload.Apex, text.String()))
 	text.Reset()
 	questions := made.Questions(max(1e4, names), workload.Usual)
-	made = nil
 	runtime.GC()
 	for _, ahead := range []bool{false, true} {
 		b.Run(fmt.Sprintf("ahead=%v", ahead), func(b *testing.B) {
@@ -94,6 +94,7 @@ func BenchmarkUpdate(b *testing.B) {
 
 // cpuTime is what the present thread has used.
 func cpuTime(t testing.TB) time.Duration {
+	t.Helper()
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts); err != nil {
 		t.Fatal(err)

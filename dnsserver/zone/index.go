@@ -1,6 +1,7 @@
 package zone
 
 import (
+	"bytes"
 	"cmp"
 	"hash/maphash"
 	"maps"
@@ -35,7 +36,7 @@ func tagOf(hash uint64) uint32 { return uint32(hash >> 32) }
 // isOwner reports whether r is the record of a name of the zone.
 func (x *index) isOwner(r record, name []byte) bool {
 	size := len(name) - len(x.apex)
-	return size >= 0 && string(r.owner()) == string(name[:size])
+	return size >= 0 && bytes.Equal(r.owner(), name[:size])
 }
 
 // find returns the record of a name of the zone in wire form and lower case, nil if it does not exist.

@@ -1,9 +1,6 @@
 package zone
 
-import (
-	"encoding/binary"
-	"unsafe"
-)
+import "encoding/binary"
 
 // record is what an index knows of one name, in memory that has no pointers and is never written
 // again. The nil record is that of no name. Integers are little-endian:
@@ -126,12 +123,6 @@ func (s stored) ready() readyRecords {
 func (s stored) RRset() RRset {
 	return RRset{Type: s.typ(), TTL: s.ttl(), rdata: fixedString(s.packed())}
 }
-
-// fixedString is b as a string without a copy. Nobody may write to b any more.
-//
-// It is what lets RRsets of records and of nodes be one type. Strings of chunks keep these in
-// memory, as slices do.
-func fixedString(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 // sets is what is left to be read of a record's RRsets.
 type sets struct {

@@ -125,7 +125,7 @@ func (l *line) find(tag uint32) (ref uint32, full bool) {
 
 // refOr returns the ref in a slot if that has the tag, else other.
 func refOr(slot uint64, tag, other uint32) uint32 {
-	if uint32(slot>>32) != tag {
+	if slot>>32 != uint64(tag) {
 		return other
 	}
 	return uint32(slot)
@@ -140,7 +140,7 @@ func (p *page) next(tag, steps uint32) (ref, at uint32) {
 		if s == 0 {
 			break
 		}
-		if uint32(s>>32) == tag {
+		if s>>32 == uint64(tag) {
 			return uint32(s), steps
 		}
 	}
