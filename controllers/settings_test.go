@@ -277,7 +277,8 @@ func TestSettingsReachTheServersOfTheirGroupAndStay(t *testing.T) {
 	}
 
 	// What a server can't do it refuses, and says so; when it can, it does it.
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	host, _, _ := net.SplitHostPort(a.address)
+	taken, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -290,7 +291,7 @@ func TestSettingsReachTheServersOfTheirGroupAndStay(t *testing.T) {
 	}
 	e.apply(oneServerEach(fmt.Sprintf(", maxUDPSize: 4096, nsid: Enabled, transports: {httpdns: {access: Open, port: %d}}", port)))
 	e.awaitDatacenterCondition("dc-a", v1alpha1.ConditionProgrammed, metav1.ConditionTrue, v1alpha1.ReasonProgrammed, "")
-	conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	conn, err := net.Dial("tcp", taken.Addr().String())
 	if err != nil {
 		t.Errorf("HTTPDNS: %v", err)
 	} else {

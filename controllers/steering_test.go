@@ -379,10 +379,12 @@ metadata: {name: drain-dc-a, namespace: payments}
 spec: {action: Drain, drain: {datacenter: dc-a}, expires: "2099-12-01T04:00:00Z", reason: CHG-1}
 `)
 	e.awaitGiven(servers, "NOERROR "+backendB, "NOERROR "+backendB)
-	o := e.awaitRecord(recordCondition(v1alpha1.ConditionOverridden, metav1.ConditionTrue, "Override", "payments/drain-dc-a"))
-	if o.Status.Override != "payments/drain-dc-a" || o.Status.Serving != "dc-b" {
-		t.Errorf("status is %+v", o.Status)
-	}
+	e.awaitRecord(func(o *v1alpha1.DynamicRecord) error {
+		if o.Status.Override != "payments/drain-dc-a" || o.Status.Serving != "dc-b" {
+			return fmt.Errorf("override %s, serving %s", o.Status.Override, o.Status.Serving)
+		}
+		return recordCondition(v1alpha1.ConditionOverridden, metav1.ConditionTrue, "Override", "payments/drain-dc-a")(o)
+	})
 	override := func(check func(*v1alpha1.TrafficOverride) error) {
 		t.Helper()
 		e.poll(func() error {

@@ -267,6 +267,9 @@ func (m *Machine) Result(now time.Time, id CheckID, r Result) {
 	}
 	if r.Latency > 0 {
 		c.latency = r.Latency
+		if c.wantsLatency > 0 && c.latencyMoved() && now.Sub(c.latencyTold) >= latencyAgain {
+			m.touch(c)
+		}
 	}
 	if r.Outcome == Down && r.Silent && c.foreign && m.anchored() {
 		// Silence of another datacenter counts only if this one was connected when it asked, and after.
@@ -286,12 +289,9 @@ func (m *Machine) Result(now time.Time, id CheckID, r Result) {
 // track has the tracker take a result.
 func (m *Machine) track(now time.Time, c *check, r Result) {
 	doubted, failure := c.tracker.Doubted(), c.tracker.Failure()
-	switch {
-	case c.tracker.Result(c.probe, now, r):
+	if c.tracker.Result(c.probe, now, r) {
 		m.touch(c)
 		m.unsaved[c.id] = true
-	case c.wantsLatency > 0 && c.latencyMoved() && now.Sub(c.latencyTold) >= latencyAgain:
-		m.touch(c)
 	}
 	if doubted != c.tracker.Doubted() || failure != c.tracker.Failure() {
 		for _, s := range c.subjects {
