@@ -36,14 +36,18 @@ import (
 
 // Options is what an operator's administrator sets.
 type Options struct {
-	Namespace      string // the operator's own
-	ApexNamespaces []string
-	HubAddress     string // HOST:PORT that servers dial
-	Certificates   CertificateOptions
-	MaxAbsent      control.AbsenceLimit
-	StatusWrites   int                   // a second, for all objects
-	CookieRotation time.Duration         // how long a secret makes DNS cookies; 0: DefaultCookieRotation
-	Metrics        prometheus.Registerer // nil: none are registered
+	Namespace       string   // the operator's own
+	WatchNamespaces []string // whose objects are seen, beside those of Namespace; empty: all
+	ApexNamespaces  []string
+	PodName         string   // of this manager, in Namespace; empty: it runs in no pod
+	HubAddress      string   // HOST:PORT to listen on for servers
+	HubEndpoints    []string // HOST:PORT that servers of Managed groups dial, in order of preference
+	DNSServerImage  string   // of Managed groups that name none
+	Certificates    CertificateOptions
+	MaxAbsent       control.AbsenceLimit
+	StatusWrites    int                   // a second, for all objects
+	CookieRotation  time.Duration         // how long a secret makes DNS cookies; 0: DefaultCookieRotation
+	Metrics         prometheus.Registerer // nil: none are registered
 }
 
 // Setup adds everything to mgr: the hub, which every manager has, and the controllers, which

@@ -41,6 +41,7 @@ func main() {
 type options struct {
 	controllers.Options
 	certificates  *controllers.CertificateOptions
+	endpoints     hubEndpoints
 	metrics       string
 	health        string
 	leaseDuration time.Duration
@@ -58,8 +59,10 @@ func rootCommand() *cobra.Command {
 dnsservers that have dialled its hub port. Run two or more: one leads, the others
 take over when its lease ends. DNS does not depend on any of them being up.
 
-The cluster is that of --kubeconfig, $KUBECONFIG, or the pod's own.`,
-		Example: `  manager --apex-namespaces dns-root --hub-name fingerpost-hub.example.com
+The cluster is that of --kubeconfig, $KUBECONFIG, or the pod's own. In a pod, whose name
+is in $POD_NAME, the one that leads labels its pod fingerpost.dev/leader=true, for
+Services that servers reach it by.`,
+		Example: `  manager --apex-namespaces dns-root --hub-endpoint fingerpost-hub.example.com:8443
   manager certs export --datacenter dc-a --group authoritative --dir /etc/fingerpost/tls`,
 		Args:          cobra.NoArgs,
 		Version:       buildVersion(),
@@ -75,6 +78,10 @@ The cluster is that of --kubeconfig, $KUBECONFIG, or the pod's own.`,
 	f.StringVar(&o.Namespace, "namespace", namespace, "the operator's own namespace: certificates, lease and epoch are kept there (default $POD_NAMESPACE, else fingerpost-system)")
 	f.StringSliceVar(&o.ApexNamespaces, "apex-namespaces", nil, "namespaces whose DNSZones need no parent in the system, such as that of the private root")
 	f.StringVar(&o.HubAddress, "hub-listen", ":8443", "`ADDRESS:PORT` that dnsservers dial")
+	f.Var(&o.endpoints, "hub-endpoint", "`HOST:PORT` under which servers that the operator runs reach a manager that leads, in order of preference; repeatable. "+
+		"The hosts are in the hub's certificate (default fingerpost-hub.NAMESPACE.svc:8443, NAMESPACE is that of --namespace)")
+	f.StringVar(&o.DNSServerImage, "dnsserver-image", "fingerpost/dnsserver:"+buildVersion(), "`image` of servers that the operator runs, where their group names none")
+	f.StringSliceVar(&o.WatchNamespaces, "watch-namespaces", nil, "namespaces whose objects count, beside the operator's own; others are not looked at (default: all)")
 	o.certificates = certificateFlags(f)
 	f.StringVar(&o.metrics, "metrics-listen", "127.0.0.1:8080", "`ADDRESS:PORT` of the Prometheus metrics; 0 switches them off")
 	f.StringVar(&o.health, "health-listen", ":8081", "`ADDRESS:PORT` of /healthz and /readyz; 0 switches them off")
@@ -95,8 +102,11 @@ func run(ctx context.Context, o options) error {
 	logger := logr.FromSlogHandler(handler)
 	ctrl.SetLogger(logger)
 	klog.SetLogger(logger)
+	o.PodName = os.Getenv("POD_NAME")
+	o.HubEndpoints = o.endpoints.texts(o.Namespace)
 	o.Certificates = *o.certificates
 	o.Certificates.Namespace = o.Namespace
+	o.Certificates.HubNames = append(o.Certificates.HubNames, o.endpoints.names()...)
 	if o.CookieRotation < 2*time.Hour {
 		return fmt.Errorf("--cookie-rotation: %s is less than 2h: cookies are good for an hour, and their secret as long again", o.CookieRotation)
 	}
@@ -121,7 +131,7 @@ func run(ctx context.Context, o options) error {
 		LeaseDuration:                 &o.leaseDuration,
 		RenewDeadline:                 &o.renewDeadline,
 		RetryPeriod:                   &o.retryPeriod,
-		Cache:                         cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
+		Cache:                         cache.Options{DefaultTransform: cache.TransformStripManagedFields(), DefaultNamespaces: cachedNamespaces(o.WatchNamespaces, o.Namespace)},
 		Client:                        client.Options{FieldOwner: "fingerpost"},
 	})
 	if err != nil {
@@ -138,6 +148,19 @@ func run(ctx context.Context, o options) error {
 		return fmt.Errorf("running: %w", err)
 	}
 	return nil
+}
+
+// cachedNamespaces returns what a cache of the listed namespaces and the operator's own is made of; nil, all namespaces, if
+// none are listed.
+func cachedNamespaces(listed []string, own string) map[string]cache.Config {
+	if len(listed) == 0 {
+		return nil
+	}
+	namespaces := map[string]cache.Config{own: {}}
+	for _, name := range listed {
+		namespaces[name] = cache.Config{}
+	}
+	return namespaces
 }
 
 // buildVersion is the stamped version, else the revision that the toolchain noted.
