@@ -42,6 +42,12 @@ const (
 	// ConditionBreakGlass, on a Datacenter, is True while overrides are in force that were made at a server, by dnsserver
 	// ctl. The message lists them. No TrafficOverride has them: they end by themselves, or at a server.
 	ConditionBreakGlass = "BreakGlass"
+	// ConditionWorkloadsReady, on a Datacenter with Managed groups, is True when their servers run as the spec wants them:
+	// objects are applied, pods are ready and up to date, and addresses are there. If not, the message says what to do.
+	ConditionWorkloadsReady = "WorkloadsReady"
+	// ConditionClusterReachable, on a Datacenter with a kubeconfig, is True when its cluster answers and lets the operator
+	// in. If not, servers there go on as they are.
+	ConditionClusterReachable = "ClusterReachable"
 	// ConditionRemovalWithheld is True while the guard holds back removals until somebody approves them. The message
 	// has the count, examples and the digest to approve.
 	ConditionRemovalWithheld = "RemovalWithheld"
@@ -166,6 +172,54 @@ const (
 	ReasonFits = "Fits"
 	// ReasonTooLargeWithoutTCP: the message names the first answers that do not fit, and what can be done.
 	ReasonTooLargeWithoutTCP = "TooLargeWithoutTCP"
+)
+
+// Reasons of the condition WorkloadsReady. More than one may apply: the first in this order is given.
+const (
+	// ReasonWorkloadsReady: everything is applied, and the servers are ready and up to date.
+	ReasonWorkloadsReady = "WorkloadsReady"
+	// ReasonClusterAway: the cluster can't be reached; see ClusterReachable.
+	ReasonClusterAway = "ClusterAway"
+	// ReasonNoImage: neither the group nor the operator says which image the servers have.
+	ReasonNoImage = "NoImage"
+	// ReasonNoHub: the operator was not told where servers of other clusters reach it.
+	ReasonNoHub = "NoHub"
+	// ReasonNamespaceMissing: the namespace is not there, and the operator may not make it.
+	ReasonNamespaceMissing = "NamespaceMissing"
+	// ReasonNamespaceTerminating: the namespace is being deleted.
+	ReasonNamespaceTerminating = "NamespaceTerminating"
+	// ReasonForbidden: the API server, or a policy behind it, does not let the operator write an object.
+	ReasonForbidden = "Forbidden"
+	// ReasonQuotaExceeded: a ResourceQuota of the namespace leaves no room.
+	ReasonQuotaExceeded = "QuotaExceeded"
+	// ReasonRefused: the API server refuses an object, such as a Service of a type that it does not know how to make.
+	ReasonRefused = "Refused"
+	// ReasonImageNotPulled: a node can't get the image.
+	ReasonImageNotPulled = "ImageNotPulled"
+	// ReasonPodsFailing: servers end, again and again.
+	ReasonPodsFailing = "PodsFailing"
+	// ReasonPodsPending: no node takes a pod.
+	ReasonPodsPending = "PodsPending"
+	// ReasonAddressPending: no provider has given the Service an address.
+	ReasonAddressPending = "AddressPending"
+	// ReasonRolling: servers are restarted one by one, or leave.
+	ReasonRolling = "Rolling"
+	// ReasonPodsNotReady: servers start, or can't answer for all their zones.
+	ReasonPodsNotReady = "PodsNotReady"
+)
+
+// Reasons of the condition ClusterReachable, and ReasonForbidden.
+const (
+	// ReasonReachable: the cluster answers.
+	ReasonReachable = "Reachable"
+	// ReasonKubeconfigNotFound: the Secret does not exist, or lacks the key.
+	ReasonKubeconfigNotFound = "KubeconfigNotFound"
+	// ReasonKubeconfigInvalid: what the Secret has is no kubeconfig that the operator can use.
+	ReasonKubeconfigInvalid = "KubeconfigInvalid"
+	// ReasonUnreachable: the cluster does not answer, or is not the one that the kubeconfig's CA vouches for.
+	ReasonUnreachable = "Unreachable"
+	// ReasonUnauthorized: the cluster does not accept the credentials.
+	ReasonUnauthorized = "Unauthorized"
 )
 
 // Reasons of findings (status.findings[].reason).

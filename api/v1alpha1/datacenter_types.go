@@ -1,6 +1,7 @@
 package v1alpha1
 
 import (
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -74,6 +75,7 @@ const (
 // DatacenterSpec is a datacenter as declared.
 //
 // +kubebuilder:validation:XValidation:rule="self.role != 'Witness' || !has(self.networks) || self.networks.size() == 0",message="a Witness answers no clients: it can't have networks",fieldPath=".networks"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.serverGroups) || !oldSelf.serverGroups.exists(g, g.management == 'Managed') || (has(self.cluster) == has(oldSelf.cluster) && (!has(self.cluster) || (self.cluster.__namespace__ == oldSelf.cluster.__namespace__ && has(self.cluster.kubeconfigSecretRef) == has(oldSelf.cluster.kubeconfigSecretRef))))",message="servers do not move: make another Datacenter where they are to run, wait until it is ready, and delete this one",fieldPath=".cluster"
 type DatacenterSpec struct {
 	// region is where the datacenter is, for people and for selection, e.g. north. It does not affect answers.
 	//
@@ -130,6 +132,12 @@ type DatacenterSpec struct {
 	// +optional
 	Probes DatacenterProbes `json:"probes,omitzero"`
 
+	// cluster is where the servers of Managed groups run. Left out: in the operator's own cluster and namespace. Once
+	// there is a Managed group, it changes no more but for the name of the Secret.
+	//
+	// +optional
+	Cluster *DatacenterCluster `json:"cluster,omitempty"`
+
 	// serverGroups are the groups of authoritative servers in this datacenter. Zones choose a group by name. Root,
 	// static and dynamic zones are best kept in groups of their own, of at least two servers each.
 	//
@@ -138,6 +146,45 @@ type DatacenterSpec struct {
 	// +listMapKey=name
 	// +kubebuilder:validation:MaxItems=16
 	ServerGroups []ServerGroup `json:"serverGroups,omitempty"`
+}
+
+// DatacenterCluster is the namespace of a cluster in which servers run.
+type DatacenterCluster struct {
+	// kubeconfigSecretRef is the Secret with the kubeconfig of the cluster, in the operator's namespace. A Secret that
+	// changes is in use within a minute, without a restart. Left out: the operator's own cluster.
+	//
+	// +optional
+	KubeconfigSecretRef *KubeconfigSecretReference `json:"kubeconfigSecretRef,omitempty"`
+
+	// namespace is where the servers run, e.g. fingerpost. It is made if it is not there and the operator may make it;
+	// for groups on the network of their nodes it must allow privileged pods. In the operator's own cluster the operator
+	// needs the rights of config/rbac/remote there.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')",message="must be the name of a namespace: lower case letters, digits and -, beginning and ending with a letter or digit"
+	Namespace string `json:"namespace,omitempty"`
+}
+
+// KubeconfigSecretReference is one key of a Secret in the operator's namespace.
+type KubeconfigSecretReference struct {
+	// name is the Secret's.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+
+	// key is that of the kubeconfig in the Secret. The kubeconfig must have in itself all that it needs, a token or a
+	// client certificate with its key, and the CA: it can neither start programs (exec) nor name files. Its current
+	// context is used. Default: kubeconfig.
+	//
+	// +optional
+	// +kubebuilder:default=kubeconfig
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Key string `json:"key,omitempty"`
 }
 
 // DatacenterProbes limits what probes from a datacenter may reach.
@@ -157,6 +204,9 @@ type DatacenterProbes struct {
 // +kubebuilder:validation:XValidation:rule="self.management == 'External' || !has(self.addresses)",message="addresses are for External groups: the operator finds those of a Managed group by itself",fieldPath=".addresses"
 // +kubebuilder:validation:XValidation:rule="self.management != 'External' || has(self.addresses)",message="an External group needs the addresses of its servers: they go into NS glue",fieldPath=".addresses"
 // +kubebuilder:validation:XValidation:rule="self.management == 'Managed' || !has(self.replicas)",message="replicas are for Managed groups: an External group has the servers that somebody starts for it",fieldPath=".replicas"
+// +kubebuilder:validation:XValidation:rule="self.management == 'Managed' || (!has(self.image) && !has(self.exposure) && !has(self.storage) && !has(self.pods))",message="image, exposure, storage and pods are for Managed groups: an External group has the servers that somebody starts for it"
+// +kubebuilder:validation:XValidation:rule="oldSelf.management != 'Managed' || self.management != 'Managed' || (has(self.storage) == has(oldSelf.storage) && (!has(self.storage) || self.storage == oldSelf.storage))",message="the volumes of running servers can't change: make another group, move the zones to it, and remove this one",fieldPath=".storage"
+// +kubebuilder:validation:XValidation:rule="self.management != 'Managed' || !has(self.transports) || ((self.transports.dot.access != 'Open' || !(self.transports.dot.port in [5353, 8053, 8054])) && (self.transports.doh.access != 'Open' || !(self.transports.doh.port in [5353, 8053, 8054])) && (self.transports.httpdns.access != 'Open' || !(self.transports.httpdns.port in [5353, 8053, 8054])))",message="servers that the operator runs need ports 5353, 8053 and 8054 for themselves",fieldPath=".transports"
 type ServerGroup struct {
 	// name is what zones write in serverGroup, e.g. root or authoritative: a DNS label.
 	//
@@ -179,6 +229,32 @@ type ServerGroup struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=64
 	Replicas *int32 `json:"replicas,omitempty"`
+
+	// image is that of the servers of a Managed group, e.g. registry.example.net/fingerpost/dnsserver:v0.2.0. Left out:
+	// what the operator was told by --dnsserver-image.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[^ \\\\t\\\\n]+$')",message="must be the name of an image, without spaces"
+	Image string `json:"image,omitempty"`
+
+	// exposure says how clients reach the servers of a Managed group. Left out: by a Service of type LoadBalancer.
+	//
+	// +optional
+	Exposure *ServerExposure `json:"exposure,omitempty"`
+
+	// storage is the volume on which each server of a Managed group keeps a copy of its zones. Left out: 1Gi of the
+	// default StorageClass where there is one when the group is made, else a folder that lives as long as the server's
+	// pod; a server that has lost its copy gets it from another one of the group, or from the operator.
+	//
+	// +optional
+	Storage *ServerStorage `json:"storage,omitempty"`
+
+	// pods are how and where Kubernetes runs the servers of a Managed group.
+	//
+	// +optional
+	Pods *ServerPods `json:"pods,omitempty"`
 
 	// addresses are where the servers of an External group answer DNS, on port 53, e.g. [192.0.2.1, 192.0.2.2]. They
 	// go into the zones' name server records and into the delegations to them.
@@ -231,6 +307,208 @@ type ServerGroup struct {
 	// +optional
 	// +kubebuilder:default={}
 	Transports ServerTransports `json:"transports,omitzero"`
+}
+
+// ExposureType says how clients reach servers.
+//
+// +kubebuilder:validation:Enum=LoadBalancer;NodePort;ExternalIPs;HostNetwork
+type ExposureType string
+
+const (
+	// ExposureLoadBalancer is a Service of type LoadBalancer: the cluster's provider gives it addresses.
+	ExposureLoadBalancer ExposureType = "LoadBalancer"
+	// ExposureNodePort is a Service of type NodePort: something in front forwards port 53 of addresses to the nodes.
+	ExposureNodePort ExposureType = "NodePort"
+	// ExposureExternalIPs is a Service with externalIPs, which the network brings to the nodes.
+	ExposureExternalIPs ExposureType = "ExternalIPs"
+	// ExposureHostNetwork is servers on port 53 of their nodes.
+	ExposureHostNetwork ExposureType = "HostNetwork"
+)
+
+// ServerExposure says how clients reach the servers of a Managed group. Servers see the clients' own addresses: Services
+// have externalTrafficPolicy Local, so that only nodes with a server take queries.
+//
+// +kubebuilder:validation:XValidation:rule="!(self.type in ['NodePort', 'ExternalIPs']) || has(self.addresses)",message="NodePort and ExternalIPs need the addresses at which clients ask on port 53: they go into NS glue",fieldPath=".addresses"
+// +kubebuilder:validation:XValidation:rule="self.type != 'HostNetwork' || !has(self.addresses)",message="with HostNetwork the addresses are those of the nodes that run servers",fieldPath=".addresses"
+// +kubebuilder:validation:XValidation:rule="self.type != 'HostNetwork' || !has(self.annotations)",message="annotations are for the Service, and HostNetwork has none: those of the pods are in pods.annotations",fieldPath=".annotations"
+// +kubebuilder:validation:XValidation:rule="self.type == 'LoadBalancer' || !has(self.loadBalancerClass)",message="loadBalancerClass is for type LoadBalancer",fieldPath=".loadBalancerClass"
+// +kubebuilder:validation:XValidation:rule="self.type == 'NodePort' || !has(self.nodePort)",message="nodePort is for type NodePort",fieldPath=".nodePort"
+// +kubebuilder:validation:XValidation:rule="self.type != 'LoadBalancer' || oldSelf.type != 'LoadBalancer' || (has(self.loadBalancerClass) == has(oldSelf.loadBalancerClass) && (!has(self.loadBalancerClass) || self.loadBalancerClass == oldSelf.loadBalancerClass))",message="Kubernetes does not let a Service change its loadBalancerClass: make another group",fieldPath=".loadBalancerClass"
+type ServerExposure struct {
+	// type is LoadBalancer (the cluster's provider gives the Service its addresses), NodePort (something in front of the
+	// nodes forwards port 53 of addresses to the Service's node port, and keeps the clients' addresses), ExternalIPs
+	// (the network brings addresses to the nodes; deprecated in Kubernetes, for tests) or HostNetwork (servers
+	// answer on port 53 of their nodes, one on each node; the namespace must allow privileged pods). Default:
+	// LoadBalancer.
+	//
+	// +optional
+	// +kubebuilder:default=LoadBalancer
+	Type ExposureType `json:"type,omitempty"`
+
+	// addresses are where clients ask, on port 53, e.g. [192.0.2.53, "2001:db8::53"]: NS glue has these and no
+	// others. NodePort and ExternalIPs need them. With LoadBalancer the provider is asked for them, by
+	// spec.loadBalancerIP if it is one, else as its annotations say; left out: whatever the provider gives.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:XValidation:rule="!isIP(self) || (!ip(self).isUnspecified() && !ip(self).isLoopback() && !ip(self).isLinkLocalMulticast() && !ip(self).isLinkLocalUnicast())",message="must be an address that resolvers can reach: not unspecified (0.0.0.0 or ::), loopback or link-local"
+	Addresses []IP `json:"addresses,omitempty"`
+
+	// loadBalancerClass says which of several providers makes the load balancer, e.g. example.com/internal. Left out:
+	// the cluster's default one. It can't change.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	LoadBalancerClass string `json:"loadBalancerClass,omitempty"`
+
+	// nodePort is the node port of DNS over UDP and TCP, 1 to 65535 as the cluster allows (30000 to 32767 by default).
+	// Left out: Kubernetes chooses, one for UDP and another for TCP.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	NodePort *int32 `json:"nodePort,omitempty"`
+
+	// annotations are put on the Service, for its provider, e.g.
+	// {metallb.io/loadBalancerIPs: "192.0.2.53"}.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxProperties=32
+	Annotations map[string]string `json:"annotations,omitempty"`
+}
+
+// ServerStorage is a volume for each server. It goes when the server goes: it has nothing that is not elsewhere.
+type ServerStorage struct {
+	// size is how large the volume is, e.g. 2Gi. A zone takes about twice the octets of its zone file. Default: 1Gi.
+	//
+	// +optional
+	// +kubebuilder:default="1Gi"
+	Size resource.Quantity `json:"size,omitzero"`
+
+	// storageClassName is the StorageClass of the volume. Left out: the cluster's default one.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	StorageClassName string `json:"storageClassName,omitempty"`
+}
+
+// ServerPods are how and where Kubernetes runs servers. A change restarts servers, one at a time.
+type ServerPods struct {
+	// resources are what a server asks for and what it may use at most. Left out: it asks for 100m of a CPU and 128Mi of
+	// memory, and has no limits.
+	//
+	// +optional
+	Resources *ServerResources `json:"resources,omitempty"`
+
+	// nodeSelector has the labels of the nodes that may run servers, e.g. {topology.kubernetes.io/zone: dc-a}: so
+	// several datacenters can be in one cluster. Left out: every node.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxProperties=32
+	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
+
+	// tolerations are taints of nodes that servers put up with.
+	//
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	Tolerations []ServerToleration `json:"tolerations,omitempty"`
+
+	// priorityClassName is the PriorityClass of the pods, e.g. system-cluster-critical. Left out: the cluster's default.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	PriorityClassName string `json:"priorityClassName,omitempty"`
+
+	// imagePullSecrets are the names of Secrets with which the image is pulled, in the namespace where servers run.
+	//
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=253
+	ImagePullSecrets []string `json:"imagePullSecrets,omitempty"`
+
+	// labels are put on the pods, beside those of the operator, which can't be changed.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxProperties=32
+	Labels map[string]string `json:"labels,omitempty"`
+
+	// annotations are put on the pods.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxProperties=32
+	Annotations map[string]string `json:"annotations,omitempty"`
+}
+
+// ServerResources are what a server asks for, and what it may use.
+type ServerResources struct {
+	// requests are what a node must have free for a server, by resource, e.g. {cpu: 500m, memory: 512Mi}.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxProperties=8
+	Requests map[string]resource.Quantity `json:"requests,omitempty"`
+
+	// limits are what a server may use at most, by resource, e.g. {memory: 1Gi}. A limit of cpu makes answers wait.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxProperties=8
+	Limits map[string]resource.Quantity `json:"limits,omitempty"`
+}
+
+// TolerationOperator says how a toleration's value is compared with that of a taint.
+//
+// +kubebuilder:validation:Enum=Exists;Equal
+type TolerationOperator string
+
+// TaintEffect is what a taint does to pods that do not tolerate it.
+//
+// +kubebuilder:validation:Enum=NoSchedule;PreferNoSchedule;NoExecute
+type TaintEffect string
+
+// ServerToleration is a toleration as in pods.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.key) || self.operator == 'Exists'",message="a toleration without a key tolerates all taints: that needs operator Exists",fieldPath=".operator"
+// +kubebuilder:validation:XValidation:rule="self.operator == 'Equal' || !has(self.value)",message="operator Exists compares no value",fieldPath=".value"
+// +kubebuilder:validation:XValidation:rule="!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",message="tolerationSeconds goes with effect NoExecute",fieldPath=".tolerationSeconds"
+type ServerToleration struct {
+	// key is that of the taint. Left out: all taints, with operator Exists.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=317
+	Key string `json:"key,omitempty"`
+
+	// operator is Exists (whatever the taint's value) or Equal. Default: Equal.
+	//
+	// +optional
+	// +kubebuilder:default=Equal
+	Operator TolerationOperator `json:"operator,omitempty"`
+
+	// value is that of the taint, for operator Equal.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Value string `json:"value,omitempty"`
+
+	// effect is that of the taint: NoSchedule, PreferNoSchedule or NoExecute. Left out: every effect.
+	//
+	// +optional
+	Effect TaintEffect `json:"effect,omitempty"`
+
+	// tolerationSeconds is for how many seconds a taint of effect NoExecute is tolerated. Left out: for ever.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=31536000
+	TolerationSeconds *int64 `json:"tolerationSeconds,omitempty"`
 }
 
 // Switch says whether something is in use.
@@ -433,8 +711,8 @@ type AllowedZones struct {
 
 // DatacenterStatus is who is connected and current.
 type DatacenterStatus struct {
-	// conditions are Accepted, Programmed, Degraded, RemovalWithheld, and Ready, which sums them up: accepted and
-	// programmed.
+	// conditions are Accepted, Programmed, Degraded, RemovalWithheld, WorkloadsReady and ClusterReachable where the
+	// operator runs servers, and Ready, which sums up the first two: accepted and programmed.
 	//
 	// +optional
 	// +listType=map
@@ -507,6 +785,66 @@ type ServerGroupStatus struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=32
 	Settings string `json:"settings,omitempty"`
+
+	// replicas is how many servers of a Managed group there are to be at present. While servers leave, it is more than
+	// the spec says.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Replicas *int32 `json:"replicas,omitempty"`
+
+	// readyReplicas is how many pods of a Managed group are ready: their servers answer for all their zones.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	ReadyReplicas *int32 `json:"readyReplicas,omitempty"`
+
+	// updatedReplicas is how many pods of a Managed group are as the spec wants them now.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	UpdatedReplicas *int32 `json:"updatedReplicas,omitempty"`
+
+	// addresses are where the servers of a Managed group answer clients, or are about to, or did until lately.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=address
+	// +kubebuilder:validation:MaxItems=64
+	Addresses []ServerAddress `json:"addresses,omitempty"`
+}
+
+// ServerAddressState says what an address of servers is used for.
+//
+// +kubebuilder:validation:Enum=Pending;Delegated;Leaving
+type ServerAddressState string
+
+const (
+	// ServerAddressPending is an address that does not answer yet: nobody is referred to it.
+	ServerAddressPending ServerAddressState = "Pending"
+	// ServerAddressDelegated is an address in NS glue.
+	ServerAddressDelegated ServerAddressState = "Delegated"
+	// ServerAddressLeaving is an address that is no longer in NS glue, and goes on answering those who were referred to it.
+	ServerAddressLeaving ServerAddressState = "Leaving"
+)
+
+// ServerAddress is an address at which servers of a group answer clients.
+type ServerAddress struct {
+	// address is the address.
+	//
+	// +required
+	Address IP `json:"address,omitempty"`
+
+	// state is Pending (it does not answer yet: nobody is referred to it), Delegated (it is in NS glue) or Leaving (it is
+	// there no longer, and goes on answering until caches have forgotten it).
+	//
+	// +required
+	State ServerAddressState `json:"state,omitempty"`
+
+	// since is when the address got into this state.
+	//
+	// +required
+	Since metav1.Time `json:"since,omitzero"`
 }
 
 // ServerState says whether a server's stream to the hub is up.

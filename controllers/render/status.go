@@ -10,6 +10,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/steering/steeringpb"
@@ -490,8 +491,11 @@ const maxAbsences = 4
 // DeclaredServers is how many servers a group should have: its replicas, or one for each
 // address where others start them.
 func DeclaredServers(g v1alpha1.ServerGroup) int {
-	if g.Management == v1alpha1.ServerGroupManaged && g.Replicas != nil {
-		return int(*g.Replicas)
+	if g.Management == v1alpha1.ServerGroupManaged {
+		return int(ptr.Deref(g.Replicas, defaultReplicas))
 	}
 	return len(g.Addresses)
 }
+
+// defaultReplicas is how many servers a Managed group has that does not say.
+const defaultReplicas = 2

@@ -30,6 +30,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.ConfigMapKeyRefApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Datacenter"):
 		return &apiv1alpha1.DatacenterApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("DatacenterCluster"):
+		return &apiv1alpha1.DatacenterClusterApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DatacenterProbes"):
 		return &apiv1alpha1.DatacenterProbesApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DatacenterSelection"):
@@ -88,6 +90,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.HTTPRequestApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("HTTPSProbe"):
 		return &apiv1alpha1.HTTPSProbeApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("KubeconfigSecretReference"):
+		return &apiv1alpha1.KubeconfigSecretReferenceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("LatencySteering"):
 		return &apiv1alpha1.LatencySteeringApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Match"):
@@ -124,14 +128,26 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.ResolverPoolStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("SecretRef"):
 		return &apiv1alpha1.SecretRefApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ServerAddress"):
+		return &apiv1alpha1.ServerAddressApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ServerExposure"):
+		return &apiv1alpha1.ServerExposureApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ServerGroup"):
 		return &apiv1alpha1.ServerGroupApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ServerGroupStatus"):
 		return &apiv1alpha1.ServerGroupStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ServerLimits"):
 		return &apiv1alpha1.ServerLimitsApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ServerPods"):
+		return &apiv1alpha1.ServerPodsApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ServerResources"):
+		return &apiv1alpha1.ServerResourcesApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ServerStatus"):
 		return &apiv1alpha1.ServerStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ServerStorage"):
+		return &apiv1alpha1.ServerStorageApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ServerToleration"):
+		return &apiv1alpha1.ServerTolerationApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ServerTransports"):
 		return &apiv1alpha1.ServerTransportsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Service"):

@@ -309,6 +309,15 @@ var schemaYAML = typed.YAMLObject(`types:
           reason: Pending
           status: Unknown
           type: Ready
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterCluster
+  map:
+    fields:
+    - name: kubeconfigSecretRef
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.KubeconfigSecretReference
+    - name: namespace
+      type:
+        scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterName
   scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterProbes
@@ -340,6 +349,9 @@ var schemaYAML = typed.YAMLObject(`types:
           elementType:
             namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.IP
           elementRelationship: associative
+    - name: cluster
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterCluster
     - name: networks
       type:
         list:
@@ -593,6 +605,8 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: matches
       type:
         scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ExposureType
+  scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Failback
   map:
     fields:
@@ -882,6 +896,16 @@ var schemaYAML = typed.YAMLObject(`types:
         scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.IP
   scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.KubeconfigSecretReference
+  map:
+    fields:
+    - name: key
+      type:
+        scalar: string
+      default: kubeconfig
+    - name: name
+      type:
+        scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.LatencySteering
   map:
     fields:
@@ -1130,6 +1154,44 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: name
       type:
         scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerAddress
+  map:
+    fields:
+    - name: address
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.IP
+    - name: since
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: state
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerAddressState
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerAddressState
+  scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerExposure
+  map:
+    fields:
+    - name: addresses
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.IP
+          elementRelationship: associative
+    - name: annotations
+      type:
+        map:
+          elementType:
+            scalar: string
+    - name: loadBalancerClass
+      type:
+        scalar: string
+    - name: nodePort
+      type:
+        scalar: numeric
+    - name: type
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ExposureType
+      default: LoadBalancer
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerGroup
   map:
     fields:
@@ -1142,6 +1204,12 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: allowedZones
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.AllowedZones
+    - name: exposure
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerExposure
+    - name: image
+      type:
+        scalar: string
     - name: limits
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerLimits
@@ -1160,6 +1228,9 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Switch
       default: Disabled
+    - name: pods
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerPods
     - name: replicas
       type:
         scalar: numeric
@@ -1169,6 +1240,9 @@ var schemaYAML = typed.YAMLObject(`types:
           elementType:
             namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.CIDR
           elementRelationship: associative
+    - name: storage
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerStorage
     - name: transports
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerTransports
@@ -1178,15 +1252,32 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerGroupStatus
   map:
     fields:
+    - name: addresses
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerAddress
+          elementRelationship: associative
+          keys:
+          - address
     - name: limitsMode
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.LimitsMode
     - name: name
       type:
         scalar: string
+    - name: readyReplicas
+      type:
+        scalar: numeric
+    - name: replicas
+      type:
+        scalar: numeric
     - name: settings
       type:
         scalar: string
+    - name: updatedReplicas
+      type:
+        scalar: numeric
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerLimits
   map:
     fields:
@@ -1219,6 +1310,55 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: numeric
       default: 2
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerPods
+  map:
+    fields:
+    - name: annotations
+      type:
+        map:
+          elementType:
+            scalar: string
+    - name: imagePullSecrets
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: atomic
+    - name: labels
+      type:
+        map:
+          elementType:
+            scalar: string
+    - name: nodeSelector
+      type:
+        map:
+          elementType:
+            scalar: string
+    - name: priorityClassName
+      type:
+        scalar: string
+    - name: resources
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerResources
+    - name: tolerations
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerToleration
+          elementRelationship: atomic
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerResources
+  map:
+    fields:
+    - name: limits
+      type:
+        map:
+          elementType:
+            namedType: io.k8s.apimachinery.pkg.api.resource.Quantity
+    - name: requests
+      type:
+        map:
+          elementType:
+            namedType: io.k8s.apimachinery.pkg.api.resource.Quantity
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerState
   scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerStatus
@@ -1240,6 +1380,35 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: string
     - name: zones
+      type:
+        scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerStorage
+  map:
+    fields:
+    - name: size
+      type:
+        namedType: io.k8s.apimachinery.pkg.api.resource.Quantity
+      default: 1Gi
+    - name: storageClassName
+      type:
+        scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerToleration
+  map:
+    fields:
+    - name: effect
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TaintEffect
+    - name: key
+      type:
+        scalar: string
+    - name: operator
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TolerationOperator
+      default: Equal
+    - name: tolerationSeconds
+      type:
+        scalar: numeric
+    - name: value
       type:
         scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerTransports
@@ -1370,6 +1539,8 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: ttl
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TaintEffect
+  scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Target
   map:
     fields:
@@ -1417,6 +1588,8 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: votes
       type:
         scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TolerationOperator
+  scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TrafficOverride
   map:
     fields:
@@ -1631,6 +1804,16 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
       default: 30s
+- name: io.k8s.apimachinery.pkg.api.resource.Quantity
+  scalar: untyped
+  list:
+    elementType:
+      namedType: __untyped_atomic_
+    elementRelationship: atomic
+  map:
+    elementType:
+      namedType: __untyped_deduced_
+    elementRelationship: separable
 - name: io.k8s.apimachinery.pkg.apis.meta.v1.Condition
   map:
     fields:

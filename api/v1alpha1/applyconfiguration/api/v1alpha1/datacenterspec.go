@@ -32,6 +32,9 @@ type DatacenterSpecApplyConfiguration struct {
 	Anchors []apiv1alpha1.IP `json:"anchors,omitempty"`
 	// probes limits what probes from this datacenter may reach.
 	Probes *DatacenterProbesApplyConfiguration `json:"probes,omitempty"`
+	// cluster is where the servers of Managed groups run. Left out: in the operator's own cluster and namespace. Once
+	// there is a Managed group, it changes no more but for the name of the Secret.
+	Cluster *DatacenterClusterApplyConfiguration `json:"cluster,omitempty"`
 	// serverGroups are the groups of authoritative servers in this datacenter. Zones choose a group by name. Root,
 	// static and dynamic zones are best kept in groups of their own, of at least two servers each.
 	ServerGroups []ServerGroupApplyConfiguration `json:"serverGroups,omitempty"`
@@ -102,6 +105,14 @@ func (b *DatacenterSpecApplyConfiguration) WithAnchors(values ...apiv1alpha1.IP)
 // If called multiple times, the Probes field is set to the value of the last call.
 func (b *DatacenterSpecApplyConfiguration) WithProbes(value *DatacenterProbesApplyConfiguration) *DatacenterSpecApplyConfiguration {
 	b.Probes = value
+	return b
+}
+
+// WithCluster sets the Cluster field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Cluster field is set to the value of the last call.
+func (b *DatacenterSpecApplyConfiguration) WithCluster(value *DatacenterClusterApplyConfiguration) *DatacenterSpecApplyConfiguration {
+	b.Cluster = value
 	return b
 }
 

@@ -11,8 +11,8 @@ import (
 //
 // DatacenterStatus is who is connected and current.
 type DatacenterStatusApplyConfiguration struct {
-	// conditions are Accepted, Programmed, Degraded, RemovalWithheld, and Ready, which sums them up: accepted and
-	// programmed.
+	// conditions are Accepted, Programmed, Degraded, RemovalWithheld, WorkloadsReady and ClusterReachable where the
+	// operator runs servers, and Ready, which sums up the first two: accepted and programmed.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// observedGeneration is the metadata.generation that this status is about.
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`

@@ -19,6 +19,17 @@ type ServerGroupApplyConfiguration struct {
 	// replicas is the number of servers of a Managed group, 1 to 64. Two or more are needed to survive the loss of
 	// one. Left out: 2.
 	Replicas *int32 `json:"replicas,omitempty"`
+	// image is that of the servers of a Managed group, e.g. registry.example.net/fingerpost/dnsserver:v0.2.0. Left out:
+	// what the operator was told by --dnsserver-image.
+	Image *string `json:"image,omitempty"`
+	// exposure says how clients reach the servers of a Managed group. Left out: by a Service of type LoadBalancer.
+	Exposure *ServerExposureApplyConfiguration `json:"exposure,omitempty"`
+	// storage is the volume on which each server of a Managed group keeps a copy of its zones. Left out: 1Gi of the
+	// default StorageClass where there is one when the group is made, else a folder that lives as long as the server's
+	// pod; a server that has lost its copy gets it from another one of the group, or from the operator.
+	Storage *ServerStorageApplyConfiguration `json:"storage,omitempty"`
+	// pods are how and where Kubernetes runs the servers of a Managed group.
+	Pods *ServerPodsApplyConfiguration `json:"pods,omitempty"`
 	// addresses are where the servers of an External group answer DNS, on port 53, e.g. [192.0.2.1, 192.0.2.2]. They
 	// go into the zones' name server records and into the delegations to them.
 	Addresses []apiv1alpha1.IP `json:"addresses,omitempty"`
@@ -67,6 +78,38 @@ func (b *ServerGroupApplyConfiguration) WithManagement(value apiv1alpha1.ServerG
 // If called multiple times, the Replicas field is set to the value of the last call.
 func (b *ServerGroupApplyConfiguration) WithReplicas(value int32) *ServerGroupApplyConfiguration {
 	b.Replicas = &value
+	return b
+}
+
+// WithImage sets the Image field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Image field is set to the value of the last call.
+func (b *ServerGroupApplyConfiguration) WithImage(value string) *ServerGroupApplyConfiguration {
+	b.Image = &value
+	return b
+}
+
+// WithExposure sets the Exposure field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Exposure field is set to the value of the last call.
+func (b *ServerGroupApplyConfiguration) WithExposure(value *ServerExposureApplyConfiguration) *ServerGroupApplyConfiguration {
+	b.Exposure = value
+	return b
+}
+
+// WithStorage sets the Storage field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Storage field is set to the value of the last call.
+func (b *ServerGroupApplyConfiguration) WithStorage(value *ServerStorageApplyConfiguration) *ServerGroupApplyConfiguration {
+	b.Storage = value
+	return b
+}
+
+// WithPods sets the Pods field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Pods field is set to the value of the last call.
+func (b *ServerGroupApplyConfiguration) WithPods(value *ServerPodsApplyConfiguration) *ServerGroupApplyConfiguration {
+	b.Pods = value
 	return b
 }
 

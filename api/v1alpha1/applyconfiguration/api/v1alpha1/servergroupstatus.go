@@ -18,6 +18,15 @@ type ServerGroupStatusApplyConfiguration struct {
 	LimitsMode *apiv1alpha1.LimitsMode `json:"limitsMode,omitempty"`
 	// settings says how many connected servers of the group have its settings in force, of how many connected, e.g. 2/2.
 	Settings *string `json:"settings,omitempty"`
+	// replicas is how many servers of a Managed group there are to be at present. While servers leave, it is more than
+	// the spec says.
+	Replicas *int32 `json:"replicas,omitempty"`
+	// readyReplicas is how many pods of a Managed group are ready: their servers answer for all their zones.
+	ReadyReplicas *int32 `json:"readyReplicas,omitempty"`
+	// updatedReplicas is how many pods of a Managed group are as the spec wants them now.
+	UpdatedReplicas *int32 `json:"updatedReplicas,omitempty"`
+	// addresses are where the servers of a Managed group answer clients, or are about to, or did until lately.
+	Addresses []ServerAddressApplyConfiguration `json:"addresses,omitempty"`
 }
 
 // ServerGroupStatusApplyConfiguration constructs a declarative configuration of the ServerGroupStatus type for use with
@@ -47,5 +56,42 @@ func (b *ServerGroupStatusApplyConfiguration) WithLimitsMode(value apiv1alpha1.L
 // If called multiple times, the Settings field is set to the value of the last call.
 func (b *ServerGroupStatusApplyConfiguration) WithSettings(value string) *ServerGroupStatusApplyConfiguration {
 	b.Settings = &value
+	return b
+}
+
+// WithReplicas sets the Replicas field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Replicas field is set to the value of the last call.
+func (b *ServerGroupStatusApplyConfiguration) WithReplicas(value int32) *ServerGroupStatusApplyConfiguration {
+	b.Replicas = &value
+	return b
+}
+
+// WithReadyReplicas sets the ReadyReplicas field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the ReadyReplicas field is set to the value of the last call.
+func (b *ServerGroupStatusApplyConfiguration) WithReadyReplicas(value int32) *ServerGroupStatusApplyConfiguration {
+	b.ReadyReplicas = &value
+	return b
+}
+
+// WithUpdatedReplicas sets the UpdatedReplicas field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the UpdatedReplicas field is set to the value of the last call.
+func (b *ServerGroupStatusApplyConfiguration) WithUpdatedReplicas(value int32) *ServerGroupStatusApplyConfiguration {
+	b.UpdatedReplicas = &value
+	return b
+}
+
+// WithAddresses adds the given value to the Addresses field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the Addresses field.
+func (b *ServerGroupStatusApplyConfiguration) WithAddresses(values ...*ServerAddressApplyConfiguration) *ServerGroupStatusApplyConfiguration {
+	for i := range values {
+		if values[i] == nil {
+			panic("nil value passed to WithAddresses")
+		}
+		b.Addresses = append(b.Addresses, *values[i])
+	}
 	return b
 }
