@@ -100,7 +100,7 @@ func groupsOf(datacenters []*v1alpha1.Datacenter) map[string][]placedGroup {
 	groups := map[string][]placedGroup{}
 	for _, dc := range datacenters {
 		for _, g := range dc.Spec.ServerGroups {
-			groups[g.Name] = append(groups[g.Name], placedGroup{control.GroupKey{Datacenter: dc.Name, Group: g.Name}, g})
+			groups[g.Name] = append(groups[g.Name], placedGroup{control.GroupKey{Datacenter: dc.Name, Group: g.Name}, render.WithAddresses(dc, g)})
 		}
 	}
 	for _, of := range groups {

@@ -51,6 +51,9 @@ const (
 	// ConditionRemovalWithheld is True while the guard holds back removals until somebody approves them. The message
 	// has the count, examples and the digest to approve.
 	ConditionRemovalWithheld = "RemovalWithheld"
+	// ConditionAddressesReady, on a Datacenter with Managed server groups, is True when zones are delegated to every address
+	// that the groups are to have, and it is known which these are.
+	ConditionAddressesReady = "AddressesReady"
 	// ConditionOversized, on a DNSZone, is True when some of its answers do not fit into what a server group sends over
 	// UDP, and the group's TCP is closed: nobody can get them. A zone whose groups have TCP open does not have it.
 	ConditionOversized = "Oversized"
@@ -164,6 +167,20 @@ const (
 	ReasonMassRemoval = "MassRemoval"
 	// ReasonSourceVanished: a ConfigMap or zone that held published content is gone.
 	ReasonSourceVanished = "SourceVanished"
+)
+
+// Reasons of the condition AddressesReady.
+const (
+	// ReasonAddressesDelegated: zones are delegated to every address that the groups are to have.
+	ReasonAddressesDelegated = "AddressesDelegated"
+	// ReasonNoAddress: a group has no address yet. The message says what is waited for.
+	ReasonNoAddress = "NoAddress"
+	// ReasonAddressSilent: an address does not answer for the group's zones, so nothing is delegated to it.
+	ReasonAddressSilent = "AddressSilent"
+	// ReasonAddressLost: a group lost its last address. Zones that have no other stay delegated to it.
+	ReasonAddressLost = "AddressLost"
+	// ReasonAddressesUnknown: the cluster of the servers can't be asked. What was delegated to last stays.
+	ReasonAddressesUnknown = "AddressesUnknown"
 )
 
 // Reasons of the condition Oversized.

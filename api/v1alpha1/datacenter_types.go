@@ -756,12 +756,13 @@ type DatacenterStatus struct {
 	// +kubebuilder:validation:MaxItems=64
 	Servers []ServerStatus `json:"servers,omitempty"`
 
-	// serverGroups is what is in force for each server group, by name.
+	// serverGroups is what is in force for each server group, by name; also for groups that are declared no more, as long
+	// as resolvers may come to their addresses.
 	//
 	// +optional
 	// +listType=map
 	// +listMapKey=name
-	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:MaxItems=64
 	ServerGroups []ServerGroupStatus `json:"serverGroups,omitempty"`
 }
 
@@ -816,7 +817,7 @@ type ServerGroupStatus struct {
 
 // ServerAddressState says what an address of servers is used for.
 //
-// +kubebuilder:validation:Enum=Pending;Delegated;Leaving
+// +kubebuilder:validation:Enum=Pending;Delegated;Leaving;Lost
 type ServerAddressState string
 
 const (
@@ -826,6 +827,9 @@ const (
 	ServerAddressDelegated ServerAddressState = "Delegated"
 	// ServerAddressLeaving is an address that is no longer in NS glue, and goes on answering those who were referred to it.
 	ServerAddressLeaving ServerAddressState = "Leaving"
+	// ServerAddressLost is the last address of the group, which was taken from it without warning. Only a zone that would
+	// have no address at all is still delegated to it.
+	ServerAddressLost ServerAddressState = "Lost"
 )
 
 // ServerAddress is an address at which servers of a group answer clients.
@@ -835,8 +839,9 @@ type ServerAddress struct {
 	// +required
 	Address IP `json:"address,omitempty"`
 
-	// state is Pending (it does not answer yet: nobody is referred to it), Delegated (it is in NS glue) or Leaving (it is
-	// there no longer, and goes on answering until caches have forgotten it).
+	// state is Pending (it does not answer yet: nobody is referred to it), Delegated (it is in NS glue), Leaving (it is
+	// there no longer, and goes on answering until caches have forgotten it) or Lost (the group's last address, taken from
+	// it without warning: it is in the glue of those zones only that would have no address at all).
 	//
 	// +required
 	State ServerAddressState `json:"state,omitempty"`
@@ -845,6 +850,12 @@ type ServerAddress struct {
 	//
 	// +required
 	Since metav1.Time `json:"since,omitzero"`
+
+	// until is when an address that is Leaving is let go: by then no server will have handed it out for as long as caches
+	// keep it. Left out while some server may still do so.
+	//
+	// +optional
+	Until *metav1.Time `json:"until,omitempty"`
 }
 
 // ServerState says whether a server's stream to the hub is up.

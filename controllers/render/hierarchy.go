@@ -39,8 +39,9 @@ type Location struct{ Datacenter, Group string }
 // NameServer is one NS of a zone: the servers of one datacenter's group under one name.
 type NameServer struct {
 	Datacenter string
-	Host       zone.Name    // ns-DATACENTER.ZONE
-	Addresses  []netip.Addr // sorted, never empty
+	Host       zone.Name // ns-DATACENTER.ZONE
+	// Addresses are sorted. None: it is not known which there are, or none has answered yet; those that are published stay.
+	Addresses []netip.Addr
 }
 
 // Delegation is what a parent says of one child zone.
@@ -192,6 +193,8 @@ func (h *hierarchy) place(c *claim) {
 	}
 	known := map[string]bool{}
 	withheld := false
+	var leaving []Location
+	var places []place
 	datacenters := slices.Clone(h.Datacenters)
 	slices.SortFunc(datacenters, func(a, b *v1alpha1.Datacenter) int {
 		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.Name, b.Name))
@@ -205,8 +208,12 @@ func (h *hierarchy) place(c *claim) {
 		if len(chosen) > 0 && !chosen[dc.Name] {
 			continue
 		}
+		if goes, ok := h.leaving(c, dc); ok {
+			leaving = append(leaving, Location{dc.Name, c.object.Spec.ServerGroup})
+			places = append(places, goes)
+		}
 		for _, g := range dc.Spec.ServerGroups {
-			if g.Name != c.object.Spec.ServerGroup {
+			if g.Name != c.object.Spec.ServerGroup || !dc.DeletionTimestamp.IsZero() {
 				continue
 			}
 			if g.AllowedZones != nil && !h.selects(g.AllowedZones.Namespaces, "", c.key.Namespace) {
@@ -214,9 +221,10 @@ func (h *hierarchy) place(c *claim) {
 				continue
 			}
 			c.Locations = append(c.Locations, Location{dc.Name, g.Name})
-			h.nameServer(c, dc.Name, g)
+			places = append(places, placeOf(dc, g))
 		}
 	}
+	h.nameServers(c, places)
 	for _, n := range c.object.Spec.Datacenters.Names {
 		if !known[string(n)] {
 			c.fault = refuse(v1alpha1.ReasonUnknownDatacenter, "spec.datacenters.names: there is no Datacenter %q", n)
@@ -231,6 +239,9 @@ func (h *hierarchy) place(c *claim) {
 			"server group %q is not open to namespace %q: see allowedZones of the group in the Datacenters", c.object.Spec.ServerGroup, c.key.Namespace)
 	default:
 		c.fault = refuse(v1alpha1.ReasonUnknownServerGroup, "no chosen datacenter has a server group %q", c.object.Spec.ServerGroup)
+	}
+	if len(c.Locations) > 0 {
+		c.Locations = append(c.Locations, leaving...)
 	}
 	slices.SortFunc(c.Locations, func(a, b Location) int { return cmp.Compare(a.Datacenter, b.Datacenter) })
 	slices.SortFunc(c.Witnesses, func(a, b Location) int {
@@ -254,24 +265,59 @@ func (h *hierarchy) witnesses(c *claim, dc *v1alpha1.Datacenter) (all []Location
 	return all
 }
 
-func (h *hierarchy) nameServer(c *claim, datacenter string, g v1alpha1.ServerGroup) {
-	host, err := c.Apex.Child("ns-" + datacenter)
-	if err != nil || len(c.NameServers) == MaxNameServers {
-		c.Unnamed = append(c.Unnamed, datacenter)
-		return
-	}
-	ns := NameServer{Datacenter: datacenter, Host: host}
-	for _, text := range g.Addresses {
-		if addr, err := netip.ParseAddr(string(text)); err == nil {
-			ns.Addresses = append(ns.Addresses, addr.Unmap())
+// place is what a datacenter has for the name servers of a zone.
+type place struct {
+	datacenter string
+	addresses  []netip.Addr // that zones are delegated to; sorted
+	// reserve are those that the group is about to leave, or has lost, for a zone that has no others; sorted.
+	reserve []netip.Addr
+	// unknown: nothing is known yet of the group's addresses, or none of them has answered.
+	unknown bool
+}
+
+func placeOf(dc *v1alpha1.Datacenter, g v1alpha1.ServerGroup) place {
+	p := place{datacenter: dc.Name, addresses: addressesOf(dc, g, v1alpha1.ServerAddressDelegated)}
+	if g.Management == v1alpha1.ServerGroupManaged {
+		p.reserve = addressesOf(dc, g, v1alpha1.ServerAddressLeaving)
+		if len(p.reserve) == 0 {
+			p.reserve = addressesOf(dc, g, v1alpha1.ServerAddressLost)
 		}
+		p.unknown = len(p.addresses) == 0 && len(p.reserve) == 0
 	}
-	if len(ns.Addresses) == 0 {
-		return
+	return p
+}
+
+// leaving is what there is of a group that goes: it serves the zone until resolvers have forgotten its addresses, without a
+// name server once the status says that they leave.
+func (h *hierarchy) leaving(c *claim, dc *v1alpha1.Datacenter) (place, bool) {
+	group := c.object.Spec.ServerGroup
+	served := slices.ContainsFunc(c.object.Status.Datacenters, func(s v1alpha1.ZoneDatacenterStatus) bool { return string(s.Name) == dc.Name })
+	if !served || !slices.Contains(LeavingGroups(dc), group) {
+		return place{}, false
 	}
-	slices.SortFunc(ns.Addresses, netip.Addr.Compare)
-	ns.Addresses = slices.Compact(ns.Addresses)
-	c.NameServers = append(c.NameServers, ns)
+	g := v1alpha1.ServerGroup{Name: group, Management: v1alpha1.ServerGroupManaged}
+	return place{datacenter: dc.Name, addresses: addressesOf(dc, g, v1alpha1.ServerAddressDelegated)}, true
+}
+
+// nameServers gives the zone one name server in each place that has addresses. A zone without any gets those of the reserve:
+// a delegation that does not work is mended when an address is back, but a name that seems not to exist is forgotten everywhere.
+func (h *hierarchy) nameServers(c *claim, places []place) {
+	reserve := !slices.ContainsFunc(places, func(p place) bool { return len(p.addresses) > 0 })
+	for _, p := range places {
+		addresses := p.addresses
+		if reserve {
+			addresses = p.reserve
+		}
+		if len(addresses) == 0 && !p.unknown {
+			continue
+		}
+		host, err := c.Apex.Child("ns-" + p.datacenter)
+		if err != nil || len(c.NameServers) == MaxNameServers {
+			c.Unnamed = append(c.Unnamed, p.datacenter)
+			continue
+		}
+		c.NameServers = append(c.NameServers, NameServer{Datacenter: p.datacenter, Host: host, Addresses: addresses})
+	}
 }
 
 // rank orders datacenters; those without a rank come last.

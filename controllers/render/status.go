@@ -67,7 +67,7 @@ func ZoneStatus(in StatusInputs) v1alpha1.DNSZoneStatus {
 	if in.Published != nil {
 		s.Records = in.Published.Records
 	}
-	for _, ns := range in.Placement.NameServers {
+	for _, ns := range in.nameServers() {
 		s.NameServers = append(s.NameServers, strings.TrimSuffix(ns.Host.String(), "."))
 	}
 	if in.Result != nil {
@@ -129,6 +129,14 @@ func SourceStatuses(records map[string]int) []v1alpha1.SourceStatus {
 	return sources
 }
 
+// nameServers are those that the zone has now; what is not known of them is left out.
+func (in StatusInputs) nameServers() []NameServer {
+	if in.Result != nil {
+		return in.Result.NameServers
+	}
+	return slices.DeleteFunc(slices.Clone(in.Placement.NameServers), func(ns NameServer) bool { return len(ns.Addresses) == 0 })
+}
+
 type setCondition func(typ string, is bool, reason, message string)
 
 func (in StatusInputs) acceptedBy() string {
@@ -147,7 +155,7 @@ func (in StatusInputs) delegated(s *v1alpha1.DNSZoneStatus, set setCondition) {
 			fmt.Sprintf("zone %s refers to %s", in.Placement.ParentApex, strings.Join(s.NameServers, ", ")))
 	case in.Placement.Refused != nil:
 		set(v1alpha1.ConditionDelegated, false, v1alpha1.ReasonNotAccepted, "the zone is not accepted")
-	case len(in.Placement.NameServers) == 0:
+	case len(in.nameServers()) == 0:
 		set(v1alpha1.ConditionDelegated, false, v1alpha1.ReasonNoNameServers,
 			fmt.Sprintf("no chosen datacenter has an address for server group %q", in.Zone.Spec.ServerGroup))
 	default:
@@ -371,8 +379,13 @@ func DatacenterStatus(in DatacenterInputs) v1alpha1.DatacenterStatus {
 	}
 	for _, g := range dc.Spec.ServerGroups {
 		s.ServerGroups = append(s.ServerGroups, v1alpha1.ServerGroupStatus{
-			Name: g.Name, LimitsMode: LimitsMode(g), Settings: fmt.Sprintf("%d/%d", settled[g.Name], connected[g.Name]),
+			Name: g.Name, LimitsMode: LimitsMode(WithAddresses(dc, g)), Addresses: KnownAddresses(dc, g.Name), Settings: fmt.Sprintf("%d/%d", settled[g.Name], connected[g.Name]),
 		})
+	}
+	for _, name := range LeavingGroups(dc) {
+		if !slices.ContainsFunc(s.ServerGroups, func(g v1alpha1.ServerGroupStatus) bool { return g.Name == name }) {
+			s.ServerGroups = append(s.ServerGroups, v1alpha1.ServerGroupStatus{Name: name, Addresses: KnownAddresses(dc, name)})
+		}
 	}
 	slices.SortFunc(s.ServerGroups, func(a, b v1alpha1.ServerGroupStatus) int { return strings.Compare(a.Name, b.Name) })
 	for group, n := range declared {

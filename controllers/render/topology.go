@@ -88,7 +88,7 @@ func (in TopologyInputs) servers(dc *v1alpha1.Datacenter) []*steeringpb.Server {
 func (in TopologyInputs) denied(dc *v1alpha1.Datacenter) []string {
 	addresses := slices.Clone(in.APIServer)
 	for _, g := range dc.Spec.ServerGroups {
-		for _, text := range g.Addresses {
+		for _, text := range WithAddresses(dc, g).Addresses {
 			if a, err := netip.ParseAddr(string(text)); err == nil {
 				addresses = append(addresses, a.Unmap())
 			}

@@ -2,6 +2,7 @@ package render_test
 
 import (
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -165,7 +166,7 @@ func TestWhatADatacenterSaysOfItsServers(t *testing.T) {
 					t.Errorf("%s is %s %s %q, want %s", typ, got.Status, got.Reason, got.Message, want)
 				}
 			}
-			if len(s.ServerGroups) != 1 || s.ServerGroups[0] != c.group {
+			if len(s.ServerGroups) != 1 || !reflect.DeepEqual(s.ServerGroups[0], c.group) {
 				t.Errorf("groups are %+v, want %+v", s.ServerGroups, c.group)
 			}
 			if s.Servers[0].PeerAddress != "10.0.0.9:1" {

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -23,8 +24,8 @@ type Inputs struct {
 	// Steered are the zone's steered names; nil: none.
 	Steered *Steered
 	// Published is the content that servers hold or are to hold; nil where there is none or it
-	// is unknown. Only delegations to children whose spec is wrong are taken from it, and which of a steered name and
-	// the records beside it was there first.
+	// is unknown. Only delegations to children whose spec is wrong are taken from it, addresses of name servers that are not
+	// known now, and which of a steered name and the records beside it was there first.
 	Published *zone.Content
 	// Hides are names of the parent that this zone's cut hides; see Result.Hidden.
 	Hides Hidden
@@ -52,6 +53,8 @@ type Result struct {
 	// Hidden are the records below each delegation to a child zone of the estate: the
 	// child reports them too.
 	Hidden map[zone.Name]Hidden
+	// NameServers are those of the zone, as it was rendered: none is without an address.
+	NameServers []NameServer
 	// SerialFloor is the highest serial of imported SOA records; 0 if there is none.
 	SerialFloor uint32
 	// Unknown lists sources that are missing and whose last content is not remembered: what
@@ -89,7 +92,8 @@ type settings struct {
 // Given the result of an earlier version, or nil, it parses and merges only what changed;
 // the outcome is the same. Which of two records stays where both can't is zone.CheckNode's rule.
 func Zone(in Inputs, prev *Result) *Result {
-	r := &Result{settings: settingsOf(in)}
+	in.Placement = in.Placement.asPublished(in.Published)
+	r := &Result{settings: settingsOf(in), NameServers: in.Placement.NameServers}
 	full := prev == nil || prev.settings != r.settings
 	if full {
 		r.byOwner, r.byCut = map[zone.Name][]v1alpha1.Finding{}, map[zone.Name]hiddenBy{}
@@ -525,6 +529,55 @@ func operatorRecords(in Inputs, s settings) map[zone.Name][]zone.Record {
 		maps.Copy(records, publishedDelegation(in.Published, child.Child))
 	}
 	return records
+}
+
+// asPublished returns the placement with the published addresses of those name servers, its own and its children's, whose
+// addresses are not known now; without the name servers that have none.
+func (p *Placement) asPublished(published *zone.Content) *Placement {
+	resolve := func(servers []NameServer) ([]NameServer, bool) {
+		if !slices.ContainsFunc(servers, func(ns NameServer) bool { return len(ns.Addresses) == 0 }) {
+			return servers, false
+		}
+		var known []NameServer
+		for _, ns := range servers {
+			if len(ns.Addresses) == 0 {
+				ns.Addresses = publishedAddresses(published, ns.Host)
+			}
+			if len(ns.Addresses) > 0 {
+				known = append(known, ns)
+			}
+		}
+		return known, true
+	}
+	own, changed := resolve(p.NameServers)
+	children := slices.Clone(p.Children)
+	for i, child := range children {
+		servers, other := resolve(child.NameServers)
+		children[i].NameServers, changed = servers, changed || other
+	}
+	if !changed {
+		return p
+	}
+	resolved := *p
+	resolved.NameServers, resolved.Children = own, children
+	return &resolved
+}
+
+// publishedAddresses are those that published content, which may be nil, has at a name; sorted.
+func publishedAddresses(published *zone.Content, host zone.Name) []netip.Addr {
+	if published == nil {
+		return nil
+	}
+	var all []netip.Addr
+	node := published.Node(host)
+	for _, typ := range []uint16{zone.TypeA, zone.TypeAAAA} {
+		for rdata := range node.RRset(typ).All() {
+			if a, ok := netip.AddrFromSlice([]byte(rdata)); ok {
+				all = append(all, a)
+			}
+		}
+	}
+	return sortAddresses(all)
 }
 
 // publishedDelegation is what published content says of a child: its NS and their glue below it.

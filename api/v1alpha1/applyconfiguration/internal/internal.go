@@ -1166,6 +1166,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: state
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerAddressState
+    - name: until
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerAddressState
   scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerExposure

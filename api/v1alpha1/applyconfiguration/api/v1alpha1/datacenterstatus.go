@@ -27,7 +27,8 @@ type DatacenterStatusApplyConfiguration struct {
 	Vantage *string `json:"vantage,omitempty"`
 	// servers are the servers that have joined with a certificate for this datacenter. The first 64 by group and name.
 	Servers []ServerStatusApplyConfiguration `json:"servers,omitempty"`
-	// serverGroups is what is in force for each server group, by name.
+	// serverGroups is what is in force for each server group, by name; also for groups that are declared no more, as long
+	// as resolvers may come to their addresses.
 	ServerGroups []ServerGroupStatusApplyConfiguration `json:"serverGroups,omitempty"`
 }
 

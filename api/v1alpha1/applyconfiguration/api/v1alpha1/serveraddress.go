@@ -14,11 +14,15 @@ import (
 type ServerAddressApplyConfiguration struct {
 	// address is the address.
 	Address *apiv1alpha1.IP `json:"address,omitempty"`
-	// state is Pending (it does not answer yet: nobody is referred to it), Delegated (it is in NS glue) or Leaving (it is
-	// there no longer, and goes on answering until caches have forgotten it).
+	// state is Pending (it does not answer yet: nobody is referred to it), Delegated (it is in NS glue), Leaving (it is
+	// there no longer, and goes on answering until caches have forgotten it) or Lost (the group's last address, taken from
+	// it without warning: it is in the glue of those zones only that would have no address at all).
 	State *apiv1alpha1.ServerAddressState `json:"state,omitempty"`
 	// since is when the address got into this state.
 	Since *v1.Time `json:"since,omitempty"`
+	// until is when an address that is Leaving is let go: by then no server will have handed it out for as long as caches
+	// keep it. Left out while some server may still do so.
+	Until *v1.Time `json:"until,omitempty"`
 }
 
 // ServerAddressApplyConfiguration constructs a declarative configuration of the ServerAddress type for use with
@@ -48,5 +52,13 @@ func (b *ServerAddressApplyConfiguration) WithState(value apiv1alpha1.ServerAddr
 // If called multiple times, the Since field is set to the value of the last call.
 func (b *ServerAddressApplyConfiguration) WithSince(value v1.Time) *ServerAddressApplyConfiguration {
 	b.Since = &value
+	return b
+}
+
+// WithUntil sets the Until field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Until field is set to the value of the last call.
+func (b *ServerAddressApplyConfiguration) WithUntil(value v1.Time) *ServerAddressApplyConfiguration {
+	b.Until = &value
 	return b
 }
