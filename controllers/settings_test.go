@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -214,7 +215,7 @@ func (e *estate) awaitGroup(name string, want v1alpha1.ServerGroupStatus) *v1alp
 		if err := e.api.Get(e.t.Context(), client.ObjectKey{Name: name}, &dc); err != nil {
 			return err
 		}
-		if dc.Status.ObservedGeneration != dc.Generation || !slices.Contains(dc.Status.ServerGroups, want) {
+		if dc.Status.ObservedGeneration != dc.Generation || !slices.ContainsFunc(dc.Status.ServerGroups, func(g v1alpha1.ServerGroupStatus) bool { return reflect.DeepEqual(g, want) }) {
 			return fmt.Errorf("Datacenter %s generation %d: %+v", name, dc.Generation, dc.Status)
 		}
 		return nil
