@@ -672,6 +672,22 @@ func BenchmarkConnections(b *testing.B) {
 	}
 	defer dot.Close()
 	question, reply := framed(b, query("www.example.test.")), make([]byte, 512)
+	b.Run("TCP, a connection each", func(b *testing.B) {
+		for b.Loop() {
+			conn, err := net.Dial("tcp", tcp.RemoteAddr().String())
+			if err != nil {
+				b.Fatal(err)
+			}
+			if _, err := conn.Write(question); err != nil {
+				b.Fatal(err)
+			}
+			if n, err := conn.Read(reply); err != nil || n < 2 {
+				b.Fatal(err)
+			}
+			_ = conn.(*net.TCPConn).SetLinger(0) // ports would run out
+			_ = conn.Close()
+		}
+	})
 	for name, conn := range map[string]net.Conn{"TCP": tcp, "TLS": dot} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
