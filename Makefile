@@ -50,6 +50,10 @@ demo-down: go-check ## Stop what demo-up left running.
 build: go-check ## Static binaries, stamped with the version, into bin/.
 	go build -ldflags "-s -w -X main.version=$(VERSION)" -o bin/ ./cmd/...
 
+.PHONY: images
+images: go-check ## OCI archives of manager and dnsserver, for amd64 and arm64, with SBOMs, into bin/images. Needs no builder.
+	@go run ./hack/images/cmd -version '$(VERSION)'
+
 .PHONY: generate
 generate: generate-api generate-proto generate-docs ## Deep copies, apply configurations, protobuf code, API reference.
 
