@@ -81,8 +81,9 @@ type responder struct {
 	now     limit.Time
 	scratch *zone.Scratch
 	before  zone.Ahead
-	known   int // how many messages before has
-	next    int // index of the next message
+	known   int    // how many messages before has
+	next    int    // index of the next message
+	read    uint64 // what was read ahead must be used
 	over    zone.Transport
 	via     transport // of connections
 	counts  *counters
@@ -236,6 +237,13 @@ func (r *responder) ahead(messages [][]byte) {
 	r.before.Now = r.scratch.Now
 	r.view.Ahead(&r.before, messages)
 	r.known = len(messages)
+	if l := r.live.limits; l != nil && r.over == zone.UDP && r.before.Client != nil {
+		for i := range messages {
+			if about, ok := r.before.Subject(i); ok {
+				r.read ^= l.Touch(r.before.Client(i), uint8(zone.ClassAnswer), about)
+			}
+		}
+	}
 }
 
 // quarantineFor is for how long a question that could not be answered is refused.

@@ -186,6 +186,12 @@ func (l *Limiter) Response(now Time, client netip.Addr, class uint8, subject uin
 	return l.judge(now, client, ofReplies|uint64(class), subject, l.response)
 }
 
+// Touch reads what Response will, so that the CPU has it in its caches by then; the result says nothing, but must be used.
+func (l *Limiter) Touch(client netip.Addr, class uint8, subject uint64) uint64 {
+	a := l.accounts
+	return a.sets[l.account(client, ofReplies|uint64(class), subject)&uint64(len(a.sets)-1)][0].Load()
+}
+
 // Query judges a query from a client.
 func (l *Limiter) Query(now Time, client netip.Addr) Verdict {
 	return l.judge(now, client, ofQueries, 0, l.query)

@@ -134,6 +134,16 @@ func (a *Ahead) look(lookups []lookup) {
 	a.touched = byte(touched)
 }
 
+// Subject returns what Scratch.Subject will say of the reply to the message with index i, if that is a ClassAnswer as it
+// seems to become.
+func (a *Ahead) Subject(i int) (about uint64, ok bool) {
+	p := &a.prepared[i]
+	if p.zone == nil || p.record == nil || p.record.is(flagCut) {
+		return 0, false
+	}
+	return p.query.hash + uint64(p.query.qtype), true
+}
+
 const cacheLine = 64 // octets, of most CPUs
 
 // touch reads b so many cache lines behind its start.
