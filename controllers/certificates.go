@@ -21,6 +21,7 @@ import (
 
 	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
 	"github.com/fingerpost-dns/fingerpost/controllers/pki"
+	"github.com/fingerpost-dns/fingerpost/controllers/render"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
 )
 
@@ -36,19 +37,8 @@ const (
 	HubSecret = "fingerpost-hub"
 )
 
-// ServerSecret is the name of the Secret with the certificate of the servers of one group of a datacenter. Both are DNS
-// labels: they have no dots, so that no two pairs share a name.
-func ServerSecret(group control.GroupKey) string {
-	return "fingerpost-server." + group.Datacenter + "." + group.Group
-}
-
-// Labels of the Secrets, for people and their selectors: nothing selects by them here.
-const (
-	labelManagedBy   = "app.kubernetes.io/managed-by"
-	labelDatacenter  = "fingerpost.dev/datacenter"
-	labelServerGroup = "fingerpost.dev/server-group"
-	managedBy        = "fingerpost"
-)
+// ServerSecret is the name of the Secret with the certificate of the servers of one group of a datacenter.
+func ServerSecret(group control.GroupKey) string { return render.ServerSecret(render.Location(group)) }
 
 const (
 	// secretCheck is how often Secrets are read even if nothing is due: nobody watches them, so this is how an edited or
@@ -131,8 +121,8 @@ func (r *CertificateReconciler) reconcileGroup(ctx context.Context, dc *v1alpha1
 	if err := controllerutil.SetOwnerReference(dc, want, r.Scheme); err != nil {
 		return time.Time{}, fmt.Errorf("owner of Secret %s: %w", want.Name, err)
 	}
-	metav1.SetMetaDataLabel(&want.ObjectMeta, labelDatacenter, group.Datacenter)
-	metav1.SetMetaDataLabel(&want.ObjectMeta, labelServerGroup, group.Group)
+	metav1.SetMetaDataLabel(&want.ObjectMeta, render.LabelDatacenter, group.Datacenter)
+	metav1.SetMetaDataLabel(&want.ObjectMeta, render.LabelGroup, group.Group)
 	due, _, err := r.reconcileLeaf(ctx, dc, held, want, ServerProfile(group), authority, now)
 	return due, err
 }
@@ -277,7 +267,7 @@ func setData(s *corev1.Secret, data map[string][]byte) {
 		s.Data = make(map[string][]byte, len(data))
 	}
 	maps.Copy(s.Data, data)
-	metav1.SetMetaDataLabel(&s.ObjectMeta, labelManagedBy, managedBy)
+	metav1.SetMetaDataLabel(&s.ObjectMeta, render.LabelManagedBy, render.ManagedBy)
 }
 
 // secret is a Secret that does not exist yet.

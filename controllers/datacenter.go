@@ -28,9 +28,11 @@ type DatacenterReconciler struct {
 	Hub     *control.Hub
 	Estate  *EstateReconciler
 	Reports *Reports
-	Budget  *StatusBudget
-	Events  events.EventRecorder
-	Clock   clock.PassiveClock
+	// Workloads are what became of the servers that the operator runs; nil: it runs none.
+	Workloads *WorkloadReports
+	Budget    *StatusBudget
+	Events    events.EventRecorder
+	Clock     clock.PassiveClock
 }
 
 // +kubebuilder:rbac:groups=fingerpost.dev,resources=datacenters,verbs=get;list;watch
@@ -51,7 +53,7 @@ func (r *DatacenterReconciler) Reconcile(ctx context.Context, req reconcile.Requ
 	if !r.Estate.Complete() {
 		return reconcile.Result{}, nil // the estate calls again
 	}
-	in := render.DatacenterInputs{Datacenter: &dc, Servers: r.servers(dc.Name), Now: metav1.NewTime(r.Clock.Now())}
+	in := render.DatacenterInputs{Datacenter: &dc, Servers: r.servers(dc.Name), Workloads: r.Workloads.Of(dc.Name), Now: metav1.NewTime(r.Clock.Now())}
 	want := render.DatacenterStatus(in)
 	var again time.Duration
 	if at := render.DatacenterChanges(in); !at.IsZero() {
@@ -117,6 +119,16 @@ func (r *DatacenterReconciler) announce(dc *v1alpha1.Datacenter, before, after [
 	if now, old := meta.FindStatusCondition(after, v1alpha1.ConditionProgrammed), meta.FindStatusCondition(before, v1alpha1.ConditionProgrammed); now != nil &&
 		now.Reason == v1alpha1.ReasonRejected && (old == nil || old.Message != now.Message) {
 		r.Events.Eventf(dc, nil, corev1.EventTypeWarning, now.Reason, "Watch", "%s", note(now.Message))
+	}
+	for _, typ := range []string{v1alpha1.ConditionClusterReachable, v1alpha1.ConditionWorkloadsReady} {
+		now, old := meta.FindStatusCondition(after, typ), meta.FindStatusCondition(before, typ)
+		switch {
+		case now == nil:
+		case now.Status == metav1.ConditionFalse && !render.Transient(now.Reason) && (old == nil || old.Message != now.Message):
+			r.Events.Eventf(dc, nil, corev1.EventTypeWarning, now.Reason, "Run", "%s", note(now.Message))
+		case now.Status == metav1.ConditionTrue && old != nil && old.Status == metav1.ConditionFalse:
+			r.Events.Eventf(dc, nil, corev1.EventTypeNormal, now.Reason, "Run", "%s", note(now.Message))
+		}
 	}
 	for _, typ := range []string{v1alpha1.ConditionDegraded, v1alpha1.ConditionRemovalWithheld, v1alpha1.ConditionBreakGlass} {
 		now, old := meta.FindStatusCondition(after, typ), meta.FindStatusCondition(before, typ)

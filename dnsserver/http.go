@@ -12,33 +12,37 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// endpoint is the HTTP side: /healthz, /readyz, /metrics and /top.
+// endpoint is the HTTP side: /healthz and /livez, /readyz, /servingz, /metrics and /top.
 type endpoint struct {
 	listener net.Listener
 	server   *http.Server
 }
 
-// readyTimeout bounds one answer to /readyz.
-const readyTimeout = 2 * time.Second
+// checkTimeout bounds one answer to /readyz and its like.
+const checkTimeout = 2 * time.Second
 
-// listenHTTP binds address. ready says why the server is not to be sent clients, or nil. top may be
-// nil.
-func listenHTTP(address string, ready func(context.Context) error, metrics prometheus.Gatherer, top *topNames) (*endpoint, error) {
+// listenHTTP binds address. top may be nil.
+func listenHTTP(address string, state *checks, metrics prometheus.Gatherer, top *topNames) (*endpoint, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listening on %s for HTTP: %w", address, cause(err))
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
-		defer cancel()
-		if err := ready(ctx); err != nil {
-			http.Error(w, "not ready: "+err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, "ok")
-	})
+	for path, check := range map[string]struct {
+		does string
+		ask  func(context.Context) error
+	}{"/readyz": {"ready", state.ready}, "/servingz": {"serving", state.serving}, "/livez": {"live", state.live}} {
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
+			ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)
+			defer cancel()
+			if err := check.ask(ctx); err != nil {
+				http.Error(w, "not "+check.does+": "+err.Error(), http.StatusServiceUnavailable)
+				return
+			}
+			fmt.Fprintln(w, "ok")
+		})
+	}
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	if top != nil {
 		mux.Handle("GET /top", top)

@@ -30,7 +30,7 @@ type HubConfig struct {
 
 	Name       string   // of this server, unique in its group
 	StateDir   string   // where zones are kept
-	Siblings   []string // HOST:PORT of other servers of the group; may be empty
+	Siblings   []string // HOST:PORT of other servers of the group, or of names that stand for all of it; may be empty
 	PeerListen string   // ADDR:PORT where siblings get copies and peers tell their votes; "" for none
 
 	// PeerAddress is HOST:PORT of PeerListen as others reach it; "" stands for PeerListen, at the
@@ -103,6 +103,9 @@ func (h *hubSource) peerAddress() string {
 	case h.peers == nil:
 		return ""
 	case h.cfg.PeerAddress != "":
+		if host, port, err := net.SplitHostPort(h.cfg.PeerAddress); err == nil {
+			return net.JoinHostPort(host, port) // without brackets where none belong, as templates write them
+		}
 		return h.cfg.PeerAddress
 	}
 	bound := h.peers.Addr().(*net.TCPAddr)

@@ -1,6 +1,7 @@
 package dnsserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -31,6 +33,11 @@ type Config struct {
 	TLS *CertificateConfig
 	// HTTPListen is HOST:PORT of health checks and metrics; "" for none.
 	HTTPListen string
+	// Port is that of the addresses if Options has none; 0 is DefaultPort.
+	Port uint16
+	// DrainDelay is for how long everything goes on after the end of Run's context, but for being ready: until those who
+	// send clients here have followed.
+	DrainDelay time.Duration
 
 	Zones    []ZoneFile
 	ZoneList string          // path of a file with lines "NAME FILE"
@@ -87,11 +94,11 @@ func ParseNetwork(text string) (netip.Prefix, error) {
 }
 
 // allAddresses are those of IPv4 and, where the machine has it, of IPv6.
-func allAddresses() []netip.AddrPort {
-	all := []netip.AddrPort{netip.AddrPortFrom(netip.IPv4Unspecified(), DefaultPort)}
+func allAddresses(port uint16) []netip.AddrPort {
+	all := []netip.AddrPort{netip.AddrPortFrom(netip.IPv4Unspecified(), port)}
 	if probe, err := net.ListenUDP("udp6", &net.UDPAddr{IP: net.IPv6loopback}); err == nil {
 		_ = probe.Close()
-		all = append(all, netip.AddrPortFrom(netip.IPv6Unspecified(), DefaultPort))
+		all = append(all, netip.AddrPortFrom(netip.IPv6Unspecified(), port))
 	}
 	return all
 }
@@ -135,7 +142,7 @@ type source interface {
 	prometheus.Collector
 }
 
-// Run serves until ctx ends, and then answers what is under way. Sockets are bound last: a
+// Run serves until ctx has ended DrainDelay ago, and then answers what is under way. Sockets are bound last: a
 // server that can't load its zones never takes a query.
 func Run(ctx context.Context, cfg Config) error {
 	view := &zone.View{}
@@ -156,7 +163,7 @@ func Run(ctx context.Context, cfg Config) error {
 		cfg.Reload = secrets.next
 	}
 	if len(cfg.Options.Addresses) == 0 {
-		cfg.Options.Addresses = allAddresses()
+		cfg.Options.Addresses = allAddresses(cmp.Or(cfg.Port, DefaultPort))
 	}
 	if cfg.Hub != nil {
 		hub := *cfg.Hub
@@ -202,9 +209,14 @@ func Run(ctx context.Context, cfg Config) error {
 	if h, ok := from.(*hubSource); ok {
 		h.configure(server)
 	}
-	group, ctx := errgroup.WithContext(ctx)
+	asked, stop := drained(ctx, cfg.DrainDelay, func() {
+		server.leaving.Store(true)
+		log.Info("leaving: not ready any more, answering on", "for", cfg.DrainDelay.String())
+	})
+	defer stop()
+	group, ctx := errgroup.WithContext(asked)
 	if cfg.HTTPListen != "" {
-		http, err := listenHTTP(cfg.HTTPListen, readiness(server, view, from), registry(cfg.Version, append(parts, server)...), top)
+		http, err := listenHTTP(cfg.HTTPListen, newChecks(server, view, from), registry(cfg.Version, append(parts, server)...), top)
 		if err != nil {
 			server.close()
 			return err
@@ -270,26 +282,21 @@ func registry(version string, parts ...prometheus.Collector) *prometheus.Registr
 	return r
 }
 
-// readiness is what /readyz asks: all zones are there, and the server answers for one of
-// them over its own sockets, another one each time.
-func readiness(server *Server, view *zone.View, from source) func(context.Context) error {
-	return func(ctx context.Context) error {
-		switch {
-		case server.draining.Load():
-			return errors.New("shutting down")
-		case !view.Ready():
-			return errors.New("no zones were received yet")
-		}
-		if err := from.ready(); err != nil {
-			return err
-		}
-		var sample *zone.Served
-		for sample = range view.Zones() {
-			break // maps yield in random order
-		}
-		if view.Muted() {
-			sample = nil // any reply will do
-		}
-		return server.Probe(ctx, sample)
+// drained returns a context that ends delay after ctx, which calls leave at its own end. stop ends it.
+func drained(ctx context.Context, delay time.Duration, leave func()) (_ context.Context, stop func()) {
+	if delay <= 0 {
+		return ctx, func() {}
 	}
+	later, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stopped := context.AfterFunc(ctx, func() {
+		leave()
+		timer := time.NewTimer(delay)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			cancel()
+		case <-later.Done():
+		}
+	})
+	return later, func() { stopped(); cancel() }
 }

@@ -3,9 +3,11 @@ package dnsserver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -62,12 +64,12 @@ func TestReadiness(t *testing.T) {
 	serveCtx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	from := &stubSource{}
-	ready := readiness(s, view, from)
+	state := newChecks(s, view, from)
 	expect := func(sentence, want string) {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		switch err := ready(ctx); {
+		switch err := state.ready(ctx); {
 		case want == "" && err != nil:
 			t.Errorf("%s: %v", sentence, err)
 		case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
@@ -86,11 +88,92 @@ func TestReadiness(t *testing.T) {
 	if err := s.Probe(t.Context(), loadZone(t, "elsewhere.test", "$TTL 1\n@ SOA a b 1 2 3 4 5\n@ NS a\n")); err == nil {
 		t.Error("a probe for a zone that is not served succeeds")
 	}
+	s.leaving.Store(true)
+	expect("when it leaves", "shutting down")
+	if err := state.serving(t.Context()); err != nil {
+		t.Errorf("while it leaves and answers on, it is not serving: %v", err)
+	}
 	stop()
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
 	expect("when it ends", "shutting down")
+	if err := state.serving(t.Context()); err == nil {
+		t.Error("a server that has ended is serving")
+	}
+}
+
+func TestServingMeansThatEveryZoneWasAskedFor(t *testing.T) {
+	view := &zone.View{}
+	s := serve(t, Options{View: view})
+	state := newChecks(s, view, &stubSource{})
+	var zones []*zone.Served
+	for i := range 50 {
+		zones = append(zones, loadZone(t, fmt.Sprintf("z%d.test", i), "$TTL 1\n@ SOA a b 1 2 3 4 5\n@ NS a\n"))
+	}
+	view.Update(zones, nil)
+	before := s.replies()
+	if err := state.serving(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.replies() - before; n != 51 {
+		t.Errorf("%d questions answered, wanted one for each of 50 zones, and one for one of them", n)
+	}
+	before = s.replies()
+	if err := state.serving(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.replies() - before; n != 1 {
+		t.Errorf("%d questions answered the second time, wanted one", n)
+	}
+	late, cancel := context.WithCancel(t.Context())
+	cancel()
+	view.Update([]*zone.Served{loadZone(t, "more.test", "$TTL 1\n@ SOA a b 1 2 3 4 5\n@ NS a\n")}, nil)
+	if err := state.serving(late); err == nil {
+		t.Error("serving although there was no time to ask for the new zone")
+	}
+}
+
+func TestLiveIsWhoAnswersAnybody(t *testing.T) {
+	view := &zone.View{}
+	s, err := Listen(Options{Addresses: []netip.AddrPort{loopback()}, View: view, Log: testr.New(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	state := newChecks(s, view, &stubSource{})
+	soon, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := state.live(soon); err == nil {
+		t.Error("a server that answers nobody is live")
+	}
+	s.udpCounts[0].messages[zone.RcodeRefused].Add(1)
+	if err := state.live(soon); err != nil {
+		t.Errorf("somebody got a reply, but not the check: %v", err)
+	}
+	if err := state.live(soon); err == nil {
+		t.Error("live although nobody got a reply since")
+	}
+}
+
+func TestDrainedEndsLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, end := context.WithCancel(t.Context())
+		left := false
+		later, stop := drained(ctx, 10*time.Second, func() { left = true })
+		defer stop()
+		end()
+		time.Sleep(9 * time.Second) // of the bubble
+		synctest.Wait()
+		if !left || later.Err() != nil {
+			t.Errorf("after 9 s of 10: told %v, ended by %v", left, later.Err())
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if later.Err() == nil {
+			t.Error("it goes on after 11 s of 10")
+		}
+	})
 }
 
 func TestRunNeedsZonesFromOnePlace(t *testing.T) {

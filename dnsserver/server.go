@@ -113,6 +113,7 @@ type Server struct {
 	streams   streams
 	answering answering
 	draining  atomic.Bool
+	leaving   atomic.Bool // it answers on, and is to be sent no more clients
 
 	ownSecret   [16]byte        // of cookies, where the group has none
 	configuring sync.Mutex      // for Configure, and accounts
@@ -244,14 +245,28 @@ func (s *Server) close() {
 // UDP address as a client would. The reply must be authoritative if there is a zone.
 func (s *Server) Probe(ctx context.Context, z *zone.Served) error {
 	for _, address := range s.addresses {
-		if err := askSOA(ctx, address, z); err != nil {
+		conn, err := dialServer(ctx, address)
+		if err == nil {
+			err = askSOA(conn, z)
+			_ = conn.Close()
+		}
+		if err != nil {
 			return fmt.Errorf("asking %s: %w", address, err)
 		}
 	}
 	return nil
 }
 
-func askSOA(ctx context.Context, address netip.AddrPort, z *zone.Served) error {
+// replies is how many replies the server has sent over UDP.
+func (s *Server) replies() (n uint64) {
+	for rcode := range maxRcode + 1 {
+		n += sum(s.udpCounts, func(c *counters) *atomic.Uint64 { return &c.messages[rcode] })
+	}
+	return n
+}
+
+// dialServer returns a socket that is connected to an address that this server listens on. It lives as long as ctx allows.
+func dialServer(ctx context.Context, address netip.AddrPort) (net.Conn, error) {
 	if a := address.Addr(); a.IsUnspecified() {
 		loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
 		if a.Is6() {
@@ -261,14 +276,19 @@ func askSOA(ctx context.Context, address netip.AddrPort, z *zone.Served) error {
 	}
 	conn, err := (&net.Dialer{}).DialContext(ctx, "udp", address.String())
 	if err != nil {
-		return cause(err)
+		return nil, cause(err)
 	}
-	defer conn.Close()
 	if deadline, ok := ctx.Deadline(); ok {
 		if err := conn.SetDeadline(deadline); err != nil {
-			return err
+			_ = conn.Close()
+			return nil, err
 		}
 	}
+	return conn, nil
+}
+
+// askSOA asks for the SOA of z, or if that is nil of any name: then every reply will do.
+func askSOA(conn net.Conn, z *zone.Served) error {
 	name := zone.Root
 	if z != nil {
 		name = z.Apex()

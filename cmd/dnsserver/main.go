@@ -37,6 +37,7 @@ func main() {
 		debug.SetGCPercent(50)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	err := command(cpus).ExecuteContext(ctx)
 	stop()
 	if err != nil {
@@ -60,7 +61,8 @@ the server is; they are read again when they change.
 Besides UDP and TCP, clients may ask over TLS (--dot), HTTPS (--doh) and as JSON over HTTP (--httpdns). A server with a
 hub is told the transports of its group by the hub.
 
-SIGTERM and SIGINT end the server when what was asked is answered. It logs to stderr, never a line for each query.`
+SIGTERM and SIGINT end the server when what was asked is answered; with --drain-delay so much later, so that those who
+send clients to it can follow. A second one ends it at once. It logs to stderr, never a line for each query.`
 
 	examples = `  # a zone from a file, for this machine alone
   dnsserver --zone example.test=example.test.zone --listen 127.0.0.1:5353
@@ -126,7 +128,7 @@ func command(cpus int) *cobra.Command {
 				port  uint16
 				to    *[]netip.AddrPort
 			}{
-				{"listen", listen, dnsserver.DefaultPort, &cfg.Options.Addresses},
+				{"listen", listen, cfg.Port, &cfg.Options.Addresses},
 				{"dot", dot, dnsserver.DefaultDoTPort, &cfg.Options.Transports.DoT},
 				{"doh", doh, dnsserver.DefaultDoHPort, &cfg.Options.Transports.DoH},
 				{"httpdns", httpdns, dnsserver.DefaultHTTPDNSPort, &cfg.Options.Transports.HTTPDNS},
@@ -181,11 +183,12 @@ func command(cpus int) *cobra.Command {
 	f.StringVar(&tlsDir, "tls-dir", "", "`folder` with tls.crt, tls.key and ca.crt of this server")
 	f.StringVar(&hub.StateDir, "state-dir", "/var/lib/fingerpost", "`folder` where zones from the hub are kept")
 	f.StringVar(&hub.Name, "name", hostname(), "`name` of this server, unique in its group; also what it calls itself in NSID and dnstap")
-	f.StringArrayVar(&hub.Siblings, "sibling", nil, "`HOST:PORT` of another server of the group, as in its --peer-listen; repeatable")
+	f.StringArrayVar(&hub.Siblings, "sibling", nil, "`HOST:PORT` of another server of the group, as in its --peer-listen, or of a name that stands for all of them; repeatable")
 	f.StringVar(&hub.PeerListen, "peer-listen", "", "`ADDR:PORT` where siblings get copies of the zones")
 	f.StringVar(&hub.PeerAddress, "peer-address", "", "`HOST:PORT` of --peer-listen as servers of other datacenters reach it (default: --peer-listen, at the address that the hub sees)")
 	f.StringArrayVar(&hub.Geo, "geo-database", nil, "`FILE` that says where clients are, in the MaxMind format (GeoLite2-Country, GeoLite2-ASN and the like), for names steered by Geo; repeatable; read again when it changes")
-	f.StringArrayVar(&listen, "listen", nil, "`ADDR[:PORT]` to answer on, [ADDR]:PORT for IPv6, default port 53; repeatable (default: every address of this machine)")
+	f.StringSliceVar(&listen, "listen", nil, "`ADDR[:PORT]` to answer on, [ADDR]:PORT for IPv6; repeatable, or with commas between (default: every address of this machine)")
+	f.Uint16Var(&cfg.Port, "port", dnsserver.DefaultPort, "`PORT` of those --listen that have none")
 	f.StringArrayVar(&dot, "dot", nil, "`ADDR[:PORT]` for DNS over TLS, default port 853; repeatable. 0.0.0.0 and [::] stand for all of --listen")
 	f.StringArrayVar(&doh, "doh", nil, "`ADDR[:PORT]` for DNS over HTTPS at /dns-query, default port 443; repeatable")
 	f.StringArrayVar(&httpdns, "httpdns", nil, "`ADDR[:PORT]` for JSON at /resolve?name=&type=&client=, default port 80; repeatable. In clear text, but under TLS where --doh is as well")
@@ -206,7 +209,8 @@ func command(cpus int) *cobra.Command {
 	f.StringVar(&dnstap.Target, "dnstap", "", "tell queries and replies to `unix:PATH`, a socket, or file:PATH; what is not read in time is dropped")
 	f.Uint32Var(&dnstap.Every, "dnstap-every", 1, "tell one of so many `queries`")
 	f.Uint32Var(&cfg.TopEvery, "top-every", 100, "count one of so many `queries` for /top of --http-listen, the names that are asked for most; 0 for none")
-	f.StringVar(&cfg.HTTPListen, "http-listen", "127.0.0.1:8053", "`ADDR:PORT` of /healthz, /readyz, /metrics and /top; empty for none")
+	f.StringVar(&cfg.HTTPListen, "http-listen", "127.0.0.1:8053", "`ADDR:PORT` of /livez, /readyz, /servingz, /metrics and /top; empty for none")
+	f.DurationVar(&cfg.DrainDelay, "drain-delay", 0, "for how long the server answers on after SIGTERM: /readyz is bad at once, and /servingz good as long as it answers")
 	f.IntVar(&cfg.Options.Workers, "threads", 0, "`number` of threads that read zone files, and then answer over UDP on all addresses (default: the CPUs that may be used)")
 	f.IntVar(&cfg.Options.MaxConnections, "tcp-connections", 10000, "`number` of connections at once, over every transport")
 	f.IntVar(&cfg.Options.MaxClientConnections, "tcp-client-connections", 1000, "`number` of connections at once from one address")

@@ -338,6 +338,7 @@ type Absence struct {
 type DatacenterInputs struct {
 	Datacenter *v1alpha1.Datacenter
 	Servers    []DatacenterServer // connected
+	Workloads  *WorkloadReport    // of Managed groups; nil: they were not looked at yet
 	Now        metav1.Time
 }
 
@@ -416,6 +417,7 @@ func DatacenterStatus(in DatacenterInputs) v1alpha1.DatacenterStatus {
 		})
 	}
 	set(v1alpha1.ConditionAccepted, true, v1alpha1.ReasonAccepted, "the spec is valid")
+	workloads(in.Workloads, dc.Status, &s, set)
 	missing := total - len(in.Servers)
 	slices.Sort(refused)
 	slices.Sort(notDurable)

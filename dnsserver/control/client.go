@@ -19,7 +19,7 @@ import (
 // ClientOptions configure the server's side of the stream.
 type ClientOptions struct {
 	Hubs     []string // HOST:PORT of managers, or of names that stand for several; at least one
-	Siblings []string // HOST:PORT of other servers of the group; may be empty
+	Siblings []string // HOST:PORT of other servers of the group, or of names that stand for all of it; may be empty
 
 	Credentials     Credentials
 	Name            string // of this server, unique in its group

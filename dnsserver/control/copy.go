@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -46,7 +48,7 @@ func (c *Client) copyWhenAlone(ctx context.Context) {
 			begun = false // the hub knows better than half a copy
 			continue
 		}
-		for _, sibling := range c.opts.Siblings {
+		for _, sibling := range c.siblings(ctx) {
 			err := c.copyFrom(ctx, sibling, req)
 			if err == nil {
 				if all {
@@ -65,6 +67,38 @@ func (c *Client) copyWhenAlone(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// siblings are the addresses of the other servers of the group. A name may stand for the whole group, this server included,
+// which is left out: from itself it would get what it has.
+func (c *Client) siblings(ctx context.Context) []string {
+	own := map[string]bool{}
+	if addresses, err := net.InterfaceAddrs(); err == nil {
+		_, port, _ := net.SplitHostPort(c.opts.Peer)
+		for _, a := range addresses {
+			if n, is := a.(*net.IPNet); is {
+				own[net.JoinHostPort(n.IP.String(), port)] = true
+			}
+		}
+	}
+	var all []string
+	for _, sibling := range c.opts.Siblings {
+		host, port, err := net.SplitHostPort(sibling)
+		if err != nil {
+			all = append(all, sibling) // and let the attempt say what is wrong
+			continue
+		}
+		addresses, err := net.DefaultResolver.LookupHost(ctx, host)
+		if err != nil {
+			c.opts.Log.Info("looking up a sibling failed", "sibling", sibling, "reason", err.Error())
+		}
+		for _, a := range addresses {
+			if at := net.JoinHostPort(a, port); !own[at] && !slices.Contains(all, at) {
+				all = append(all, at)
+			}
+		}
+	}
+	return all
 }
 
 func (c *Client) sessionCount() int {
