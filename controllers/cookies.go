@@ -9,6 +9,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/fingerpost-dns/fingerpost/controllers/render"
 )
 
 // CookieSecret is the name of the Secret with the secrets of the DNS cookies (RFC 9018) of a server group. The groups of
@@ -194,7 +196,7 @@ func (k *cookieKeeper) advance(ctx context.Context, group string, everywhere boo
 	if want.ResourceVersion == "" {
 		want.Type = corev1.SecretTypeOpaque
 	}
-	metav1.SetMetaDataLabel(&want.ObjectMeta, labelServerGroup, group)
+	metav1.SetMetaDataLabel(&want.ObjectMeta, render.LabelGroup, group)
 	setData(want, nil)
 	next.write(want.Data)
 	if _, err := k.CertificateIssuer.write(ctx, held.secret, want); err != nil {

@@ -70,6 +70,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		overrides   = make(chan event.GenericEvent, 1)
 		probes      = make(chan event.GenericEvent, 1024)
 		secrets     = make(chan event.GenericEvent, 1)
+		workloads   = make(chan event.GenericEvent, 1024)
 		seen        = make(chan uint64, 1)
 		joined      = make(chan control.ServerID, 1)
 	)
@@ -141,6 +142,20 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	}, secrets); err != nil {
 		return err
 	}
+	running := &WorkloadReports{OnReport: events.datacenter}
+	changed := newPendingSet(func(name any) {
+		workloads <- event.GenericEvent{Object: &v1alpha1.Datacenter{ObjectMeta: metav1.ObjectMeta{Name: name.(string)}}}
+	})
+	places := &Places{
+		Config: mgr.GetConfig(), Secrets: mgr.GetAPIReader(), Namespace: o.Namespace, Log: mgr.GetLogger().WithName("places"),
+		Changed: func(datacenter string) { changed.add(datacenter) },
+	}
+	if err := setupWorkloads(mgr, &WorkloadReconciler{
+		Client: mgr.GetClient(), Secrets: mgr.GetAPIReader(), Places: places, Hub: hub, Reports: running, Events: recorder, Clock: clock.RealClock{},
+		Namespace: o.Namespace, Image: o.DNSServerImage, Hubs: o.HubEndpoints,
+	}, workloads); err != nil {
+		return err
+	}
 	if err := mgr.GetFieldIndexer().IndexField(ctx, &v1alpha1.DNSZone{}, zonesByConfigMap, indexConfigMaps); err != nil {
 		return fmt.Errorf("indexing DNSZones: %w", err)
 	}
@@ -172,7 +187,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		For(&v1alpha1.Datacenter{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
 		WatchesRawSource(source.Channel(datacenters, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{EnableWarmup: &warm}).
-		Complete(&DatacenterReconciler{Client: mgr.GetClient(), Hub: hub, Estate: estateReconciler, Reports: reports, Budget: budget, Events: recorder, Clock: clock.RealClock{}}); err != nil {
+		Complete(&DatacenterReconciler{Client: mgr.GetClient(), Hub: hub, Estate: estateReconciler, Reports: reports, Workloads: running, Budget: budget, Events: recorder, Clock: clock.RealClock{}}); err != nil {
 		return fmt.Errorf("setting up Datacenters: %w", err)
 	}
 	documentReconciler := &DocumentReconciler{
@@ -281,6 +296,7 @@ func (r *relay) override() {
 	offer(r.overrides, event.GenericEvent{Object: &v1alpha1.TrafficOverride{}})
 }
 func (r *relay) vantage(id control.ServerID) { r.pending.add(id.Datacenter) }
+func (r *relay) datacenter(name string)      { r.pending.add(name) }
 
 // recordKey is a DynamicRecord among the items that wait, probeKey a HealthProbe.
 type (

@@ -531,12 +531,11 @@ func (r *WorkloadReconciler) copyCertificate(ctx context.Context, group control.
 // apply writes the object's fields, and makes it if it is not there. Fields that others have set stay. It returns the
 // object as it is then.
 func apply(ctx context.Context, place Place, o render.Object) (client.Object, error) {
-	fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
+	fields, err := render.OwnedFields(o)
 	if err != nil {
-		return nil, fmt.Errorf("converting %s: %w", o.GetName(), err)
+		return nil, err
 	}
-	delete(fields, "status")
-	u := &unstructured.Unstructured{Object: withoutNulls(fields)}
+	u := &unstructured.Unstructured{Object: fields}
 	what := fmt.Sprintf("%s %s/%s", u.GetKind(), u.GetNamespace(), u.GetName())
 	if err := place.Client.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.ForceOwnership); err != nil {
 		return nil, fmt.Errorf("applying %s: %w", what, err)
@@ -546,24 +545,6 @@ func apply(ctx context.Context, place Place, o render.Object) (client.Object, er
 		return nil, fmt.Errorf("reading %s as applied: %w", what, err)
 	}
 	return applied, nil
-}
-
-// withoutNulls drops what the types write of fields that are not set.
-func withoutNulls(fields map[string]any) map[string]any {
-	maps.DeleteFunc(fields, func(_ string, v any) bool { return v == nil })
-	for _, v := range fields {
-		switch v := v.(type) {
-		case map[string]any:
-			withoutNulls(v)
-		case []any:
-			for _, e := range v {
-				if m, is := e.(map[string]any); is {
-					withoutNulls(m)
-				}
-			}
-		}
-	}
-	return fields
 }
 
 // refusal is what a user can mend of a failed call about one object; nil: nothing.

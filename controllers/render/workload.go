@@ -143,6 +143,34 @@ func Workload(in WorkloadInputs) []Object {
 	return append(objects, in.statefulSet())
 }
 
+// OwnedFields are the fields of an object of Workload, as they are applied: those that are set, and no status.
+func OwnedFields(o Object) (map[string]any, error) {
+	fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
+	if err != nil {
+		return nil, fmt.Errorf("converting %T %s: %w", o, o.GetName(), err)
+	}
+	delete(fields, "status")
+	return withoutNulls(fields), nil
+}
+
+// withoutNulls drops what the types write of fields that are not set.
+func withoutNulls(fields map[string]any) map[string]any {
+	maps.DeleteFunc(fields, func(_ string, v any) bool { return v == nil })
+	for _, v := range fields {
+		switch v := v.(type) {
+		case map[string]any:
+			withoutNulls(v)
+		case []any:
+			for _, e := range v {
+				if m, is := e.(map[string]any); is {
+					withoutNulls(m)
+				}
+			}
+		}
+	}
+	return fields
+}
+
 func (in WorkloadInputs) key() Location {
 	return Location{Datacenter: in.Datacenter.Name, Group: in.Group.Name}
 }
