@@ -259,7 +259,8 @@ func (e *estate) startManager(n int) *manager {
 	ctx, cancel := context.WithCancel(context.Background())
 	err = controllers.Setup(ctx, mgr, controllers.Options{
 		Namespace: operatorNamespace, ApexNamespaces: []string{"dns-root"}, HubAddress: e.hub[n], StatusWrites: 50, CookieRotation: e.cookieRotation,
-		Certificates: controllers.CertificateOptions{Namespace: operatorNamespace, Policy: pki.DefaultPolicy()},
+		Certificates:   controllers.CertificateOptions{Namespace: operatorNamespace, Policy: pki.DefaultPolicy()},
+		DNSServerImage: "fingerpost/dnsserver:test", HubEndpoints: e.hub,
 	})
 	if err != nil {
 		cancel()
