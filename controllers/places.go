@@ -198,7 +198,7 @@ func (p *Places) openLocked(config *rest.Config, at placeKey) (*openPlace, error
 	if err != nil {
 		return nil, err
 	}
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, stop := context.WithCancel(logr.NewContext(context.Background(), p.Log))
 	for _, kind := range watchedKinds() {
 		o := &metav1.PartialObjectMetadata{}
 		o.SetGroupVersionKind(kind)

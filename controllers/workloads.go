@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -540,7 +541,7 @@ func apply(ctx context.Context, place Place, o render.Object) (client.Object, er
 	if err := place.Client.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.ForceOwnership); err != nil {
 		return nil, fmt.Errorf("applying %s: %w", what, err)
 	}
-	applied := o.DeepCopyObject().(client.Object)
+	applied := reflect.New(reflect.TypeOf(o).Elem()).Interface().(client.Object)
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, applied); err != nil {
 		return nil, fmt.Errorf("reading %s as applied: %w", what, err)
 	}
