@@ -1,0 +1,560 @@
+package resolver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/google/renameio/v2"
+	"github.com/miekg/dns"
+
+	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
+	"github.com/fingerpost-dns/fingerpost/resolver/control"
+	"github.com/fingerpost-dns/fingerpost/resolver/engine"
+)
+
+// Options of an agent.
+type Options struct {
+	Product engine.Product
+	// Folder is the engine's own, where its files are written and its cache and sockets are. It exists.
+	Folder engine.Path
+	// Config reads what the engine is to do. The first must be good; of a later bad one the error is told, and
+	// the engine goes on as it is.
+	Config func() (*engine.Config, error)
+	// Changed has Config called again, once for each element.
+	Changed <-chan struct{}
+	// RecursionCheck is a zone at the end of the hierarchy: names below it that nobody has are asked for through the engine.
+	// "" for none.
+	RecursionCheck zone.Name
+	// Drain is how long the engine goes on answering, unready, before it is stopped.
+	Drain time.Duration
+	// EngineLog is told what the engine says.
+	EngineLog io.Writer
+	Log       logr.Logger
+}
+
+// Times of the agent.
+const (
+	probeInterval = 500 * time.Millisecond // between questions for the local name
+	probeTimeout  = time.Second            // of each
+	// probeAge is how old the last answer to the local name may be. With probeInterval it has a hung engine unready
+	// within 3 s.
+	probeAge          = 2 * time.Second
+	hungAfter         = 15 * time.Second // without an answer an engine is killed
+	startTimeout      = 20 * time.Second // until a started engine has to answer
+	stopGrace         = 5 * time.Second  // until an engine that was asked to end is killed
+	recursionInterval = 10 * time.Second // between recursion checks
+	recursionTimeout  = 3 * time.Second  // of each
+	firstPause        = 100 * time.Millisecond
+	longestPause      = 10 * time.Second // between starts of an engine that dies
+)
+
+// Agent runs one engine. Its methods may be called at the same time.
+type Agent struct {
+	o       Options
+	metrics *metrics
+	flusher *flusher
+
+	lastAnswer atomic.Int64 // Unix nanoseconds of the last answer to the local name
+	draining   atomic.Bool
+
+	mu      sync.Mutex // guards what follows
+	running *running   // nil before the first start
+	refused error      // why the newest configuration is not in force; nil: it is
+}
+
+// running is an engine with the files that it has read. It is immutable.
+type running struct {
+	config   *engine.Config
+	rendered *engine.Rendered
+	process  *process
+	control  control.Engine
+	at       netip.AddrPort // where it is probed
+}
+
+// New returns an agent that Run makes work.
+func New(o Options) *Agent {
+	a := &Agent{o: o}
+	a.metrics, a.flusher = newMetrics(a), newFlusher(a)
+	return a
+}
+
+// current is the engine that runs, or nil.
+func (a *Agent) current() *running {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.running
+}
+
+// Ready is nil if the engine answers clients, and else says why they are not to be sent here. Authorities that do not
+// answer are no reason: RecursionCheck has a metric.
+func (a *Agent) Ready() error {
+	switch age := time.Since(time.Unix(0, a.lastAnswer.Load())); {
+	case a.draining.Load():
+		return errors.New("draining")
+	case a.lastAnswer.Load() == 0:
+		return fmt.Errorf("%s has not answered yet", a.o.Product)
+	case age > probeAge:
+		return fmt.Errorf("%s has not answered for %.1fs", a.o.Product, age.Seconds())
+	}
+	return nil
+}
+
+// Refused is why the newest configuration is not in force, or nil.
+func (a *Agent) Refused() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.refused
+}
+
+// Run starts the engine and keeps it running until ctx ends and it has been drained. It fails if the first configuration is
+// refused.
+func (a *Agent) Run(ctx context.Context) error {
+	config, err := a.o.Config()
+	if err != nil {
+		return err
+	}
+	if err := a.begin(ctx, config); err != nil {
+		return err
+	}
+	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var work sync.WaitGroup
+	work.Go(func() { a.probe(inner) })
+	work.Go(func() { a.flusher.run(inner) })
+	if a.o.RecursionCheck != "" {
+		work.Go(func() { a.checkRecursion(inner) })
+	}
+	a.supervise(ctx)
+	a.draining.Store(true)
+	a.o.Log.Info("draining", "for", a.o.Drain)
+	a.drain()
+	cancel()
+	work.Wait()
+	return nil
+}
+
+// supervise reacts to what happens to the engine and its configuration until ctx ends.
+func (a *Agent) supervise(ctx context.Context) {
+	hung := time.NewTicker(time.Second)
+	defer hung.Stop()
+	var again <-chan time.Time // when a dead engine is started
+	pause := firstPause
+	for {
+		exited := a.current().process.exited
+		if again != nil {
+			exited = nil
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.o.Changed:
+			a.reconfigure(ctx)
+		case <-exited:
+			r := a.current()
+			a.o.Log.Error(r.process.ended(), "the engine is gone", "engine", a.o.Product, "startIn", pause)
+			a.metrics.deaths.Inc()
+			// Half and all of the pause, so that a pool's engines that died of one query do not start as one.
+			again = time.After(pause/2 + rand.N(pause/2))
+			pause = min(2*pause, longestPause)
+		case <-again:
+			again = nil
+			r := a.current()
+			if next, err := a.start(ctx, r.config, r.rendered); err != nil {
+				a.o.Log.Error(err, "starting the engine again", "engine", a.o.Product)
+				again = time.After(pause)
+				pause = min(2*pause, longestPause)
+			} else {
+				a.replace(next)
+				a.o.Log.Info("the engine runs again", "engine", a.o.Product)
+			}
+		case <-hung.C:
+			silence := time.Since(time.Unix(0, a.lastAnswer.Load()))
+			switch {
+			case again == nil && silence > hungAfter:
+				a.o.Log.Info("the engine does not answer: killed", "engine", a.o.Product, "silence", silence.Round(time.Second))
+				a.lastAnswer.Store(time.Now().UnixNano() - int64(probeAge) - 1) // unready still, and again as long to start
+				a.current().process.stop(0)
+			case silence < probeAge:
+				pause = firstPause
+			}
+		}
+	}
+}
+
+// drain lets the engine answer on for a while, and stops it. One that dies meanwhile stays dead.
+func (a *Agent) drain() {
+	p := a.current().process
+	t := time.NewTimer(a.o.Drain)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-p.exited:
+	}
+	p.stop(stopGrace)
+}
+
+// replace makes next the engine that runs.
+func (a *Agent) replace(next *running) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.running = next
+}
+
+// begin starts the engine with its first configuration.
+func (a *Agent) begin(ctx context.Context, c *engine.Config) error {
+	rendered, err := a.prepare(c)
+	if err != nil {
+		return err
+	}
+	// What an engine of an earlier agent has left: it ended with its agent, its sockets did not.
+	for _, stale := range []string{engine.UnboundSocket, engine.RecursorSocket, engine.KnotResolverControl} {
+		if err := os.RemoveAll(filepath.Join(a.o.Folder.String(), stale)); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(a.o.Folder.String(), engine.KnotResolverControl), 0o700); err != nil {
+		return err
+	}
+	if err := a.write(rendered.Files); err != nil {
+		return err
+	}
+	next, err := a.start(ctx, c, rendered)
+	if err != nil {
+		return err
+	}
+	a.replace(next)
+	a.metrics.changes.WithLabelValues("Started").Inc()
+	a.o.Log.Info("the engine runs", "engine", a.o.Product, "generation", rendered.Generation, "unsupported", rendered.Unsupported)
+	return nil
+}
+
+// prepare renders a configuration and has the engine's own check look at it, beside the files of the running engine.
+func (a *Agent) prepare(c *engine.Config) (*engine.Rendered, error) {
+	rendered, err := engine.Render(a.o.Product, c, a.o.Folder)
+	if err != nil {
+		return nil, err
+	}
+	if rendered.Check == nil {
+		return rendered, nil
+	}
+	next, err := os.MkdirTemp(a.o.Folder.String(), "next-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(next)
+	for _, f := range rendered.Files {
+		if err := os.WriteFile(filepath.Join(next, f.Name), []byte(f.Content), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	if err := runCheck(next, rendered.Check); err != nil {
+		return nil, fmt.Errorf("%s refuses its configuration: %w", a.o.Product, err)
+	}
+	return rendered, nil
+}
+
+// write puts files into the engine's folder, each at once or not at all.
+func (a *Agent) write(files []engine.File) error {
+	for _, f := range files {
+		if err := renameio.WriteFile(filepath.Join(a.o.Folder.String(), f.Name), []byte(f.Content), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// start starts a process on the files that are in the folder, and returns when it answers by them.
+func (a *Agent) start(ctx context.Context, c *engine.Config, rendered *engine.Rendered) (*running, error) {
+	p, err := startProcess(a.o.Folder.String(), rendered.Program, rendered.Args, a.o.EngineLog)
+	if err != nil {
+		return nil, err
+	}
+	r := &running{c, rendered, p, connect(a.o.Product, a.o.Folder.String(), p.pid()), reachable(c.Listen[0])}
+	if err := a.await(ctx, r); err != nil {
+		p.stop(0)
+		return nil, err
+	}
+	return r, nil
+}
+
+// await returns when the engine answers by its configuration, or fails when it has ended or the time is over.
+func (a *Agent) await(ctx context.Context, r *running) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		answers, err := a.answersBy(ctx, r)
+		if answers {
+			a.lastAnswer.Store(time.Now().UnixNano())
+			return nil
+		}
+		select {
+		case <-r.process.exited:
+			return fmt.Errorf("%s %w", a.o.Product, r.process.ended())
+		case <-ctx.Done():
+			if err == nil {
+				err = errors.New("it goes on with the one before")
+			}
+			return fmt.Errorf("%s does not answer by its new configuration: %w", a.o.Product, err)
+		case <-tick.C:
+		}
+	}
+}
+
+// answersBy reports whether the process answers by its configuration.
+func (a *Agent) answersBy(ctx context.Context, r *running) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	var g string
+	var err error
+	// Two processes of Knot Resolver share the address while one takes over: which one is known by its socket alone.
+	if k, ok := r.control.(control.KnotResolver); ok {
+		if g, err = k.Generation(ctx); err != nil || g != r.rendered.Generation {
+			return false, err
+		}
+	}
+	g, err = generation(ctx, r.at)
+	if _, ok := r.control.(control.KnotResolver); ok {
+		return err == nil && g != "", err
+	}
+	return err == nil && g == r.rendered.Generation, err
+}
+
+// reconfigure applies the newest configuration, or tells why not.
+func (a *Agent) reconfigure(ctx context.Context) {
+	c, err := a.o.Config()
+	if err == nil {
+		err = a.apply(ctx, c)
+	}
+	if err != nil {
+		a.o.Log.Error(err, "the new configuration is refused: the engine goes on with the one before", "engine", a.o.Product)
+		a.metrics.refusals.Inc()
+	}
+	a.mu.Lock()
+	a.refused = err
+	a.mu.Unlock()
+}
+
+// apply makes the engine do what a configuration says, by the lightest way. If the engine refuses, or can't resolve any more
+// what it could before, it is as it was when apply returns, and the error says why.
+func (a *Agent) apply(ctx context.Context, c *engine.Config) error {
+	before := a.current()
+	rendered, err := a.prepare(c)
+	if err != nil {
+		return err
+	}
+	if rendered.Generation == before.rendered.Generation {
+		return nil
+	}
+	changed, how := difference(before.rendered, rendered)
+	healthy := a.resolves(ctx, before)
+	if err := a.write(rendered.Files); err != nil {
+		return errors.Join(err, a.write(before.rendered.Files))
+	}
+	next, err := a.change(ctx, before, c, rendered, changed, how)
+	if err == nil && healthy && !a.resolves(ctx, next) {
+		err = fmt.Errorf("with its new configuration %s does not resolve names below %s any more", a.o.Product, a.o.RecursionCheck)
+	}
+	if err != nil {
+		return errors.Join(err, a.goBack(ctx, before, next, changed, how))
+	}
+	a.replace(next)
+	a.remove(before.rendered, rendered)
+	a.metrics.changes.WithLabelValues(how.String()).Inc()
+	a.o.Log.Info("the configuration is in force", "engine", a.o.Product, "by", how.String(), "generation", rendered.Generation, "unsupported", rendered.Unsupported)
+	return nil
+}
+
+// change has the engine that runs, or another process, read the files in the folder. Whatever it returns, before is what to
+// go back to.
+func (a *Agent) change(ctx context.Context, before *running, c *engine.Config, rendered *engine.Rendered, changed []string, how engine.Change) (*running, error) {
+	switch how {
+	case engine.ReloadPart, engine.Reload:
+		next := &running{c, rendered, before.process, before.control, reachable(c.Listen[0])}
+		if err := reload(ctx, before.control, changed); err != nil {
+			return next, err
+		}
+		return next, a.await(ctx, next)
+	case engine.Replace:
+		next, err := a.start(ctx, c, rendered)
+		if err != nil {
+			return nil, err
+		}
+		before.process.stop(stopGrace)
+		return next, nil
+	default:
+		before.process.stop(stopGrace)
+		return a.start(ctx, c, rendered)
+	}
+}
+
+// goBack undoes change: the files and the engine are as before, by another process if need be.
+func (a *Agent) goBack(ctx context.Context, before, next *running, changed []string, how engine.Change) error {
+	if err := a.write(before.rendered.Files); err != nil {
+		return err
+	}
+	alive := func(r *running) bool {
+		if r == nil {
+			return false
+		}
+		select {
+		case <-r.process.exited:
+			return false
+		default:
+			return true
+		}
+	}
+	if alive(before) {
+		if how > engine.Reload {
+			return nil // the process before was not stopped
+		}
+		if err := reload(ctx, before.control, changed); err == nil && a.await(ctx, before) == nil {
+			return nil
+		}
+		before.process.stop(0)
+	}
+	// Where the cache is kept two processes may share the addresses: there the one takes over from the other.
+	if how == engine.Restart && alive(next) {
+		next.process.stop(stopGrace)
+	}
+	old, err := a.start(ctx, before.config, before.rendered)
+	if alive(next) && next.process != before.process {
+		next.process.stop(stopGrace)
+	}
+	if err != nil {
+		return fmt.Errorf("going back to the configuration before: %w", err)
+	}
+	a.replace(old)
+	return nil
+}
+
+// difference is which files two configurations differ in, and the least that makes an engine see it.
+func difference(from, to *engine.Rendered) (changed []string, how engine.Change) {
+	content := func(r *engine.Rendered, name string) string {
+		i := slices.IndexFunc(r.Files, func(f engine.File) bool { return f.Name == name })
+		if i < 0 {
+			return ""
+		}
+		return r.Files[i].Content
+	}
+	for _, side := range [][]engine.File{from.Files, to.Files} {
+		for _, f := range side {
+			if content(from, f.Name) != content(to, f.Name) && !slices.Contains(changed, f.Name) {
+				changed, how = append(changed, f.Name), max(how, f.Change)
+			}
+		}
+	}
+	return changed, how
+}
+
+// remove deletes files that the engine reads no more.
+func (a *Agent) remove(before, now *engine.Rendered) {
+	for _, f := range before.Files {
+		if !slices.ContainsFunc(now.Files, func(g engine.File) bool { return g.Name == f.Name }) {
+			_ = os.Remove(filepath.Join(a.o.Folder.String(), f.Name))
+		}
+	}
+}
+
+// probe asks the engine for its local name again and again.
+func (a *Agent) probe(ctx context.Context) {
+	tick := time.NewTicker(probeInterval)
+	defer tick.Stop()
+	for {
+		r := a.current()
+		one, cancel := context.WithTimeout(ctx, probeTimeout)
+		began := time.Now()
+		g, err := generation(one, r.at)
+		cancel()
+		if err == nil && g != "" {
+			a.lastAnswer.Store(time.Now().UnixNano())
+			a.metrics.probe.Observe(time.Since(began).Seconds())
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// checkRecursion asks through the engine for a name at the end of the hierarchy again and again.
+func (a *Agent) checkRecursion(ctx context.Context) {
+	tick := time.NewTicker(recursionInterval)
+	defer tick.Stop()
+	for {
+		began := time.Now()
+		ok := a.resolves(ctx, a.current())
+		a.metrics.recursed(ok, time.Since(began))
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// resolves reports whether the engine gets an answer of authorities to a name that is in nobody's cache. Without a
+// RecursionCheck nothing is known: false.
+func (a *Agent) resolves(ctx context.Context, r *running) bool {
+	if a.o.RecursionCheck == "" {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, recursionTimeout)
+	defer cancel()
+	name, err := a.o.RecursionCheck.Child(fmt.Sprintf("fingerpost-check-%08x", rand.Uint32()))
+	if err != nil {
+		return false
+	}
+	reply, err := ask(ctx, netip.Addr{}, r.at, question(name.String(), dns.TypeA, true))
+	return err == nil && (reply.Rcode == dns.RcodeNameError || reply.Rcode == dns.RcodeSuccess) && !stale(reply)
+}
+
+// stale reports whether a server says that an answer is from expired records (RFC 8914 §4.4, §4.20).
+func stale(m *dns.Msg) bool {
+	o := m.IsEdns0()
+	return o != nil && slices.ContainsFunc(o.Option, func(e dns.EDNS0) bool {
+		ede, ok := e.(*dns.EDNS0_EDE)
+		return ok && (ede.InfoCode == dns.ExtendedErrorCodeStaleAnswer || ede.InfoCode == dns.ExtendedErrorCodeStaleNXDOMAINAnswer)
+	})
+}
+
+// Unsupported is what the engine does not do though its configuration has it.
+func (a *Agent) Unsupported() []engine.Unsupported {
+	if r := a.current(); r != nil {
+		return r.rendered.Unsupported
+	}
+	return nil
+}
+
+// describe is the state in words, for people.
+func (a *Agent) describe() string {
+	var b strings.Builder
+	if err := a.Ready(); err != nil {
+		fmt.Fprintf(&b, "not ready: %v\n", err)
+	} else {
+		b.WriteString("ready\n")
+	}
+	if r := a.current(); r != nil {
+		fmt.Fprintf(&b, "engine %s, process %d, configuration %s\n", a.o.Product, r.process.pid(), r.rendered.Generation)
+		for _, u := range r.rendered.Unsupported {
+			fmt.Fprintf(&b, "unsupported: %s\n", u)
+		}
+	}
+	if err := a.Refused(); err != nil {
+		fmt.Fprintf(&b, "refused: %v\n", err)
+	}
+	return b.String()
+}

@@ -1,0 +1,170 @@
+package control
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
+)
+
+// KnotResolver is one process of Knot Resolver 5, reached by the socket in its control folder. What is sent there is run as
+// Lua, with the rights of the process: nothing goes into it unescaped.
+type KnotResolver struct{ Socket string }
+
+// eval returns the value of a Lua expression on one line. Its result must be what JSON can say.
+func (k KnotResolver) eval(ctx context.Context, what, expression string, result any) error {
+	conn, done, err := dial(ctx, k.Socket)
+	if err != nil {
+		return failed("kresd", what, err)
+	}
+	defer done()
+	// The prompt of the command before counts as part of its reply, so commands go one after another.
+	if _, err := io.WriteString(conn, "__binary\n"); err != nil {
+		return failed("kresd", what, err)
+	}
+	prompt := make([]byte, 2)
+	if _, err := io.ReadFull(conn, prompt); err != nil {
+		return failed("kresd", what, err)
+	}
+	if _, err := fmt.Fprintf(conn, "(function() local ok, v = pcall(function() return %s end); if ok then return tojson({value = v}) end; return tojson({error = tostring(v)}) end)()\n", expression); err != nil {
+		return failed("kresd", what, err)
+	}
+	head := make([]byte, 4)
+	if _, err := io.ReadFull(conn, head); err != nil {
+		return failed("kresd", what, err)
+	}
+	length := binary.BigEndian.Uint32(head)
+	if length > maxReply {
+		return failed("kresd", what, fmt.Errorf("a reply of %d octets", length))
+	}
+	reply := make([]byte, length)
+	if _, err := io.ReadFull(conn, reply); err != nil {
+		return failed("kresd", what, err)
+	}
+	text, err := unquote(string(reply))
+	if err != nil {
+		return failed("kresd", what, err)
+	}
+	var answer struct {
+		Value json.RawMessage `json:"value"`
+		Error string          `json:"error"`
+	}
+	switch err := json.Unmarshal([]byte(text), &answer); {
+	case err != nil:
+		return failed("kresd", what, err)
+	case answer.Error != "":
+		return failed("kresd", what, errors.New(answer.Error))
+	case result == nil:
+		return nil
+	case answer.Value == nil:
+		return failed("kresd", what, errors.New("no value"))
+	}
+	if err := json.Unmarshal(answer.Value, result); err != nil {
+		return failed("kresd", what, err)
+	}
+	return nil
+}
+
+// quote is a string literal of Lua. Octets other than letters, digits, dots, hyphens and underscores are escaped.
+func quote(text string) string {
+	var b strings.Builder
+	b.WriteByte('\'')
+	for i := range len(text) {
+		switch c := text[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '.', c == '-', c == '_':
+			b.WriteByte(c)
+		default:
+			fmt.Fprintf(&b, "\\%03d", c)
+		}
+	}
+	b.WriteByte('\'')
+	return b.String()
+}
+
+// unquote reads a string literal that kresd printed: \DDD, \n and other escaped octets that stand for themselves.
+func unquote(text string) (string, error) {
+	if len(text) < 2 || text[0] != '\'' || text[len(text)-1] != '\'' {
+		return "", fmt.Errorf("%q is no string", text)
+	}
+	text = text[1 : len(text)-1]
+	var b strings.Builder
+	for i := 0; i < len(text); i++ {
+		if text[i] != '\\' {
+			b.WriteByte(text[i])
+			continue
+		}
+		i++
+		if i+3 <= len(text) {
+			if n, err := strconv.ParseUint(text[i:i+3], 10, 8); err == nil {
+				b.WriteByte(byte(n))
+				i += 2
+				continue
+			}
+		}
+		switch {
+		case i == len(text):
+			return "", errors.New("an escape without an end")
+		case text[i] == 'n':
+			b.WriteByte('\n')
+		case text[i] == 'r':
+			b.WriteByte('\r')
+		case text[i] == 't':
+			b.WriteByte('\t')
+		default:
+			b.WriteByte(text[i])
+		}
+	}
+	return b.String(), nil
+}
+
+// Flush implements Engine. The cache is that of all processes which share it.
+func (k KnotResolver) Flush(ctx context.Context, name zone.Name) error {
+	return k.eval(ctx, "flushing "+name.String(), "cache.clear("+quote(name.String())+", true) and true", nil)
+}
+
+// Generation is the one of the configuration that the process has read; empty if the configuration does not say.
+func (k KnotResolver) Generation(ctx context.Context) (string, error) {
+	var g string
+	err := k.eval(ctx, "generation", "fingerpost_generation or ''", &g)
+	return g, err
+}
+
+// Statistics implements Engine. They are those of one process.
+func (k KnotResolver) Statistics(ctx context.Context) (Statistics, error) {
+	var told struct {
+		Stats  map[string]float64 `json:"stats"`
+		Worker map[string]float64 `json:"worker"`
+		Cache  float64            `json:"cache"`
+	}
+	if err := k.eval(ctx, "statistics", "{stats = stats.list(), worker = worker.stats(), cache = cache.count()}", &told); err != nil {
+		return nil, err
+	}
+	from := told.Stats
+	if from == nil {
+		from = map[string]float64{}
+	}
+	from["queries"] = from["request.total"] - from["request.internal"]
+	from["misses"] = from["answer.total"] - from["answer.cached"]
+	from["noerror"] = from["answer.noerror"] + from["answer.nodata"]
+	from["upstream"] = told.Worker["queries"]
+	from["timeouts"] = told.Worker["timeout"]
+	from["entries"] = told.Cache
+	return pick(from, []counter{
+		{Queries, []string{"queries"}},
+		{CacheHits, []string{"answer.cached"}},
+		{CacheMisses, []string{"misses"}},
+		{NoError, []string{"noerror"}},
+		{NXDomain, []string{"answer.nxdomain"}},
+		{ServFail, []string{"answer.servfail"}},
+		{Upstream, []string{"upstream"}},
+		{Timeouts, []string{"timeouts"}},
+		{CacheEntries, []string{"entries"}},
+		{Stale, []string{"answer.stale"}},
+	}), nil
+}

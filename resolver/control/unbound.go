@@ -1,0 +1,114 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
+)
+
+// Unbound is reached by the socket that control-interface names, without certificates.
+type Unbound struct{ Socket string }
+
+// do runs one command: a connection each, "UBCT1 command", and the reply until the server closes.
+func (u Unbound) do(ctx context.Context, command string) (string, error) {
+	conn, done, err := dial(ctx, u.Socket)
+	if err != nil {
+		return "", failed("unbound", command, err)
+	}
+	defer done()
+	if _, err := fmt.Fprintf(conn, "UBCT1 %s\n", command); err != nil {
+		return "", failed("unbound", command, err)
+	}
+	reply, err := readAll(conn)
+	switch {
+	case err != nil:
+		return "", failed("unbound", command, err)
+	case strings.HasPrefix(reply, "error"):
+		return "", failed("unbound", command, errors.New(strings.TrimSpace(reply)))
+	}
+	return reply, nil
+}
+
+// Flush implements Engine. Answers that are kept for a client's network (ECS) stay.
+func (u Unbound) Flush(ctx context.Context, name zone.Name) error {
+	// "flush" knows the types of old alone.
+	commands := []string{"flush " + name.String()}
+	for _, t := range []string{"TXT", "HTTPS", "SVCB", "CAA", "TLSA"} {
+		commands = append(commands, "flush_type "+name.String()+" "+t)
+	}
+	for _, c := range commands {
+		if _, err := u.do(ctx, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Reload reads the configuration again and keeps the cache. A server whose configuration is bad says ok and ends: check
+// it first.
+func (u Unbound) Reload(ctx context.Context) error {
+	_, err := u.do(ctx, "reload_keep_cache")
+	return err
+}
+
+// Statistics implements Engine.
+func (u Unbound) Statistics(ctx context.Context) (Statistics, error) {
+	reply, err := u.do(ctx, "stats_noreset")
+	if err != nil {
+		return nil, err
+	}
+	return pick(values(reply, "="), []counter{
+		{Queries, []string{"total.num.queries"}},
+		{CacheHits, []string{"total.num.cachehits"}},
+		{CacheMisses, []string{"total.num.cachemiss"}},
+		{Stale, []string{"total.num.expired"}},
+		{Prefetches, []string{"total.num.prefetch"}},
+		{NoError, []string{"num.answer.rcode.NOERROR"}},
+		{NXDomain, []string{"num.answer.rcode.NXDOMAIN"}},
+		{ServFail, []string{"num.answer.rcode.SERVFAIL"}},
+		{Refused, []string{"num.answer.rcode.REFUSED"}},
+		{Limited, []string{"total.num.queries_ip_ratelimited"}},
+		{Upstream, []string{"num.query.tcpout", "num.query.udpout"}},
+		{CacheEntries, []string{"msg.cache.count", "rrset.cache.count"}},
+	}), nil
+}
+
+// counter is a statistic and the product's own words for its parts, which are added.
+type counter struct {
+	is    Statistic
+	parts []string
+}
+
+// pick takes those counters whose parts are all there.
+func pick(from map[string]float64, counters []counter) Statistics {
+	s := Statistics{}
+next:
+	for _, c := range counters {
+		sum := 0.0
+		for _, p := range c.parts {
+			v, ok := from[p]
+			if !ok {
+				continue next
+			}
+			sum += v
+		}
+		s[c.is] = sum
+	}
+	return s
+}
+
+// values reads lines of a name and a number. Other lines are left out.
+func values(lines, between string) map[string]float64 {
+	m := map[string]float64{}
+	for line := range strings.Lines(lines) {
+		name, text, _ := strings.Cut(strings.TrimSpace(line), between)
+		if v, err := strconv.ParseFloat(text, 64); err == nil {
+			m[name] = v
+		}
+	}
+	return m
+}

@@ -1,0 +1,122 @@
+package engine
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/tools/txtar"
+	"sigs.k8s.io/yaml"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// TestGolden renders each in.yaml for every product. That the products take the result is tested where they are started, in
+// package resolver.
+func TestGolden(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no golden files", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			archive, err := txtar.ParseFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := &Config{}
+			if err := yaml.UnmarshalStrict(archive.Files[0].Data, c); err != nil {
+				t.Fatal(err)
+			}
+			got := &txtar.Archive{Comment: archive.Comment, Files: archive.Files[:1:1]}
+			for _, p := range products {
+				r, err := Render(p, c, mustPath(t, "/run/fingerpost"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, f := range r.Files {
+					name := fmt.Sprintf("%s/%s (%s)", p, f.Name, f.Change)
+					got.Files = append(got.Files, txtar.File{Name: name, Data: []byte(strings.ReplaceAll(f.Content, r.Generation, "GENERATION"))})
+				}
+				got.Files = append(got.Files, txtar.File{Name: string(p) + " can't", Data: []byte(join(r.Unsupported, "\n") + "\n")})
+			}
+			if *update {
+				if err := os.WriteFile(file, txtar.Format(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if diff := cmp.Diff(string(txtar.Format(archive)), string(txtar.Format(got))); diff != "" {
+				t.Errorf("-want +got (make golden writes them anew):\n%s", diff)
+			}
+		})
+	}
+}
+
+func mustPath(t *testing.T, text string) Path {
+	t.Helper()
+	p, err := ParsePath(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// TestWhatIsNotRendered has configurations that no product gets to see.
+func TestWhatIsNotRendered(t *testing.T) {
+	const base = "{listen: ['10.1.0.53:53'], clients: [10.0.0.0/8], rootHints: [{name: ns-a, addresses: [10.1.0.1]}]"
+	for name, tt := range map[string]struct{ config, want string }{
+		"without root hints a server would ask the internet": {
+			"{listen: ['10.1.0.53:53'], clients: [10.0.0.0/8]}", "rootHints is empty: the server would ask the root servers of the internet"},
+		"a root server has an address": {
+			"{listen: ['10.1.0.53:53'], clients: [10.0.0.0/8], rootHints: [{name: ns-a, addresses: []}]}", "rootHints[0] needs a name and addresses"},
+		"somebody is answered":          {"{listen: ['10.1.0.53:53'], rootHints: [{name: ns-a, addresses: [10.1.0.1]}]}", "clients is empty: nobody would be answered"},
+		"an address is used once":       {base + ", tls: {dot: ['10.1.0.53:53'], certificate: /a, key: /b}}", "tls.dot[0] is 10.1.0.53:53, as is listen[0]"},
+		"a network has no host's bits":  {strings.Replace(base, "10.0.0.0/8", "10.0.0.1/8", 1) + "}", "clients[0] is no network: its address has bits beyond its length"},
+		"two faults are told together":  {"{listen: [], rootHints: [{name: ns-a, addresses: [10.1.0.1]}]}", "clients is empty: nobody would be answered\nlisten is empty: nobody could ask"},
+		"a zone goes one way":           {base + ", forward: [{zones: [corp], upstreams: [{address: '10.3.0.1:53'}]}], internal: [{zone: corp, servers: [10.1.0.2]}]}", "internal[0] is corp., which is forwarded"},
+		"TLS does not fall back":        {base + ", forward: [{zones: [a], upstreams: [{address: '10.3.0.1:853', tls: {name: x, ca: /c}}, {address: '10.3.0.2:53'}]}]}", "forward[0].upstreams[1] has TLS where others have none: questions would leave in the clear"},
+		"stale answers have an age":     {base + ", serveStale: {maxAge: 0s}}", "serveStale.maxAge has to be up to a week (RFC 8767 §5 advises one to three days)"},
+		"one source a family":           {base + ", source: [10.1.0.53, 10.1.0.54]}", "source[1] is no address, or the second of its family"},
+		"a policy zone has one origin":  {base + ", block: {rpz: [{name: a, file: /f, primaries: ['10.1.0.9:53']}]}}", "block.rpz[0] needs a name, and either file or primaries"},
+		"the least TTL is not the most": {base + ", ttl: {min: 2h, max: 1h}}", "ttl.min is more than ttl.max"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := &Config{}
+			if err := yaml.UnmarshalStrict([]byte(tt.config), c); err != nil {
+				t.Fatal(err)
+			}
+			for _, p := range products {
+				if _, err := Render(p, c, mustPath(t, "/run/fingerpost")); err == nil || err.Error() != tt.want {
+					t.Errorf("%s: got %v, want %s", p, err, tt.want)
+				}
+			}
+		})
+	}
+}
+
+// TestWhatIsNotRead has texts that would end a line or a string in some product's file.
+func TestWhatIsNotRead(t *testing.T) {
+	for name, config := range map[string]string{
+		"a quote in a name":         `block: {names: ["a'); os.execute('x"]}`,
+		"a line's end in a name":    `block: {names: ["a\nserver:"]}`,
+		"a space in a name":         `block: {names: ["a b"]}`,
+		"an escape in a name":       `block: {names: ["a\\039b"]}`,
+		"a quote in a path":         `dnstap: {socket: "/a\"b"}`,
+		"a line's end in a path":    `dnstap: {socket: "/a\nb"}`,
+		"a relative path":           `dnstap: {socket: "a"}`,
+		"an anchor of another type": `trustAnchors: [". IN TXT \"');\""]`,
+		"a field that is not known": `rootHint: []`,
+		"a duration below zero":     `ttl: {min: -1s}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := yaml.UnmarshalStrict([]byte(config), &Config{}); err == nil {
+				t.Error("it was read")
+			}
+		})
+	}
+}

@@ -1,0 +1,240 @@
+package engine
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// UnboundSocket is the name of Unbound's control socket in its own folder.
+const UnboundSocket = "control.sock"
+
+// unbound renders unbound.conf.
+func unbound(c *Config, folder Path) *Rendered {
+	r := &Rendered{
+		Program: "unbound", Args: []string{"-d", "-p", "-c", "unbound.conf"},
+		Check: []string{"unbound-checkconf", "unbound.conf"},
+	}
+	var b strings.Builder
+	clause := func(name string) { fmt.Fprintf(&b, "\n%s:\n", name) }
+	set := func(key, format string, args ...any) {
+		fmt.Fprintf(&b, "  %s: "+format+"\n", append([]any{key}, args...)...)
+	}
+	yes := func(key string, on bool) {
+		if on {
+			set(key, "yes")
+		} else {
+			set(key, "no")
+		}
+	}
+	b.WriteString("# written by resolver-agent: changes are lost\nserver:\n")
+	set("directory", `"."`)
+	for _, key := range []string{"chroot", "username", "pidfile", "logfile"} {
+		set(key, `""`)
+	}
+	yes("use-syslog", false)
+	set("verbosity", "1")
+	yes("hide-identity", true)
+	yes("hide-version", true)
+	yes("extended-statistics", true)
+	yes("statistics-cumulative", true)
+
+	threads := cmp.Or(c.Threads, 1)
+	set("num-threads", "%d", threads)
+	slabs := 1
+	for slabs < threads {
+		slabs *= 2
+	}
+	for _, key := range []string{"msg-cache-slabs", "rrset-cache-slabs", "infra-cache-slabs", "key-cache-slabs"} {
+		set(key, "%d", slabs)
+	}
+	// RRsets take about twice what messages take.
+	size := cmp.Or(c.CacheMiB, 64)
+	set("msg-cache-size", "%dk", size*1024/3)
+	set("rrset-cache-size", "%dk", size*1024*2/3)
+	yes("so-reuseport", true)
+	for _, a := range c.Listen {
+		set("interface", "%s", at(a))
+	}
+	if p := c.ProxyProtocol; p != nil {
+		ports := map[uint16]bool{}
+		for _, a := range p.Listen {
+			set("interface", "%s", at(a))
+			if !ports[a.Port()] {
+				set("proxy-protocol-port", "%d", a.Port())
+			}
+			ports[a.Port()] = true
+		}
+		r.lacks("proxyProtocol.from", "whoever reaches these ports is believed: let a network policy admit the load balancer alone")
+	}
+	if t := c.TLS; t != nil {
+		port := func(feature, key string, i int, of uint16, first uint16) bool {
+			switch {
+			case i == 0:
+				set(key, "%d", of)
+			case of != first:
+				r.lacks(feature, "port %d: there is one port for each encrypted transport, %d here", of, first)
+				return false
+			}
+			return true
+		}
+		for i, a := range t.DoT {
+			if port("tls.dot", "tls-port", i, a.Port(), t.DoT[0].Port()) {
+				set("interface", "%s", at(a))
+			}
+		}
+		for i, a := range t.DoH {
+			if port("tls.doh", "https-port", i, a.Port(), t.DoH[0].Port()) {
+				set("interface", "%s", at(a))
+			}
+		}
+		set("tls-service-pem", "%q", t.Certificate)
+		set("tls-service-key", "%q", t.Key)
+	}
+	for _, a := range c.Source {
+		set("outgoing-interface", "%s", a)
+	}
+	set("access-control", "0.0.0.0/0 refuse")
+	set("access-control", "::0/0 refuse")
+	for _, p := range c.allowed() {
+		set("access-control", "%s allow", p)
+	}
+
+	modules := []string{"respip"}
+	if c.ECS != nil {
+		modules = append(modules, "subnetcache")
+	}
+	if len(c.TrustAnchors) > 0 {
+		modules = append(modules, "validator")
+	}
+	set("module-config", "%q", strings.Join(append(modules, "iterator"), " "))
+	set("root-hints", `"root.hints"`)
+	for _, a := range c.TrustAnchors {
+		set("trust-anchor", "%q", a)
+	}
+	yes("trust-anchor-signaling", false)
+	yes("root-key-sentinel", false)
+	yes("do-not-query-localhost", !c.LoopbackServers)
+	if asked := c.asked(); asked != nil {
+		for _, p := range others(asked) {
+			set("do-not-query-address", "%s", p)
+		}
+	}
+	yes("insecure-lan-zones", true)
+	for _, z := range c.resolvedReverse() {
+		set("local-zone", "%q nodefault", z)
+	}
+	yes("qname-minimisation", true)
+	yes("minimal-responses", true)
+	yes("use-caps-for-id", c.RandomCase)
+	yes("prefetch", c.Prefetch)
+	if c.TTL.Min > 0 {
+		set("cache-min-ttl", "%d", c.TTL.Min.Seconds())
+	}
+	if c.TTL.Max > 0 {
+		set("cache-max-ttl", "%d", c.TTL.Max.Seconds())
+	}
+	if c.TTL.Negative > 0 {
+		set("cache-max-negative-ttl", "%d", c.TTL.Negative.Seconds())
+	}
+	if s := c.ServeStale; s != nil {
+		yes("serve-expired", true)
+		set("serve-expired-ttl", "%d", s.MaxAge.Seconds())
+		yes("serve-expired-ttl-reset", false)
+		set("serve-expired-reply-ttl", "%d", s.ttl())
+		set("serve-expired-client-timeout", "%d", s.patience().Milliseconds())
+		yes("ede", true)
+		yes("ede-serve-expired", true)
+	}
+	if e := c.ECS; e != nil {
+		for _, z := range e.Zones {
+			set("client-subnet-zone", "%q", z)
+		}
+		yes("client-subnet-always-forward", false)
+		set("max-client-subnet-ipv4", "%d", cmp.Or(e.IPv4, 24))
+		set("max-client-subnet-ipv6", "%d", cmp.Or(e.IPv6, 56))
+		r.lacks("ecs.zones", "answers that are kept for a client's network can't be flushed: names in these zones move when their TTL is over")
+		if c.ServeStale != nil {
+			r.lacks("serveStale", "does not go with ecs: answers that are kept for a client's network are not served stale")
+		}
+	}
+	if n := c.Limits.Client; n > 0 {
+		set("ip-ratelimit", "%d", n)
+	}
+	if n := c.Limits.Domain; n > 0 {
+		set("ratelimit", "%d", n)
+	}
+	set("local-zone", "%q static", readyZone)
+	set("local-data", "'%s 0 IN TXT \"%s\"'", ReadyName, generation)
+	for _, n := range c.Block.Names {
+		set("local-zone", "%q always_nxdomain", n)
+	}
+
+	upstreams := c.Forward
+	if ca := firstCA(c.Forward); ca != (Path{}) {
+		set("tls-cert-bundle", "%q", ca)
+		upstreams = slices.DeleteFunc(slices.Clone(upstreams), func(f Forward) bool {
+			other := slices.ContainsFunc(f.Upstreams, func(u Upstream) bool { return u.TLS != nil && u.TLS.CA != ca })
+			if other {
+				r.lacks("forward", "%s: all upstreams have one tls.ca, %s here; not forwarded", join(f.Zones, ", "), ca)
+			}
+			return other
+		})
+	}
+
+	clause("remote-control")
+	yes("control-enable", true)
+	yes("control-use-cert", false)
+	set("control-interface", "%q", folder.text+"/"+UnboundSocket)
+	if d := c.Dnstap; d != nil {
+		clause("dnstap")
+		yes("dnstap-enable", true)
+		set("dnstap-socket-path", "%q", d.Socket)
+		yes("dnstap-log-client-query-messages", true)
+		yes("dnstap-log-client-response-messages", true)
+	}
+	for _, p := range c.Block.RPZ {
+		clause("rpz")
+		set("name", "%q", p.Name)
+		if p.File != (Path{}) {
+			set("zonefile", "%q", p.File)
+		}
+		for _, a := range p.Primaries {
+			set("primary", "%s", at(a))
+		}
+	}
+	for _, z := range c.Internal {
+		clause("stub-zone")
+		set("name", "%q", z.Zone)
+		for _, a := range z.Servers {
+			set("stub-addr", "%s", a)
+		}
+	}
+	for _, f := range upstreams {
+		for _, z := range f.Zones {
+			clause("forward-zone")
+			set("name", "%q", z)
+			for _, u := range f.Upstreams {
+				if u.TLS == nil {
+					set("forward-addr", "%s", at(u.Address))
+				} else {
+					set("forward-addr", "%s#%s", at(u.Address), strings.TrimSuffix(u.TLS.Name.text, "."))
+				}
+			}
+			yes("forward-tls-upstream", f.Upstreams[0].TLS != nil)
+		}
+	}
+	r.Files = []File{{"unbound.conf", b.String(), Reload}}
+	return r
+}
+
+// firstCA is that of the first upstream with TLS; the zero Path if none has.
+func firstCA(forwards []Forward) Path {
+	for _, f := range forwards {
+		if u := f.Upstreams[0]; u.TLS != nil {
+			return u.TLS.CA
+		}
+	}
+	return Path{}
+}

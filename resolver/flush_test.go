@@ -1,0 +1,231 @@
+package resolver
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
+	"github.com/fingerpost-dns/fingerpost/resolver/engine"
+)
+
+// app is the change of app in pay.corp, with the alias that leads there.
+func app(t testing.TB) []Change {
+	t.Helper()
+	return []Change{{Name: mustZoneName(t, "app.pay.corp."), Aliases: []zone.Name{mustZoneName(t, "www.pay.corp.")}}}
+}
+
+// payCorp is the level of pay.corp.
+const payCorp = 2
+
+func TestAChangedAnswerIsThereAtOnce(t *testing.T) {
+	w := newWorld(t)
+	for _, p := range products {
+		t.Run(string(p), func(t *testing.T) {
+			s := startPool(t, p, w.config())
+			for _, address := range []string{"10.9.9.10", "10.9.9.9"} {
+				for _, name := range []string{"app.pay.corp.", "www.pay.corp."} {
+					s.ask(name)
+				}
+				w.move(payCorp, address, 1, 2)
+				if got := s.Flush(t.Context(), app(t)); !slices.Equal(got, []Outcome{Confirmed}) {
+					t.Errorf("the flush is %v", got)
+				}
+				for _, name := range []string{"app.pay.corp.", "www.pay.corp."} {
+					if got := s.ask(name); !strings.HasSuffix(got.String(), "A\t"+address+"\n") {
+						t.Errorf("%s is %v, not %s", name, got.Answer, address)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestNothingIsFlushedWhileNoAuthorityAnswers(t *testing.T) {
+	for _, p := range products {
+		t.Run(string(p), func(t *testing.T) {
+			w := newWorld(t)
+			s := startPool(t, p, w.config())
+			s.ask("app.pay.corp.")
+			for dc := 1; dc <= 2; dc++ {
+				w.datacenter(dc)[payCorp].stop()
+			}
+			if got := s.Flush(t.Context(), app(t)); !slices.Equal(got, []Outcome{NoAuthority}) {
+				t.Errorf("the flush is %v", got)
+			}
+			if got := said(s.ask("app.pay.corp.")); got != "10.9.9.9" {
+				t.Errorf("the copy is lost: %q", got)
+			}
+			// When they are back with another answer it is taken without being told again.
+			for dc := 1; dc <= 2; dc++ {
+				a := w.datacenter(dc)[payCorp]
+				w.write(a, w.text(payCorp, "10.9.9.10"))
+				w.start(a)
+			}
+			eventually(t, "the new answer is there", func() bool { return said(s.ask("app.pay.corp.")) == "10.9.9.10" })
+		})
+	}
+}
+
+func TestAWholeDatacenterIsLost(t *testing.T) {
+	for _, p := range products {
+		t.Run(string(p), func(t *testing.T) {
+			w := newWorld(t)
+			s := startPool(t, p, w.config())
+			s.ask("app.pay.corp.")
+			var lift []func()
+			for _, a := range w.datacenter(2) {
+				lift = append(lift, w.blackhole(a))
+			}
+			w.move(payCorp, "10.9.9.10", 1)
+			if got := s.Flush(t.Context(), app(t)); !slices.Equal(got, []Outcome{Confirmed}) {
+				t.Errorf("the flush is %v", got)
+			}
+			if got := said(s.ask("app.pay.corp.")); got != "10.9.9.10" {
+				t.Errorf("it is %q", got)
+			}
+			for i, a := range w.datacenter(2) {
+				lift[i]()
+				if i == payCorp {
+					w.write(a, w.text(payCorp, "10.9.9.10"))
+				}
+				w.start(a)
+			}
+			eventually(t, "the server that is back has been looked at", func() bool {
+				s.flusher.mu.Lock()
+				defer s.flusher.mu.Unlock()
+				return len(s.flusher.later) == 0
+			})
+		})
+	}
+}
+
+func TestAFlushWaitsUntilAuthoritiesAgree(t *testing.T) {
+	for _, p := range products {
+		t.Run(string(p), func(t *testing.T) {
+			w := newWorld(t)
+			s := startPool(t, p, w.config())
+			s.ask("app.pay.corp.")
+			w.move(payCorp, "10.9.9.10", 1)
+			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+			defer cancel()
+			if got := s.Flush(ctx, app(t)); !slices.Equal(got, []Outcome{Unconfirmed}) {
+				t.Errorf("the flush is %v", got)
+			}
+			w.move(payCorp, "10.9.9.10", 2)
+			eventually(t, "it is settled", func() bool {
+				s.flusher.mu.Lock()
+				defer s.flusher.mu.Unlock()
+				return len(s.flusher.later) == 0
+			})
+			if got := said(s.ask("app.pay.corp.")); got != "10.9.9.10" {
+				t.Errorf("it is %q", got)
+			}
+		})
+	}
+}
+
+func TestFlushesAreAskedForOverHTTP(t *testing.T) {
+	w := newWorld(t)
+	s := startPool(t, engine.Unbound, w.config())
+	for name, tt := range map[string]struct {
+		body, want string
+		status     int
+	}{
+		"names are flushed":              {`{"changes": [{"name": "app.pay.corp", "aliases": ["www.pay.corp"]}, {"name": "app.corp."}]}`, `{"outcomes":["Confirmed","Confirmed"]}`, http.StatusOK},
+		"a name has labels":              {`{"changes": [{"name": "a..b"}]}`, `name "a..b" has an empty label`, http.StatusBadRequest},
+		"there is something to do":       {`{"changes": []}`, "0 changes: a request has 1 to 10000", http.StatusBadRequest},
+		"what is not known is told":      {`{"names": []}`, `json: unknown field "names"`, http.StatusBadRequest},
+		"one request has so many names":  {`{"changes": [` + strings.Repeat(`{"name": "a"},`, 10000) + `{"name": "a"}]}`, "10001 changes: a request has 1 to 10000", http.StatusBadRequest},
+		"a name that is not there is so": {`{"changes": [{"name": "nobody.pay.corp"}]}`, `{"outcomes":["Confirmed"]}`, http.StatusOK},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := httptest.NewRecorder()
+			s.FlushHandler().ServeHTTP(got, httptest.NewRequest(http.MethodPost, "/v1/flush", strings.NewReader(tt.body)))
+			if got.Code != tt.status {
+				t.Errorf("status %d", got.Code)
+			}
+			if diff := cmp.Diff(tt.want, strings.TrimSpace(got.Body.String())); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// BenchmarkFlush tells how long it takes from the call until the engine has the new answer of one name whose TTL is 60 s, and
+// of 200 names at once.
+func BenchmarkFlush(b *testing.B) {
+	w := newWorld(b)
+	for _, p := range products {
+		s := startPool(b, p, w.config())
+		var many []Change
+		for i := range 200 {
+			many = append(many, Change{Name: mustZoneName(b, fmt.Sprintf("n%d.deep.pay.corp.", i))})
+		}
+		for _, changes := range [][]Change{app(b), many} {
+			b.Run(fmt.Sprintf("engine=%s/names=%d", p, len(changes)), func(b *testing.B) {
+				address := 10
+				var took []float64
+				for b.Loop() {
+					b.StopTimer()
+					for _, c := range changes {
+						s.ask(c.Name.String())
+					}
+					if len(changes) == 1 {
+						address++
+						w.move(payCorp, fmt.Sprintf("10.9.%d.%d", address/200, address%200+1), 1, 2)
+					}
+					b.StartTimer()
+					began := time.Now()
+					outcomes := s.Flush(b.Context(), changes)
+					took = append(took, time.Since(began).Seconds()*1000)
+					if slices.Contains(outcomes, Unconfirmed) {
+						b.Fatal(outcomes)
+					}
+				}
+				slices.Sort(took)
+				b.ReportMetric(took[len(took)/2], "p50-ms")
+				b.ReportMetric(took[len(took)*99/100], "p99-ms")
+			})
+		}
+	}
+}
+
+// FuzzReadFlush: whatever is sent is refused or read as names that say the same when written again.
+func FuzzReadFlush(f *testing.F) {
+	f.Add(`{"changes": [{"name": "app.pay.corp", "aliases": ["www.pay.corp"]}]}`)
+	f.Add(`{"changes": [{"name": "a\\039.corp."}]}`)
+	f.Fuzz(func(t *testing.T, body string) {
+		changes, err := readFlush(strings.NewReader(body))
+		if err != nil {
+			return
+		}
+		var request FlushRequest
+		for _, c := range changes {
+			one := FlushChange{Name: c.Name.String()}
+			for _, a := range c.Aliases {
+				one.Aliases = append(one.Aliases, a.String())
+			}
+			request.Changes = append(request.Changes, one)
+		}
+		text, err := json.Marshal(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := readFlush(strings.NewReader(string(text)))
+		if err != nil {
+			t.Fatalf("what was read is refused: %v", err)
+		}
+		if diff := cmp.Diff(changes, again); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
