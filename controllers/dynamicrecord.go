@@ -16,7 +16,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -261,16 +260,16 @@ func (r *RecordReconciler) Reconcile(ctx context.Context, req reconcile.Request)
 	if wait := r.Budget.Wait(req.NamespacedName, r.Clock.Now(), lasting); wait > 0 {
 		return reconcile.Result{RequeueAfter: wait}, nil
 	}
-	before := o.DeepCopy()
+	before := o.Status
 	o.Status = want
-	if err := r.Client.Status().Patch(ctx, &o, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
+	if err := r.Client.Status().Update(ctx, &o); err != nil { // it costs the API server less than a patch, and in a mass flip there are many
 		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 			return reconcile.Result{RequeueAfter: 50 * time.Millisecond}, nil
 		}
 		return reconcile.Result{}, fmt.Errorf("writing the status of DynamicRecord %s: %w", req.NamespacedName, err)
 	}
 	r.Budget.Wrote(req.NamespacedName, r.Clock.Now())
-	r.Events.record(&o, before.Status, want)
+	r.Events.record(&o, before, want)
 	return reconcile.Result{}, nil
 }
 
@@ -293,6 +292,10 @@ func (r *RecordReconciler) inputs(ctx context.Context, o *v1alpha1.DynamicRecord
 	if !known || rec.generation != o.Generation {
 		return in, false, nil
 	}
+	servers, connected := r.Zones.Hub.Servers(), map[control.ServerID]bool{}
+	for _, s := range servers {
+		connected[s.ID] = true
+	}
 	in.Decision = rec.decision
 	if rec.refused != nil {
 		in.Absent = rec.refused
@@ -305,7 +308,7 @@ func (r *RecordReconciler) inputs(ctx context.Context, o *v1alpha1.DynamicRecord
 			return in, false, fmt.Errorf("listing Datacenters: %w", err)
 		}
 		in.Failover = render.RecordFailover(rec.decision.Record, rec.decision.Owner, leastTTL(&z))
-		in.Split = render.SplitRisk(rec.decision.Record, datacenters.Items)
+		in.Split = render.SplitRisk(rec.decision.Record, datacenters.Items, r.Reports.Sees(connected))
 	} else {
 		r.wait(zoneKey, key, false)
 	}
@@ -313,9 +316,7 @@ func (r *RecordReconciler) inputs(ctx context.Context, o *v1alpha1.DynamicRecord
 	for i, l := range place.NameServers {
 		rank[l.Datacenter] = i
 	}
-	connected := map[control.ServerID]bool{}
-	for _, s := range r.Zones.Hub.Servers() {
-		connected[s.ID] = true
+	for _, s := range servers {
 		if s.TakesDocuments && slices.Contains(place.Locations, render.Location{Datacenter: s.ID.Datacenter, Group: s.ID.Group}) {
 			in.missing++
 		}
@@ -392,129 +393,4 @@ func (r *RecordReconciler) Waiting(zoneKey types.NamespacedName) []types.Namespa
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Collect(maps.Keys(r.waiting[zoneKey]))
-}
-
-// steeringEvents makes Events of what changes about steered names. In a mass flip there is one for each datacenter, and not
-// for each record.
-type steeringEvents struct {
-	Recorder events.EventRecorder
-	Client   client.Reader
-	Clock    clock.PassiveClock
-
-	mu     sync.Mutex
-	recent map[string]*recentEvents // by what they are alike in
-}
-
-// recentEvents are when the last events of one kind came, and when it was told last that they are many.
-type recentEvents struct {
-	at   []time.Time
-	told time.Time
-}
-
-const (
-	massWindow = 10 * time.Second
-	massMoves  = 10 // more events of a kind within massWindow are told as one
-	massAgain  = 5 * time.Minute
-)
-
-// crowd notes an event of a kind: alone says that it is told by itself, many that it is to be told that there are many.
-func (e *steeringEvents) crowd(kind string) (alone, many bool) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	now := e.Clock.Now()
-	if e.recent == nil {
-		e.recent = map[string]*recentEvents{}
-	}
-	maps.DeleteFunc(e.recent, func(_ string, r *recentEvents) bool { return now.Sub(r.at[len(r.at)-1]) > massAgain })
-	r := e.recent[kind]
-	if r == nil {
-		r = &recentEvents{}
-		e.recent[kind] = r
-	}
-	r.at = append(slices.DeleteFunc(r.at, func(t time.Time) bool { return now.Sub(t) > massWindow }), now)
-	if len(r.at) <= massMoves {
-		return true, false
-	}
-	r.at = slices.Delete(r.at, 0, len(r.at)-massMoves-1) // more say no more
-	if !r.told.IsZero() && now.Sub(r.told) < massAgain {
-		return false, false
-	}
-	r.told = now
-	return false, true
-}
-
-// tell tells of one record, unless there are many of its kind.
-func (e *steeringEvents) tell(o *v1alpha1.DynamicRecord, kind, reason, message string) {
-	switch alone, many := e.crowd(kind + reason); {
-	case alone:
-		e.Recorder.Eventf(o, nil, kind, reason, "Steer", "%s", note(message))
-	case many:
-		e.Recorder.Eventf(o, nil, kind, reason, "Steer", "%s", note(fmt.Sprintf(
-			"more than %d names within %s, this one among them; kubectl get dynamicrecords -A shows which: %s", massMoves, massWindow, message)))
-	}
-}
-
-// record tells of the transitions of one record.
-func (e *steeringEvents) record(o *v1alpha1.DynamicRecord, before, after v1alpha1.DynamicRecordStatus) {
-	if before.Serving != after.Serving && before.Serving != "" {
-		e.moved(o, before.Serving, after.Serving)
-	}
-	for _, c := range after.Conditions {
-		old := meta.FindStatusCondition(before.Conditions, c.Type)
-		trouble := metav1.ConditionTrue
-		switch c.Type {
-		case v1alpha1.ConditionHealthy:
-			switch was := old != nil && old.Reason == reasonAllDown; {
-			case c.Reason == reasonAllDown && !was:
-				e.tell(o, corev1.EventTypeWarning, c.Reason, c.Message)
-			case c.Reason != reasonAllDown && was:
-				e.tell(o, corev1.EventTypeNormal, c.Reason, c.Message)
-			}
-			continue
-		case v1alpha1.ConditionAccepted, v1alpha1.ConditionRTOFeasible:
-			trouble = metav1.ConditionFalse
-		case v1alpha1.ConditionAwaitingApproval, v1alpha1.ConditionOverridden, v1alpha1.ConditionSplitRisk, v1alpha1.ConditionVantageDisagreement:
-		default:
-			continue
-		}
-		switch {
-		case c.Status == trouble && (old == nil || old.Status != trouble || old.Reason != c.Reason):
-			kind := corev1.EventTypeWarning
-			if c.Type == v1alpha1.ConditionOverridden {
-				kind = corev1.EventTypeNormal
-			}
-			e.tell(o, kind, c.Reason, c.Message)
-		case c.Status != trouble && old != nil && old.Status == trouble:
-			e.tell(o, corev1.EventTypeNormal, c.Reason, c.Message)
-		}
-	}
-}
-
-const reasonAllDown = "AllDown"
-
-// moved tells that a record's answers moved; of many moves of one kind only the first ones, and then one for each datacenter
-// that they left or came to.
-func (e *steeringEvents) moved(o *v1alpha1.DynamicRecord, from, to string) {
-	what := from + " to " + cmp.Or(to, "nothing")
-	alone, many := e.crowd("moved " + what)
-	if alone {
-		e.Recorder.Eventf(o, nil, corev1.EventTypeNormal, "Moved", "Steer", "answers moved from %s", what)
-	}
-	if !many {
-		return
-	}
-	before, after := strings.Split(from, ","), strings.Split(to, ",")
-	for _, name := range append(slices.Clone(before), after...) {
-		var dc v1alpha1.Datacenter
-		left, came := !slices.Contains(after, name), !slices.Contains(before, name)
-		if !left && !came || e.Client.Get(context.Background(), types.NamespacedName{Name: name}, &dc) != nil {
-			continue
-		}
-		kind := corev1.EventTypeNormal
-		if left {
-			kind = corev1.EventTypeWarning
-		}
-		e.Recorder.Eventf(&dc, nil, kind, "MassMove", "Steer",
-			"the answers of more than %d names moved from %s within %s; kubectl get dynamicrecords -A shows which", massMoves, what, massWindow)
-	}
 }

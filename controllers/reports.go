@@ -41,6 +41,14 @@ const (
 
 // Take takes one report. One that can't be read changes nothing.
 func (r *Reports) Take(id control.ServerID, kind string, body []byte) {
+	v, report := &steeringpb.VantageReport{}, &steeringpb.Report{} // read before anybody has to wait: it has hundreds of records
+	readable := true
+	switch {
+	case kind == vantageReport:
+		readable = proto.Unmarshal(body, v) == nil
+	case strings.HasPrefix(kind, steeringReports):
+		readable = proto.Unmarshal(body, report) == nil
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.servers[id]
@@ -53,17 +61,17 @@ func (r *Reports) Take(id control.ServerID, kind string, body []byte) {
 	}
 	s.heard = r.Clock.Now()
 	switch {
+	case !readable:
 	case kind == vantageReport:
-		v := &steeringpb.VantageReport{}
-		if proto.Unmarshal(body, v) == nil && !proto.Equal(v, s.vantage) {
+		if !proto.Equal(v, s.vantage) {
+			before := s.vantage
 			s.vantage = v
 			r.OnServer(id)
+			if before.GetIsolated() != v.GetIsolated() || !slices.Equal(before.GetUnreachable(), v.GetUnreachable()) {
+				r.allChanged(s) // whether somebody could confirm a datacenter's death
+			}
 		}
 	case strings.HasPrefix(kind, steeringReports):
-		report := &steeringpb.Report{}
-		if proto.Unmarshal(body, report) != nil {
-			return
-		}
 		before, now := s.kinds[kind], make(map[string]*steeringpb.RecordReport, len(report.GetRecords()))
 		for _, record := range report.GetRecords() {
 			now[record.GetSource()] = record
@@ -124,14 +132,41 @@ func (r *Reports) Of(key types.NamespacedName) []RecordReport {
 func (r *Reports) Connection(id control.ServerID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := r.servers[id]
-	if s == nil {
-		return
+	if s := r.servers[id]; s != nil {
+		r.allChanged(s)
 	}
+}
+
+func (r *Reports) allChanged(s *serverReports) {
 	for _, records := range s.kinds {
 		for source := range records {
 			r.changed(source)
 		}
+	}
+}
+
+// Sees returns whether the votes of a datacenter can be had, and count: it is connected to the hub or else heard by a server
+// of another datacenter that is, and has not told that it is isolated.
+func (r *Reports) Sees(connected map[control.ServerID]bool) func(datacenter string) bool {
+	return func(datacenter string) bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		heard, isolated := false, false
+		for id := range connected {
+			var v *steeringpb.VantageReport
+			if s := r.servers[id]; s != nil {
+				v = s.vantage
+			}
+			switch {
+			case id.Datacenter == datacenter && !v.GetIsolated():
+				return true
+			case id.Datacenter == datacenter:
+				isolated = true
+			case v != nil && !slices.Contains(v.GetUnreachable(), datacenter):
+				heard = true
+			}
+		}
+		return heard && !isolated
 	}
 }
 

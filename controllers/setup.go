@@ -120,7 +120,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	events.hub, events.estate, events.reports = hub, estateReconciler, reports
 	recordReconciler := &RecordReconciler{
 		Client: mgr.GetClient(), Zones: zoneReconciler, Estate: estateReconciler, Reports: reports, Budget: budget.Other(),
-		Events: &steeringEvents{Recorder: recorder, Client: mgr.GetClient(), Clock: clock.RealClock{}}, Clock: clock.RealClock{},
+		Events: &steeringEvents{Recorder: recorder, Client: mgr.GetClient()}, Clock: clock.RealClock{},
 	}
 	zoneReconciler.CallRecord, zoneReconciler.Waiting = events.record, recordReconciler.Waiting
 	if err := setupSteering(ctx, mgr, recordReconciler, records); err != nil {

@@ -22,6 +22,10 @@ import (
 	"github.com/fingerpost-dns/fingerpost/controllers/render"
 )
 
+// recordWriters is how many statuses of steered names may be on their way to the API server at once. In a mass flip it is the
+// API server that takes its time: with few of them, a busy one would be the limit of how soon all are written.
+const recordWriters = 32
+
 // setupSteering adds what writes the statuses of steered names.
 func setupSteering(ctx context.Context, mgr ctrl.Manager, records *RecordReconciler, calls <-chan event.GenericEvent) error {
 	if err := mgr.GetFieldIndexer().IndexField(ctx, &v1alpha1.DynamicRecord{}, recordsByZone, indexRecordZone); err != nil {
@@ -31,8 +35,9 @@ func setupSteering(ctx context.Context, mgr ctrl.Manager, records *RecordReconci
 	if err := ctrl.NewControllerManagedBy(mgr).Named("dynamicrecord").
 		For(&v1alpha1.DynamicRecord{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&v1alpha1.DNSZone{}, handler.EnqueueRequestsFromMapFunc(records.ofZone), builder.WithPredicates(acceptedChanged)).
+		Watches(&v1alpha1.Datacenter{}, handler.EnqueueRequestsFromMapFunc(records.all), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		WatchesRawSource(source.Channel(calls, &handler.EnqueueRequestForObject{})).
-		WithOptions(controller.Options{EnableWarmup: &warm, MaxConcurrentReconciles: 8}).
+		WithOptions(controller.Options{EnableWarmup: &warm, MaxConcurrentReconciles: recordWriters}).
 		Complete(records); err != nil {
 		return fmt.Errorf("setting up DynamicRecords: %w", err)
 	}
@@ -162,8 +167,17 @@ func accepted(z *v1alpha1.DNSZone) string {
 
 // ofZone lists the DynamicRecords that want to be in a zone.
 func (r *RecordReconciler) ofZone(ctx context.Context, z client.Object) []reconcile.Request {
+	return r.list(ctx, client.MatchingFields{recordsByZone: client.ObjectKeyFromObject(z).String()})
+}
+
+// all lists all DynamicRecords: anchors and ranks of a Datacenter have to do with any.
+func (r *RecordReconciler) all(ctx context.Context, _ client.Object) []reconcile.Request {
+	return r.list(ctx)
+}
+
+func (r *RecordReconciler) list(ctx context.Context, of ...client.ListOption) []reconcile.Request {
 	var records v1alpha1.DynamicRecordList
-	if err := r.Client.List(ctx, &records, client.MatchingFields{recordsByZone: client.ObjectKeyFromObject(z).String()}, client.UnsafeDisableDeepCopy); err != nil {
+	if err := r.Client.List(ctx, &records, append(of, client.UnsafeDisableDeepCopy)...); err != nil {
 		log.FromContext(ctx).Error(err, "Listing DynamicRecords")
 		return nil
 	}

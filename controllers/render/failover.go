@@ -7,32 +7,37 @@ import (
 	"time"
 
 	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/health"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/steering"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/steering/steeringpb"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
 )
 
 // SplitRisk says why nothing could tell a dead datacenter from a cut link for a record that holds in doubt; "" if
-// something can, or the record does not hold.
-func SplitRisk(r *steeringpb.Record, datacenters []v1alpha1.Datacenter) string {
+// something can, or the record does not hold. sees says whether a datacenter's votes can be had and count: a witness that is
+// gone, or cut off itself, confirms nothing.
+func SplitRisk(r *steeringpb.Record, datacenters []v1alpha1.Datacenter, sees func(datacenter string) bool) string {
 	if !r.GetHoldOnPeerLoss() {
 		return ""
 	}
-	var without []string
-	for _, dc := range datacenters {
-		switch {
-		case dc.Spec.Role == v1alpha1.DatacenterRoleWitness:
-			return ""
-		case len(dc.Spec.Anchors) == 0 && slices.ContainsFunc(r.GetPools(), func(p *steeringpb.Pool) bool { return p.GetDatacenter() == dc.Name }):
-			without = append(without, dc.Name)
+	in := TopologyInputs{Datacenters: make([]*v1alpha1.Datacenter, len(datacenters))}
+	witness := "there is no Witness"
+	for i := range datacenters {
+		dc := &datacenters[i]
+		in.Datacenters[i] = dc
+		for _, g := range dc.Spec.ServerGroups { // declared is enough: what is lost was there
+			in.Connected = append(in.Connected, TopologyServer{Datacenter: dc.Name, Group: g.Name})
+		}
+		if dc.Spec.Role == v1alpha1.DatacenterRoleWitness {
+			witness = "no Witness that votes on the targets can be heard and sees them"
 		}
 	}
+	without := health.Unconfirmed(Topology(in), r, sees)
 	if len(without) == 0 {
 		return ""
 	}
-	slices.Sort(without)
-	return fmt.Sprintf("onPeerLoss is Hold, there is no Witness, and no anchors are given for %s: if such a datacenter falls silent, nothing tells its death from a cut link, and answers stay until a person forces them",
-		strings.Join(without, ", "))
+	return fmt.Sprintf("onPeerLoss is Hold, %s, and no anchors are given for %s: if such a datacenter falls silent, nothing tells its death from a cut link, and answers stay until a person forces them",
+		witness, strings.Join(without, ", "))
 }
 
 // RecordFailover works out how long a record may take to move off a dead target, at most; nil if nothing probes it.

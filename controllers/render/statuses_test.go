@@ -121,7 +121,7 @@ func statuses(t testing.TB, w *world) string {
 			in.Absent = render.Refuse(v1alpha1.ReasonZoneNotFound, "spec.zoneRef: there is no DNSZone %s", render.ZoneOf(o))
 		} else if d.Record != nil {
 			in.Failover = render.RecordFailover(d.Record, d.Owner, 0)
-			in.Split = render.SplitRisk(d.Record, datacenters)
+			in.Split = render.SplitRisk(d.Record, datacenters, func(string) bool { return true })
 		}
 		for _, r := range w.reports {
 			if r.Record != nil && r.record(t).GetSource() == key.String() {

@@ -2,6 +2,7 @@ package health_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/fingerpost-dns/fingerpost/dnsserver/health"
@@ -86,7 +87,7 @@ func TestElectorateIsTheTargetsOwnAndItsTwoNearest(t *testing.T) {
 	}
 }
 
-func TestSplitRiskIsShownWhereNobodyCouldConfirm(t *testing.T) {
+func TestADeathThatNobodyCouldConfirmIsKnown(t *testing.T) {
 	hold := func(topo *steeringpb.Topology) *steeringpb.Record {
 		r := recordOf(topo, "app", steeringpb.Policy_FAILOVER, &steeringpb.Probe{})
 		r.HoldOnPeerLoss = true
@@ -95,33 +96,36 @@ func TestSplitRiskIsShownWhereNobodyCouldConfirm(t *testing.T) {
 	tests := map[string]struct {
 		topo   *steeringpb.Topology
 		change func(*steeringpb.Topology, *steeringpb.Record)
-		want   bool
+		want   string
+		blind  string // a datacenter whose votes can't be had
 	}{
-		"two datacenters":       {estate(2, false, "dc-a", "dc-b"), nil, true},
-		"two that have anchors": {estate(2, true, "dc-a", "dc-b"), nil, false},
-		"two and a witness":     {estate(2, false, "dc-a", "dc-b", "dc-w"), nil, false},
-		"three":                 {estate(2, false, "dc-a", "dc-b", "dc-c"), nil, false},
+		"two datacenters":                     {estate(2, false, "dc-a", "dc-b"), nil, "dc-a dc-b", ""},
+		"two that have anchors":               {estate(2, true, "dc-a", "dc-b"), nil, "", ""},
+		"two and a witness":                   {estate(2, false, "dc-a", "dc-b", "dc-w"), nil, "", ""},
+		"a witness that is gone, or isolated": {estate(2, false, "dc-a", "dc-b", "dc-w"), nil, "dc-a dc-b", "dc-w"},
+		"three":                               {estate(2, false, "dc-a", "dc-b", "dc-c"), nil, "", ""},
+		"three, one of them blind":            {estate(2, false, "dc-a", "dc-b", "dc-c"), nil, "dc-a dc-b", "dc-c"},
 		"three, one pool": {estate(2, false, "dc-a", "dc-b", "dc-c"), func(_ *steeringpb.Topology, r *steeringpb.Record) {
 			r.Pools = r.Pools[:1]
-		}, false},
+		}, "", ""},
 		"a record that trusts its sight": {estate(2, false, "dc-a", "dc-b"), func(_ *steeringpb.Topology, r *steeringpb.Record) {
 			r.HoldOnPeerLoss = false
-		}, false},
+		}, "", ""},
 		"a witness that is not asked": {estate(2, false, "dc-a", "dc-b", "dc-w"), func(_ *steeringpb.Topology, r *steeringpb.Record) {
 			r.Probes[0].Datacenters = []string{"dc-a", "dc-b"}
-		}, true},
+		}, "dc-a dc-b", ""},
 		"one of two has no anchors": {estate(2, true, "dc-a", "dc-b"), func(topo *steeringpb.Topology, _ *steeringpb.Record) {
 			topo.Datacenters[0].Anchors = nil
-		}, true},
+		}, "dc-a", ""},
 		"a datacenter without servers can't be lost": {estate(2, false, "dc-a", "dc-b"), func(topo *steeringpb.Topology, _ *steeringpb.Record) {
 			topo.Datacenters[0].Servers, topo.Datacenters[1].Servers = nil, nil
-		}, false},
+		}, "", ""},
 		"no probes": {estate(2, false, "dc-a", "dc-b"), func(_ *steeringpb.Topology, r *steeringpb.Record) {
 			r.Pools[0].Probes, r.Pools[1].Probes = nil, nil
-		}, false},
+		}, "", ""},
 		"by way of a calculated probe": {estate(2, false, "dc-a", "dc-b"), func(_ *steeringpb.Topology, r *steeringpb.Record) {
 			r.Probes = []*steeringpb.Probe{calculated(1, 1, 0, 7), {}}
-		}, true},
+		}, "dc-a dc-b", ""},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -129,8 +133,9 @@ func TestSplitRiskIsShownWhereNobodyCouldConfirm(t *testing.T) {
 			if test.change != nil {
 				test.change(test.topo, r)
 			}
-			if got := health.SplitRisk(test.topo, r); got != test.want {
-				t.Errorf("got %v, want %v", got, test.want)
+			got := strings.Join(health.Unconfirmed(test.topo, r, func(dc string) bool { return dc != test.blind }), " ")
+			if got != test.want {
+				t.Errorf("got %q, want %q", got, test.want)
 			}
 		})
 	}

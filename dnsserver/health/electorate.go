@@ -55,37 +55,41 @@ func Electorate(t *steeringpb.Topology, p *steeringpb.Probe, home string) []stri
 	return names[:min(len(names), 1+nearest)]
 }
 
-// SplitRisk reports whether the record holds on peer loss and there is a pool whose loss nobody could ever confirm to
-// some other datacenter: there is no third place that votes, and the pool's datacenter has no anchors to be asked.
-func SplitRisk(t *steeringpb.Topology, r *steeringpb.Record) bool {
+// Unconfirmed lists, sorted, the datacenters of a record that holds on peer loss whose death nobody could ever confirm to some
+// other datacenter: there is no third place that votes and sees anything, and they have no anchors to be asked. sees says
+// whether the votes of a datacenter can be had and count. A datacenter without servers can't be lost.
+func Unconfirmed(t *steeringpb.Topology, r *steeringpb.Record, sees func(datacenter string) bool) []string {
 	if !r.GetHoldOnPeerLoss() || len(r.GetPools()) < 2 {
-		return false
+		return nil
 	}
+	var homes []string
 	for _, p := range r.GetPools() {
 		home := datacenter(t, p.GetDatacenter())
-		if home == nil || len(home.GetServers()) == 0 || len(home.GetAnchors()) > 0 {
+		if home == nil || len(home.GetServers()) == 0 || len(home.GetAnchors()) > 0 || slices.Contains(homes, home.GetName()) {
 			continue
 		}
-		for _, i := range p.GetProbes() {
-			for _, probe := range leaves(r, i) {
-				if unconfirmed(t, Electorate(t, probe, home.GetName()), home.GetName()) {
-					return true
-				}
-			}
+		alone := func(i uint32) bool {
+			return slices.ContainsFunc(leaves(r, i), func(probe *steeringpb.Probe) bool {
+				return unconfirmed(t, Electorate(t, probe, home.GetName()), home.GetName(), sees)
+			})
+		}
+		if slices.ContainsFunc(p.GetProbes(), alone) {
+			homes = append(homes, home.GetName())
 		}
 	}
-	return false
+	slices.Sort(homes)
+	return homes
 }
 
 // unconfirmed reports whether some datacenter that answers has at most its own vote about home, if home is silent.
-func unconfirmed(t *steeringpb.Topology, electorate []string, home string) bool {
+func unconfirmed(t *steeringpb.Topology, electorate []string, home string, sees func(datacenter string) bool) bool {
 	for _, d := range t.GetDatacenters() {
 		if d.GetWitness() || d.GetName() == home {
 			continue
 		}
 		places := 1
 		for _, name := range electorate {
-			if name != home && name != d.GetName() {
+			if name != home && name != d.GetName() && sees(name) {
 				places++
 			}
 		}

@@ -313,8 +313,8 @@ func TestAPersonMayFailOverWhatIsHeld(t *testing.T) {
 	l.all("dc-b-1 dc-b-2", aTarget, "ss")
 	l.want("test/app", "U U", "dc-b-1", "dc-b-2")
 	v := l.view("dc-b-1", "test/app")
-	if !v.Held || !v.Pools[0].Targets[0].Held || !v.SplitRisk {
-		t.Errorf("held %v, target %v, split risk %v", v.Held, v.Pools[0].Targets[0].Held, v.SplitRisk)
+	if !v.Held || !v.Pools[0].Targets[0].Held {
+		t.Errorf("held %v, target %v", v.Held, v.Pools[0].Targets[0].Held)
 	}
 	if e := (health.Event{Kind: health.Held, Record: "test/app", Pool: "a"}); !slices.Contains(l.events["dc-b-1"], e) {
 		t.Errorf("events are %v", l.events["dc-b-1"])

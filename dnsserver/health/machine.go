@@ -215,7 +215,6 @@ func (m *Machine) SetTopology(now time.Time, t *steeringpb.Topology) {
 		m.run[c] = true
 	}
 	for _, r := range m.records {
-		r.risk = SplitRisk(t, r.pb)
 		m.stir[r] = true
 		m.changed[r.source] = true
 	}

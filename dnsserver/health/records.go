@@ -14,7 +14,6 @@ type record struct {
 	pb       *steeringpb.Record
 	pools    []pool
 	subjects []*subject // of all pools, each once
-	risk     bool       // SplitRisk
 	controls Controls
 }
 
@@ -115,7 +114,7 @@ func (r *record) derivedTTL() bool { return r.pb.GetTtlMin() > 0 && r.pb.GetTtlM
 func (m *Machine) SetRecord(now time.Time, r *steeringpb.Record) {
 	m.enter(now)
 	old := m.records[r.GetSource()]
-	n := &record{source: r.GetSource(), pb: r, controls: m.controls[r.GetSource()], risk: SplitRisk(m.topology, r)}
+	n := &record{source: r.GetSource(), pb: r, controls: m.controls[r.GetSource()]}
 	for _, p := range r.GetPools() {
 		n.pools = append(n.pools, m.newPool(n, p))
 	}

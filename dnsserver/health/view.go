@@ -16,8 +16,6 @@ type View struct {
 	Frozen bool
 	// Disagreement: a vote is tied.
 	Disagreement bool
-	// SplitRisk: the record holds on peer loss, and for some pool nobody could ever confirm.
-	SplitRisk bool
 }
 
 // PoolView is what is known of one pool.
@@ -92,7 +90,7 @@ func (m *Machine) View(now time.Time, source string) (View, bool) {
 	if r == nil {
 		return View{}, false
 	}
-	v := View{Pools: make([]PoolView, 0, len(r.pools)), Frozen: m.isolated(), SplitRisk: r.risk}
+	v := View{Pools: make([]PoolView, 0, len(r.pools)), Frozen: m.isolated()}
 	m.evaluation++
 	for i := range r.pools {
 		p := &r.pools[i]
