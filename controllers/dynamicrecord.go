@@ -286,16 +286,20 @@ func (r *RecordReconciler) inputs(ctx context.Context, o *v1alpha1.DynamicRecord
 	}
 	if c := meta.FindStatusCondition(z.Status.Conditions, v1alpha1.ConditionAccepted); c != nil && c.Status == metav1.ConditionFalse && c.ObservedGeneration == z.Generation {
 		in.Absent = render.Refuse(v1alpha1.ReasonZoneNotAccepted, "DNSZone %s is not accepted: %s", zoneKey, c.Message)
+		if place := r.Estate.kept(zoneKey); place != nil {
+			r.observe(&in, key, place)
+			in.Kept = len(in.Servers) > 0 || len(o.Status.Datacenters) > 0
+			if rec, _, known := r.Zones.record(zoneKey, key); !known || rec.generation != o.Generation {
+				in.Servers = nil // they speak of targets that the spec may not have any more
+			}
+		}
 		return in, true, nil
 	}
 	rec, place, known := r.Zones.record(zoneKey, key)
 	if !known || rec.generation != o.Generation {
 		return in, false, nil
 	}
-	servers, connected := r.Zones.Hub.Servers(), map[control.ServerID]bool{}
-	for _, s := range servers {
-		connected[s.ID] = true
-	}
+	connected := r.observe(&in, key, place)
 	in.Decision = rec.decision
 	if rec.refused != nil {
 		in.Absent = rec.refused
@@ -312,11 +316,18 @@ func (r *RecordReconciler) inputs(ctx context.Context, o *v1alpha1.DynamicRecord
 	} else {
 		r.wait(zoneKey, key, false)
 	}
+	return in, true, nil
+}
+
+// observe gathers what the servers that answer a zone say of a record, and returns which servers are connected.
+func (r *RecordReconciler) observe(in *recordInputs, key types.NamespacedName, place *render.Placement) (connected map[control.ServerID]bool) {
 	rank := map[string]int{}
 	for i, l := range place.NameServers {
 		rank[l.Datacenter] = i
 	}
-	for _, s := range servers {
+	connected = map[control.ServerID]bool{}
+	for _, s := range r.Zones.Hub.Servers() {
+		connected[s.ID] = true
 		if s.TakesDocuments && slices.Contains(place.Locations, render.Location{Datacenter: s.ID.Datacenter, Group: s.ID.Group}) {
 			in.missing++
 		}
@@ -333,7 +344,7 @@ func (r *RecordReconciler) inputs(ctx context.Context, o *v1alpha1.DynamicRecord
 		})
 	}
 	slices.SortStableFunc(in.Servers, func(a, b render.RecordServer) int { return cmp.Compare(rank[a.Datacenter], rank[b.Datacenter]) })
-	return in, true, nil
+	return connected
 }
 
 func leastTTL(z *v1alpha1.DNSZone) time.Duration {

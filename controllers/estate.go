@@ -91,6 +91,16 @@ func (r *EstateReconciler) Placement(z *v1alpha1.DNSZone) (*render.Placement, bo
 	return nil, false
 }
 
+// kept returns the placement of a zone that is refused while servers go on serving what they have of it; nil: it is not.
+func (r *EstateReconciler) kept(key types.NamespacedName) *render.Placement {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if place := r.decided[key].placement; place != nil && place.Refused != nil && place.Keep {
+		return place
+	}
+	return nil
+}
+
 // Forget asks for a decision without the zone, which is gone.
 func (r *EstateReconciler) Forget(key types.NamespacedName) {
 	r.mu.Lock()

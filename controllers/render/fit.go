@@ -3,12 +3,14 @@ package render
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 
 	"github.com/miekg/dns"
 
 	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/steering"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
 )
 
@@ -53,15 +55,39 @@ type Oversized struct {
 
 const maxOversized = 5
 
-// FindOversized looks at the whole content.
+// FindOversized looks at the whole content. Of steered names the most that they may answer counts, as when all targets of a
+// pool are down; what flattened ones will be looked up to is not known, and they are left out.
 func FindOversized(c *zone.Content, size int) Oversized {
 	var found Oversized
-	for o := range zone.Oversized(c, size) {
-		if found.Count++; found.Count <= maxOversized {
-			found.Examples = append(found.Examples, o)
+	for _, kind := range []iter.Seq[zone.Oversize]{zone.Oversized(c, size), oversizedSteered(c, size)} {
+		first := len(found.Examples) + maxOversized
+		for o := range kind {
+			if found.Count++; len(found.Examples) < first {
+				found.Examples = append(found.Examples, o)
+			}
 		}
 	}
+	slices.SortStableFunc(found.Examples, func(a, b zone.Oversize) int { return a.Owner.Compare(b.Owner) })
+	found.Examples = found.Examples[:min(len(found.Examples), maxOversized)]
 	return found
+}
+
+// oversizedSteered yields the steered names of which some answer may not fit.
+func oversizedSteered(c *zone.Content, size int) iter.Seq[zone.Oversize] {
+	return func(yield func(zone.Oversize) bool) {
+		for n := range c.All() {
+			for rdata := range n.RRset(zone.TypeSteered).All() {
+				r, err := steering.Decode(n.Owner, rdata)
+				if err != nil || r.Flatten && r.SRV < 0 {
+					continue
+				}
+				typ, octets := r.LargestReply()
+				if octets += zone.KeptForOptions; octets > size && !yield(zone.Oversize{Owner: n.Owner, Type: typ, Size: octets}) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // oversized says whether all of the zone can be asked for. Where TCP is open it can.

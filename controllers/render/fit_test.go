@@ -95,3 +95,65 @@ func TestOversizedAnswersAreCountedAndTheFirstAreNamed(t *testing.T) {
 		t.Errorf("%d found; the first (-want +got):\n%s", found.Count, diff)
 	}
 }
+
+// TestSteeredNamesThatMayNotFitAreNamed has pools of IPv6 addresses: 64 need 1,792 octets if all are answered.
+func TestSteeredNamesThatMayNotFitAreNamed(t *testing.T) {
+	for rule, c := range map[string]struct {
+		targets, most int
+		flatten       bool
+		want          []string
+	}{
+		"a pool that fits":     {10, 0, false, nil},
+		"a pool that does not": {64, 0, false, []string{"big.corp. AAAA"}},
+		"maxAnswers does not help: when all are down all are given": {64, 2, false, []string{"big.corp. AAAA"}},
+		"what a flattened name will be is not known":                {1, 0, true, nil},
+	} {
+		t.Run(rule, func(t *testing.T) {
+			pool := v1alpha1.Pool{Name: "p"}
+			for i := range c.targets {
+				target := v1alpha1.TargetAddress(fmt.Sprintf("2001:db8::%x", i+1))
+				if c.flatten {
+					target = "origin.example.net"
+				}
+				pool.Targets = append(pool.Targets, v1alpha1.Target{Address: target})
+			}
+			if c.most > 0 {
+				pool.MaxAnswers = ptr.To(int32(c.most))
+			}
+			record := func(host string) *v1alpha1.DynamicRecord {
+				r := &v1alpha1.DynamicRecord{ObjectMeta: metav1.ObjectMeta{Namespace: "dns", Name: host}, Spec: v1alpha1.DynamicRecordSpec{
+					ZoneRef: v1alpha1.ZoneRef{Name: "corp"}, Host: host, Pools: []v1alpha1.Pool{pool}, Steering: v1alpha1.Steering{Policy: v1alpha1.SteeringNearest},
+				}}
+				if c.flatten {
+					r.Spec.Flatten = &v1alpha1.Flatten{Resolvers: []v1alpha1.IP{"192.0.2.53"}}
+				}
+				return r
+			}
+			z := &v1alpha1.DNSZone{ObjectMeta: metav1.ObjectMeta{Name: "corp", Namespace: "dns"}, Spec: v1alpha1.DNSZoneSpec{
+				Name: "corp", ServerGroup: "auth", Records: []v1alpha1.ZoneRecord{{Name: "www", Type: "A", Values: []string{"10.0.0.1"}}},
+				AllowedRecords: []v1alpha1.AllowedRecords{{Namespaces: v1alpha1.NamespaceSelection{From: v1alpha1.NamespacesFromSame}, Hosts: []string{"*"}}},
+			}}
+			estate := render.Estate{Zones: []*v1alpha1.DNSZone{z}, ApexNamespaces: []string{"dns"}, Datacenters: []*v1alpha1.Datacenter{{
+				ObjectMeta: metav1.ObjectMeta{Name: "dc-a"}, Spec: v1alpha1.DatacenterSpec{ServerGroups: []v1alpha1.ServerGroup{{Name: "auth", Addresses: []v1alpha1.IP{"192.0.2.1"}}}},
+			}}}
+			place := render.Hierarchy(estate)[render.Key(z)]
+			steered := render.SteerZone(render.SteeredInputs{Zone: z, Placement: place, Records: []*v1alpha1.DynamicRecord{record("big")}})
+			for key, d := range steered.Decisions {
+				if d.Refused != nil {
+					t.Fatalf("%s: %v", key, d.Refused)
+				}
+			}
+			found := render.FindOversized(render.Zone(render.Inputs{Zone: z, Placement: place, Steered: steered}, nil).Content, 1232)
+			var got []string
+			for _, o := range found.Examples {
+				got = append(got, fmt.Sprintf("%s %s", o.Owner, zone.TypeString(o.Type)))
+			}
+			if len(got) != found.Count {
+				t.Errorf("%d counted, %d named", found.Count, len(got))
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("found (-want +got):\n%s", diff)
+			}
+		})
+	}
+}

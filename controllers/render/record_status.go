@@ -27,6 +27,9 @@ type RecordStatusInputs struct {
 	Record   *v1alpha1.DynamicRecord // status as it is now: transition times are kept
 	Decision *SteeredDecision        // nil if there is none; Absent says why
 	Absent   Refusal
+	// Kept: its zone is refused, and servers go on serving the zone, and the record, as they were. Servers then are those
+	// that speak of the record as it is; none if it is not known that they do.
+	Kept bool
 	// Programmed says whether servers serve the record as it is, with a reason and words.
 	Programmed       bool
 	ProgrammedReason string
@@ -80,9 +83,7 @@ func RecordStatus(in RecordStatusInputs) v1alpha1.DynamicRecordStatus {
 	}
 	s.TTL = ttlText(in.Decision.Record)
 	in.failover(&s, set)
-	if slices.ContainsFunc(in.Servers, func(srv RecordServer) bool { return !srv.Stale }) { // else nobody looks: what is known stays
-		in.observed(&s, set)
-	}
+	in.observe(&s, set)
 	if in.Split != "" {
 		set(v1alpha1.ConditionSplitRisk, true, "NoWitness", in.Split)
 	} else {
@@ -94,9 +95,13 @@ func RecordStatus(in RecordStatusInputs) v1alpha1.DynamicRecordStatus {
 // refused writes why a record is not served as it is. What is observed of the version that goes on being served stays.
 func (in RecordStatusInputs) refused(s *v1alpha1.DynamicRecordStatus, why Refusal, set setCondition) {
 	words := "the record is not served"
-	if in.Decision != nil && in.Decision.Keep {
+	switch {
+	case in.Kept:
+		words = "the zone goes on being served as it was, and the record with it"
+		in.observe(s, set)
+	case in.Decision != nil && in.Decision.Keep:
 		words = "the version before goes on being served"
-	} else {
+	default:
 		s.Healthy, s.Serving, s.TTL, s.WorstFailover, s.Override, s.Targets, s.Datacenters = "", "", "", "", "", nil, nil
 		for _, typ := range []string{v1alpha1.ConditionHealthy, v1alpha1.ConditionRTOFeasible, v1alpha1.ConditionOverridden,
 			v1alpha1.ConditionVantageDisagreement, v1alpha1.ConditionSplitRisk, v1alpha1.ConditionAwaitingApproval} {
@@ -164,6 +169,13 @@ func (in RecordStatusInputs) fresh() (connected, stale []RecordServer) {
 		}
 	}
 	return connected, stale
+}
+
+// observe writes what servers say, if one is connected; else nobody looks, and what is known stays.
+func (in RecordStatusInputs) observe(s *v1alpha1.DynamicRecordStatus, set setCondition) {
+	if slices.ContainsFunc(in.Servers, func(srv RecordServer) bool { return !srv.Stale }) {
+		in.observed(s, set)
+	}
 }
 
 // observed writes what the connected servers say. They vote with the others, wherever the hub is: what they make of a target

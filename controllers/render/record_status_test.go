@@ -3,6 +3,7 @@ package render
 import (
 	"testing"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
@@ -62,5 +63,47 @@ func TestStatusCountsOnlyServersThatCanBeAsked(t *testing.T) {
 		if got != test.want {
 			t.Errorf("%s: got %+v, want %+v", name, got, test.want)
 		}
+	}
+}
+
+// TestTheRecordOfAKeptZoneSaysThatItIsServed: the zone is refused, such as for a parent that is gone, and goes on being served.
+func TestTheRecordOfAKeptZoneSaysThatItIsServed(t *testing.T) {
+	const up, down = steeringpb.TargetReport_UP, steeringpb.TargetReport_DOWN
+	absent := Refuse(v1alpha1.ReasonZoneNotAccepted, "DNSZone dns/corp is not accepted: its parent is gone")
+	for rule, c := range map[string]struct {
+		kept                   bool
+		servers                []RecordServer
+		healthy, serving, said string
+	}{
+		"a zone that is withdrawn has no records": {
+			false, nil, "", "", "the record is not served",
+		},
+		"what servers say of a kept one goes on being told": {
+			true, []RecordServer{reported("dc-a", false, "b", down, up), reported("dc-b", false, "b", down, up)},
+			"1/2", "dc-b", "the zone goes on being served as it was, and the record with it",
+		},
+		"until they have said something what is known stays": {
+			true, nil, "2/2", "dc-a,dc-b", "the zone goes on being served as it was, and the record with it",
+		},
+	} {
+		t.Run(rule, func(t *testing.T) {
+			record := &v1alpha1.DynamicRecord{}
+			record.Spec.Pools = []v1alpha1.Pool{
+				{Name: "a", Datacenter: "dc-a", Targets: []v1alpha1.Target{{Address: "10.1.9.9"}}},
+				{Name: "b", Datacenter: "dc-b", Targets: []v1alpha1.Target{{Address: "10.2.9.9"}}},
+			}
+			record.Status.Healthy, record.Status.Serving = "2/2", "dc-a,dc-b"
+			s := RecordStatus(RecordStatusInputs{Record: record, Absent: absent, Kept: c.kept, Servers: c.servers, Now: metav1.Now()})
+			accepted, programmed := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionAccepted), meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionProgrammed)
+			if accepted == nil || accepted.Status != metav1.ConditionFalse || accepted.Reason != v1alpha1.ReasonZoneNotAccepted {
+				t.Errorf("condition Accepted is %+v", accepted)
+			}
+			if programmed == nil || programmed.Message != c.said {
+				t.Errorf("condition Programmed is %+v, want %q", programmed, c.said)
+			}
+			if s.Healthy != c.healthy || s.Serving != c.serving {
+				t.Errorf("healthy %q, serving %q; want %q, %q", s.Healthy, s.Serving, c.healthy, c.serving)
+			}
+		})
 	}
 }

@@ -18,7 +18,8 @@ type Oversize struct {
 // canonical order: RRsets with the aliases in the zone that lead to them, and referrals with their
 // DS and the glue that they must have (RFC 9471). Room is kept for a resolver's cookie and client
 // subnet of /56. Below wildcards and delegations the question's name may be as long as names can
-// be. What DNAME makes, denials and steered names are not looked at: they fit 1,232 octets.
+// be. What DNAME makes and denials are not looked at: they fit 1,232 octets; nor are steered names, which package zone
+// does not read.
 //
 // It costs a look at every name, hardly more where everything is small.
 func Oversized(c *Content, limit int) iter.Seq[Oversize] {
@@ -76,8 +77,8 @@ type sizer struct {
 	servers map[Name]int // octets of the shorter address RRset of name servers elsewhere in the zone; 0 for none
 }
 
-// keptForOptions is what OPT takes with the options that resolvers send.
-const keptForOptions = optSize + optionHead + clientCookieSize + serverCookieSize + optionHead + 4 + 7
+// KeptForOptions is what OPT takes with the options that resolvers send.
+const KeptForOptions = optSize + optionHead + clientCookieSize + serverCookieSize + optionHead + 4 + 7
 
 // most bounds the octets that a set takes, its owner being so long where it is not compressed.
 func most(set RRset, owner int) int {
@@ -99,7 +100,7 @@ func (z *sizer) whole(owner Name, aliases []*Node, set RRset, yield func(Oversiz
 		}
 		bound += most(n.RRset(TypeCNAME), MaxName)
 	}
-	if headerSize+MaxName+4+bound+keptForOptions <= z.limit {
+	if headerSize+MaxName+4+bound+KeptForOptions <= z.limit {
 		return true
 	}
 	m, name := z.begin(asked)
@@ -121,7 +122,7 @@ func (z *sizer) whole(owner Name, aliases []*Node, set RRset, yield func(Oversiz
 // judge yields what was written, if it does not fit.
 func (z *sizer) judge(o Oversize, written bool, yield func(Oversize) bool) bool {
 	if written {
-		if o.Size = z.m.n + keptForOptions; o.Size <= z.limit {
+		if o.Size = z.m.n + KeptForOptions; o.Size <= z.limit {
 			return true
 		}
 	}
@@ -169,7 +170,7 @@ func (z *sizer) aliased(n *Node, alias RRset, yield func(Oversize) bool) bool {
 // small reports whether what the alias leads to fits in any case. If it can't be told with a look at
 // each target the answer is no.
 func (z *sizer) small(alias RRset) bool {
-	bound := headerSize + MaxName + 4 + keptForOptions
+	bound := headerSize + MaxName + 4 + KeptForOptions
 	for range maxLinks {
 		bound += most(alias, MaxName)
 		target := nameIn(alias.firstRData(), z.c.Apex())
@@ -196,7 +197,7 @@ func (z *sizer) small(alias RRset) bool {
 func (z *sizer) referral(n *Node, hidden int) (size int, fits bool) {
 	ns, ds := n.RRset(TypeNS), n.RRset(TypeDS)
 	const slack = 256 // for the addresses of a server elsewhere in the zone, if there are none below
-	if headerSize+MaxName+4+most(ns, 0)+most(ds, 0)+hidden+slack+keptForOptions <= z.limit && z.elsewhere(n) <= slack {
+	if headerSize+MaxName+4+most(ns, 0)+most(ds, 0)+hidden+slack+KeptForOptions <= z.limit && z.elsewhere(n) <= slack {
 		return 0, true
 	}
 	m, name := z.begin("\x01*" + n.Owner)
@@ -216,7 +217,7 @@ func (z *sizer) referral(n *Node, hidden int) (size int, fits bool) {
 			written = written && m.put([]byte(server), set, 0)
 		}
 	}
-	size = m.n + keptForOptions
+	size = m.n + KeptForOptions
 	if !below {
 		size += z.elsewhere(n)
 	}
@@ -269,7 +270,7 @@ func nameIn(rdata string, apex Name) Name {
 // is a wildcard.
 func (z *sizer) begin(asked Name) (m *message, name []byte) {
 	if z.m == nil {
-		z.m = &message{b: make([]byte, MaxMessage), limit: MaxMessage - keptForOptions}
+		z.m = &message{b: make([]byte, MaxMessage), limit: MaxMessage - KeptForOptions}
 	}
 	m = z.m
 	name = []byte(asked)
