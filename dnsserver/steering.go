@@ -90,6 +90,7 @@ type steerer struct {
 	geo        *steering.GeoTable // nil: nothing is known
 	crowded    time.Time          // when it was told last that there are too many probes; of keep
 	restarts   []time.Time        // of the machine, the last ones
+	panics     uint64             // of the machine, ever
 	events     eventLog           // of the goroutine
 }
 
@@ -252,7 +253,7 @@ func (s *steerer) learn(key ownerKey, record *steering.Record, spec *steeringpb.
 	s.owners[key] = record.Source
 	if record.SRV < 0 || src.spec == nil {
 		src.spec = spec
-		s.machine.SetRecord(time.Now(), spec)
+		s.guard(func() { s.machine.SetRecord(time.Now(), spec) })
 	}
 	if record.Flatten {
 		s.flatten.want(key, record)
@@ -282,7 +283,7 @@ func (s *steerer) forget(key ownerKey) {
 	if len(src.names) == 0 {
 		delete(s.sources, source)
 		delete(s.kinds[src.kind], source)
-		s.machine.RemoveRecord(time.Now(), source)
+		s.guard(func() { s.machine.RemoveRecord(time.Now(), source) })
 		s.unreports[src.kind] = true
 	}
 }
@@ -315,7 +316,7 @@ func (s *steerer) document(kind string, body []byte) error {
 			return err
 		}
 		s.world, s.topology, s.reach = world, t, reach
-		s.machine.SetTopology(now, t)
+		s.guard(func() { s.machine.SetTopology(now, t) })
 		s.opts.View.Mute(datacenterOf(t, s.opts.Self.Datacenter).GetWitness())
 		s.opts.SetPeers(peersOf(t))
 		s.allDirty()
@@ -374,7 +375,7 @@ func peersOf(t *steeringpb.Topology) []mesh.Peer {
 // hear takes a message of a peer.
 func (s *steerer) hear(from health.ServerID, m health.Message) {
 	s.mu.Lock()
-	s.machine.Receive(time.Now(), from, m)
+	s.guard(func() { s.machine.Receive(time.Now(), from, m) })
 	s.mu.Unlock()
 	s.poke()
 }
@@ -382,7 +383,7 @@ func (s *steerer) hear(from health.ServerID, m health.Message) {
 // connected notes that a peer hears this server again.
 func (s *steerer) connected(peer health.ServerID) {
 	s.mu.Lock()
-	s.machine.Connected(time.Now(), peer)
+	s.guard(func() { s.machine.Connected(time.Now(), peer) })
 	overrides := s.local.encoded()
 	s.mu.Unlock()
 	s.poke()
@@ -394,7 +395,7 @@ func (s *steerer) connected(peer health.ServerID) {
 // deliver takes the result of a probe.
 func (s *steerer) deliver(id health.CheckID, r probe.Result) {
 	s.mu.Lock()
-	s.machine.Result(time.Now(), id, r.Health())
+	s.guard(func() { s.machine.Result(time.Now(), id, r.Health()) })
 	s.mu.Unlock()
 	s.poke()
 }
@@ -508,7 +509,7 @@ func (s *steerer) decide() (out health.Output, run []probe.Check, reports map[st
 	defer s.mu.Unlock()
 	defer func() {
 		if cause := recover(); cause != nil {
-			s.begin(cause)
+			s.begin(cause, debug.Stack())
 			wake = time.Now().Add(restartPause)
 		}
 	}()
@@ -583,24 +584,80 @@ const (
 	restartsIn   = time.Minute
 )
 
-// begin makes the machine anew, after it failed for the cause. mu is held.
-func (s *steerer) begin(cause any) {
+// guard has the machine told something. If it fails, it begins anew. mu is held.
+func (s *steerer) guard(tell func()) {
+	if cause, stack := attempt(tell); cause != nil {
+		s.begin(cause, stack)
+	}
+}
+
+// attempt calls f and returns what it panics with, and where; nil: it does not.
+func attempt(f func()) (cause any, stack []byte) {
+	defer func() {
+		if cause = recover(); cause != nil {
+			stack = debug.Stack()
+		}
+	}()
+	f()
+	return nil, nil
+}
+
+// begin makes the machine anew, after it failed for the cause. It goes on from what the one before knew, as far as that can
+// still be told, and else from what is on disk: above all, pools that were left stay so. mu is held.
+func (s *steerer) begin(cause any, stack []byte) {
 	now := time.Now()
 	s.restarts = append(slices.DeleteFunc(s.restarts, func(t time.Time) bool { return now.Sub(t) > restartsIn }), now)
-	s.opts.Log.Error(fmt.Errorf("panic: %v", cause), "deciding what is up failed; it begins anew", "stack", string(debug.Stack()))
+	s.panics++
+	if len(s.restarts) == 1 { // the others say the same; their number is a metric
+		s.opts.Log.Error(fmt.Errorf("panic: %v", cause), "deciding what is up failed; it begins anew", "stack", string(stack))
+	}
 	if len(s.restarts) > maxRestarts {
 		panic(cause)
 	}
-	s.machine = health.New(s.opts.Self, uint64(now.UnixNano()), now, nil)
+	s.machine = health.New(s.opts.Self, uint64(now.UnixNano()), now, s.known(now))
 	if s.topology != nil {
 		s.machine.SetTopology(now, s.topology)
 	}
 	for _, src := range s.sources {
-		s.machine.SetRecord(now, src.spec)
+		if cause, stack := attempt(func() { s.machine.SetRecord(now, src.spec) }); cause != nil {
+			s.opts.Log.Error(fmt.Errorf("panic: %v", cause), "a record can't be judged; it is answered as before", "record", src.source, "stack", string(stack))
+		}
 		src.controls = health.Controls{}
 	}
 	s.scheduler.Set(nil)
 	s.allDirty()
+}
+
+// known is what a machine made anew is to know: what is on disk, or is on its way there, and over that what the present one
+// says. mu is held.
+func (s *steerer) known(now time.Time) []health.Stored {
+	entries := map[string][]byte{}
+	take := func(from map[string][]byte) {
+		for key, value := range from {
+			if rest, is := cutPrefix(key, healthState); is {
+				entries[rest] = value
+			}
+		}
+	}
+	if s.opts.Memory != nil {
+		state, err := s.opts.Memory.LoadState()
+		if err != nil {
+			s.opts.Log.Error(err, "loading what was decided before")
+		}
+		take(state)
+	}
+	take(s.unsaved)
+	var kept []health.Stored
+	if cause, _ := attempt(func() { kept = s.machine.Kept(now) }); cause == nil {
+		for _, e := range kept {
+			entries[string(e.Key)] = e.Value
+		}
+	}
+	stored := make([]health.Stored, 0, len(entries))
+	for key, value := range entries {
+		stored = append(stored, health.Stored{Key: []byte(key), Value: value})
+	}
+	return stored
 }
 
 // schedule makes probes of what the machine wants run. mu is held.
@@ -670,7 +727,7 @@ func (s *steerer) watchAnchors(ctx context.Context) {
 					return
 				}
 				s.mu.Lock()
-				s.machine.AnchorRound(time.Now(), dc.GetName(), answered)
+				s.guard(func() { s.machine.AnchorRound(time.Now(), dc.GetName(), answered) })
 				s.mu.Unlock()
 				s.poke()
 			})

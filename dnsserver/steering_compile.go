@@ -110,9 +110,11 @@ func (s *steerer) save() {
 	s.mu.Lock()
 	entries := s.unsaved
 	s.unsaved = map[string][]byte{}
-	for _, e := range s.machine.Unsaved(time.Now()) {
-		entries[healthState+string(e.Key)] = e.Value
-	}
+	s.guard(func() {
+		for _, e := range s.machine.Unsaved(time.Now()) {
+			entries[healthState+string(e.Key)] = e.Value
+		}
+	})
 	s.local.save(entries)
 	s.flatten.save(entries)
 	s.mu.Unlock()

@@ -23,6 +23,7 @@ var (
 	metricSick         = metric("vantage_sick", "1 while the server abstains from votes, since its siblings see up what it sees down, else 0.")
 	metricUnheard      = metric("datacenters_unreachable", "Datacenters of whose servers none is heard.")
 	metricLocal        = metric("local_overrides", "Overrides in force that were made at a server, by dnsserver ctl.")
+	metricHealthPanics = metric("health_panics_total", "How often deciding what is up has failed and begun anew. More than 0 is a fault of this program.")
 	metricGeo          = metric("geo_databases_current", "1 if the databases of --geo-database are in force as they are, 0 if they can't be read.")
 )
 
@@ -30,7 +31,7 @@ var (
 func (s *steerer) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		metricTargets, metricSteered, metricChecks, metricProbes, metricInFlight, metricProbesWait, metricProbesNeeded, metricProbesLimit,
-		metricProbesLate, metricPeers, metricIsolated, metricSick, metricUnheard, metricLocal, metricGeo,
+		metricProbesLate, metricPeers, metricIsolated, metricSick, metricUnheard, metricLocal, metricHealthPanics, metricGeo,
 	} {
 		ch <- d
 	}
@@ -70,7 +71,7 @@ func (s *steerer) Collect(ch chan<- prometheus.Metric) {
 			local++
 		}
 	}
-	vantage, current := s.machine.Vantage(), s.geography.good
+	vantage, current, panics := s.machine.Vantage(), s.geography.good, s.panics
 	s.mu.Unlock()
 	for state, label := range targetLabels {
 		gauge(metricTargets, float64(targets[state]), label)
@@ -80,6 +81,7 @@ func (s *steerer) Collect(ch chan<- prometheus.Metric) {
 	}
 	stats := s.scheduler.Stats()
 	ch <- prometheus.MustNewConstMetric(metricProbes, prometheus.CounterValue, float64(stats.Probes))
+	ch <- prometheus.MustNewConstMetric(metricHealthPanics, prometheus.CounterValue, float64(panics))
 	gauge(metricChecks, float64(stats.Checks))
 	gauge(metricInFlight, float64(stats.InFlight))
 	gauge(metricProbesWait, float64(stats.Waiting))

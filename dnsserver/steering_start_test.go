@@ -1,13 +1,16 @@
 package dnsserver
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/go-logr/logr/funcr"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/fingerpost-dns/fingerpost/dnsserver/health"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/probe"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/steering/steeringpb"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
 )
@@ -104,6 +107,97 @@ func TestAServerThatRestartsAloneAnswers(t *testing.T) {
 				time.Sleep(3 * time.Second)
 				if s.step(); !answers(s) {
 					t.Error("it never answers")
+				}
+			})
+		})
+	}
+}
+
+// TestAMachineThatFailsBeginsAnewWithItsLatches: a pool was left, which only a person may undo. Whatever fails when the machine
+// is told something, the pool stays left, and the failure is counted and logged once.
+func TestAMachineThatFailsBeginsAnewWithItsLatches(t *testing.T) {
+	topology := &steeringpb.Topology{Datacenters: []*steeringpb.Datacenter{{Name: "dc-a", Servers: []*steeringpb.Server{{Group: "authoritative", Name: "auth-0"}}}}}
+	content := steeredContent(t, &steeringpb.Record{
+		Source: "payments/app", Host: "app.bank.", Ttl: 5, Policy: steeringpb.Policy_FAILOVER, FailbackManual: true,
+		Probes: []*steeringpb.Probe{{Source: "payments/tcp", Interval: 1000, Timeout: 500, FailureThreshold: 1, SuccessThreshold: 1,
+			Type: &steeringpb.Probe_Tcp{Tcp: &steeringpb.Tcp{Port: 443}}}},
+		Pools: []*steeringpb.Pool{
+			{Name: "a", Targets: []*steeringpb.Target{{Address: "192.0.2.1"}}, Probes: []uint32{0}},
+			{Name: "b", Targets: []*steeringpb.Target{{Address: "192.0.2.2"}}, Probes: []uint32{0}},
+		},
+	})
+	for name, tc := range map[string]struct {
+		memory func() steeringMemory
+		fail   func(*steerer)
+	}{
+		"what the machine can still tell is enough":        {func() steeringMemory { return nil }, func(s *steerer) { s.guard(func() { panic("told something") }) }},
+		"what it can't tell is on disk":                    {func() steeringMemory { return keptState{} }, func(s *steerer) { s.machine = nil; s.hear(health.ServerID{}, health.Message{}) }},
+		"so it is if the result of a probe is too much":    {func() steeringMemory { return keptState{} }, func(s *steerer) { s.machine = nil; s.deliver(health.CheckID{}, probe.Result{}) }},
+		"or that there is a connection":                    {func() steeringMemory { return keptState{} }, func(s *steerer) { s.machine = nil; s.connected(health.ServerID{}) }},
+		"or what it is to do now":                          {func() steeringMemory { return keptState{} }, func(s *steerer) { s.machine = nil; s.step() }},
+		"or what it is to save":                            {func() steeringMemory { return keptState{} }, func(s *steerer) { s.machine = nil; s.save() }},
+		"it may fail again and again within a short while": {func() steeringMemory { return keptState{} }, func(s *steerer) { s.machine = nil; s.step(); s.machine = nil; s.step() }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, _ := testSteerer(t, tc.memory())
+				var logged []string
+				s.opts.Log = funcr.New(func(_, args string) { logged = append(logged, args) }, funcr.Options{})
+				served, err := zone.NewServed(content, zone.Version{Serial: 1})
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.opts.View.Update([]*zone.Served{served}, nil)
+				body, err := proto.Marshal(topology)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := s.document(documentTopology, body); err != nil {
+					t.Fatal(err)
+				}
+				s.zoneChanged(content.Apex(), nil, content)
+				s.step()
+				see := func(a health.State) {
+					s.step()
+					for i, id := range s.machine.Checks("payments/app") { // in the order of the pools
+						outcome := health.Up
+						if i == 0 {
+							outcome = a
+						}
+						s.machine.Result(time.Now(), id, health.Result{Outcome: outcome})
+					}
+					for range 5 {
+						time.Sleep(time.Second)
+						s.step()
+					}
+				}
+				pool := func() string { return strings.Join(s.sources["payments/app"].report.GetPools(), ",") }
+				if see(health.Up); pool() != "a" {
+					t.Fatalf("on a good day it answers with pool %q", pool())
+				}
+				if see(health.Down); pool() != "b" {
+					t.Fatalf("with the first pool down it answers with pool %q", pool())
+				}
+				s.save()
+				logged = nil
+				tc.fail(s)
+				if pool() != "b" {
+					t.Errorf("when it fails it answers with pool %q", pool())
+				}
+				if see(health.Up); pool() != "b" {
+					t.Errorf("after it has failed it answers with pool %q, which nobody has let in", pool())
+				}
+				failures := 0
+				for _, line := range logged {
+					if strings.Contains(line, "begins anew") {
+						failures++
+					}
+				}
+				if failures != 1 {
+					t.Errorf("the failure is logged %d times: %q", failures, logged)
+				}
+				if s.panics == 0 {
+					t.Error("it is not counted")
 				}
 			})
 		})

@@ -73,6 +73,21 @@ func (m *Machine) Unsaved(now time.Time) []Stored {
 	return all
 }
 
+// Kept returns all that another Machine of this server would be told as stored to go on from here: also what Unsaved has
+// returned before. It changes nothing.
+func (m *Machine) Kept(now time.Time) []Stored {
+	all := []Stored{{[]byte{keyAlive}, binary.BigEndian.AppendUint64([]byte{storeVersion}, uint64(now.UnixMilli()))}}
+	for key, l := range m.latches {
+		all = append(all, Stored{latchKey(key), encodeLatch(l)})
+	}
+	for c := range m.checks() {
+		if len(c.subjects) > 0 {
+			all = append(all, Stored{append([]byte{keyCheck}, c.id[:]...), encodeCheck(c)})
+		}
+	}
+	return all
+}
+
 // forgetLatches drops entries that can't matter any more.
 func (m *Machine) forgetLatches(now time.Time) {
 	if now.Before(m.nextForget) {
