@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -436,7 +435,7 @@ spec: {action: Drain, drain: {datacenter: dc-a}, expires: "2099-12-01T04:00:00Z"
 func (p *process) control(method, path, body string) string {
 	p.t.Helper()
 	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(p.config.Hub.StateDir, dnsserver.ControlSocket))
+		return dnsserver.DialControl(ctx, p.config.Hub.StateDir)
 	}}}
 	r, err := http.NewRequestWithContext(p.t.Context(), method, "http://server"+path, strings.NewReader(body))
 	if err != nil {

@@ -190,9 +190,6 @@ func (s *steerer) hearOverrides(bodies [][]byte) {
 	}
 }
 
-// ControlSocket is where a server's own control is, under its state directory.
-const ControlSocket = "control.sock"
-
 // ControlRecord is what the control tells of a steered name.
 type ControlRecord struct {
 	Source   string   `json:"source"`
@@ -203,19 +200,18 @@ type ControlRecord struct {
 	Healthy  string   `json:"healthy"`
 }
 
-// serveControl answers on a unix socket that only the server's own user can open, until ctx ends. It works without any
-// hub: it is for the day when there is none.
-func (s *steerer) serveControl(ctx context.Context, path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("removing an old control socket: %w", err)
-	}
-	l, err := net.Listen("unix", path)
+// serveControl answers on a unix socket in the state directory that only the server's own user can open, until ctx ends. It
+// works without any hub: it is for the day when there is none.
+func (s *steerer) serveControl(ctx context.Context, stateDir string) error {
+	l, err := listenControl(stateDir)
 	if err != nil {
-		return fmt.Errorf("listening for control: %w", err)
+		return err
 	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return errors.Join(fmt.Errorf("protecting the control socket: %w", err), l.Close())
-	}
+	defer os.Remove(ControlPath(stateDir)) // if it stays, the next process removes it
+	return s.serveControlOn(ctx, l)
+}
+
+func (s *steerer) serveControlOn(ctx context.Context, l net.Listener) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /overrides", s.listOverrides)
 	mux.HandleFunc("POST /overrides", s.makeOverride)

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/miekg/dns"
 
 	"github.com/fingerpost-dns/fingerpost/dnsserver/steering"
@@ -30,7 +31,9 @@ const (
 // flattener looks up the names of targets that are answered as addresses. The last good addresses are kept, over restarts
 // too. What the resolvers of one record say is never answered for another that asks others.
 type flattener struct {
-	changed func(source string) // does not block for long
+	changed func(source string)     // does not block for long
+	denied  func(a netip.Addr) bool // resolvers that must not be asked: a record's user has this server ask them
+	log     logr.Logger
 	kick    chan struct{}
 
 	mu         sync.Mutex
@@ -39,6 +42,7 @@ type flattener struct {
 	remembered map[string][]byte // from disk, until somebody wants it or run begins; by key
 	unsaved    map[lookedUp]bool
 	unclaimed  []string // keys to be removed from disk
+	told       map[netip.AddrPort]bool
 }
 
 // lookedUp is a name and who is asked for it.
@@ -67,9 +71,9 @@ type lastGood struct {
 }
 
 // newFlattener returns one that knows what save has saved: nil if nothing.
-func newFlattener(saved map[string][]byte, changed func(source string)) *flattener {
+func newFlattener(saved map[string][]byte, changed func(source string), denied func(a netip.Addr) bool, log logr.Logger) *flattener {
 	f := &flattener{
-		changed: changed, kick: make(chan struct{}, 1), names: map[lookedUp]*flattened{}, users: map[ownerKey][]lookedUp{},
+		changed: changed, denied: denied, log: log, told: map[netip.AddrPort]bool{}, kick: make(chan struct{}, 1), names: map[lookedUp]*flattened{}, users: map[ownerKey][]lookedUp{},
 		remembered: map[string][]byte{}, unsaved: map[lookedUp]bool{},
 	}
 	for key, body := range saved {
@@ -237,7 +241,7 @@ func (f *flattener) forgetUnclaimed() {
 
 // look looks up one name and notes what was found.
 func (f *flattener) look(ctx context.Context, name lookedUp, resolvers []netip.AddrPort) {
-	addresses, ttl, ok := lookup(ctx, name.name, resolvers)
+	addresses, ttl, ok := lookup(ctx, name.name, f.allowed(name.name, resolvers))
 	f.mu.Lock()
 	n := f.names[name]
 	var sources []string
@@ -266,6 +270,25 @@ func (f *flattener) look(ctx context.Context, name lookedUp, resolvers []netip.A
 	for _, source := range sources {
 		f.changed(source)
 	}
+}
+
+// allowed returns the resolvers that may be asked now. Of one that may not the log tells, once.
+func (f *flattener) allowed(name zone.Name, resolvers []netip.AddrPort) []netip.AddrPort {
+	var all []netip.AddrPort
+	for _, r := range resolvers {
+		denied := f.denied(r.Addr())
+		if !denied {
+			all = append(all, r)
+		}
+		f.mu.Lock()
+		tell := denied && !f.told[r]
+		f.told[r] = denied
+		f.mu.Unlock()
+		if tell {
+			f.log.Info("a resolver of flatten is not asked: the Datacenter's probes.deniedNetworks, or their default, deny it", "resolver", r.String(), "name", name.String())
+		}
+	}
+	return all
 }
 
 // lookup asks the resolvers, one after the other, for both kinds of addresses. It fails if none has an answer to either.

@@ -2,6 +2,7 @@ package dnsserver
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -9,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/funcr"
 	"github.com/miekg/dns"
 
 	"github.com/fingerpost-dns/fingerpost/dnsserver/steering"
@@ -21,9 +24,11 @@ type resolver struct {
 	answers atomic.Pointer[func(*dns.Msg) *dns.Msg]
 }
 
-func startResolver(t *testing.T) *resolver {
+func startResolver(t *testing.T) *resolver { return startResolverAt(t, "127.0.0.1") }
+
+func startResolverAt(t *testing.T, address string) *resolver {
 	t.Helper()
-	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	c, err := net.ListenPacket("udp", net.JoinHostPort(address, "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,6 +72,45 @@ func (r *resolver) say(t *testing.T, rcode int, records ...string) {
 	r.answers.Store(&f)
 }
 
+// nobody is denied.
+func nobody(netip.Addr) bool { return false }
+
+// TestResolversThatAreDeniedAreNotAsked: flatten.resolvers are a tenant's word, like the targets of probes.
+func TestResolversThatAreDeniedAreNotAsked(t *testing.T) {
+	secret, open := startResolverAt(t, "127.0.0.9"), startResolver(t)
+	secret.say(t, dns.RcodeSuccess, "cdn.example.net. 30 A 192.0.2.66")
+	open.say(t, dns.RcodeSuccess, "cdn.example.net. 30 A 192.0.2.1")
+	const name, key = zone.Name("\x03cdn\x07example\x03net\x00"), "\x04bank\x00"
+	for rule, c := range map[string]struct {
+		resolvers []netip.AddrPort
+		denies    bool
+		want      string
+		logs      int
+	}{
+		"the next one is asked instead":    {[]netip.AddrPort{secret.address, open.address}, true, "[192.0.2.1]", 1},
+		"if all are denied nothing is":     {[]netip.AddrPort{secret.address}, true, "[]", 1},
+		"one that may be reached is asked": {[]netip.AddrPort{secret.address, open.address}, false, "[192.0.2.66]", 0},
+	} {
+		t.Run(rule, func(t *testing.T) {
+			logs := 0
+			denied := func(a netip.Addr) bool { return c.denies && a == secret.address.Addr() }
+			f := newFlattener(nil, func(string) {}, denied, funcr.New(func(string, string) { logs++ }, funcr.Options{}))
+			r := &steering.Record{Source: "payments/apex", Flatten: true, Resolvers: c.resolvers, Pools: []steering.Pool{{Targets: []steering.Target{{Name: name}}}}}
+			f.want(ownerKey{key, key}, r)
+			for range 2 {
+				f.look(t.Context(), lookedUp{name, joined(c.resolvers)}, c.resolvers)
+			}
+			addresses, _, _ := f.of(r)(name)
+			if got := fmt.Sprint(addresses); got != c.want {
+				t.Errorf("addresses are %s, want %s", got, c.want)
+			}
+			if logs != c.logs {
+				t.Errorf("the log has %d lines, want %d", logs, c.logs)
+			}
+		})
+	}
+}
+
 func TestNamesAreFlattenedToTheirLastGoodAddresses(t *testing.T) {
 	dead, alive := startResolver(t), startResolver(t)
 	dead.say(t, dns.RcodeServerFailure)
@@ -83,7 +127,7 @@ func TestNamesAreFlattenedToTheirLastGoodAddresses(t *testing.T) {
 		return r
 	}
 	changed := make(chan string, 10)
-	f := newFlattener(nil, func(source string) { changed <- source })
+	f := newFlattener(nil, func(source string) { changed <- source }, nobody, logr.Discard())
 	resolvers := []netip.AddrPort{dead.address, alive.address}
 	look := func() { f.look(t.Context(), lookedUp{name, joined(resolvers)}, resolvers) }
 	addresses := func(f *flattener) ([]netip.Addr, uint32, bool) {
@@ -125,14 +169,14 @@ func TestNamesAreFlattenedToTheirLastGoodAddresses(t *testing.T) {
 
 	saved := map[string][]byte{}
 	f.save(saved)
-	again := newFlattener(saved, nil)
+	again := newFlattener(saved, nil, nobody, logr.Discard())
 	if again.want(key, record(name)); len(saved) != 1 {
 		t.Errorf("%d names were saved", len(saved))
 	}
 	if got, ttl, ok := addresses(again); !ok || ttl != 30 || !slices.Equal(got, want) {
 		t.Errorf("after a restart addresses are %v, TTL %d, %v", got, ttl, ok)
 	}
-	again = newFlattener(saved, nil)
+	again = newFlattener(saved, nil, nobody, logr.Discard())
 	again.forgetUnclaimed()
 	gone := map[string][]byte{}
 	again.save(gone)
@@ -175,7 +219,7 @@ func TestFlatteningRuns(t *testing.T) {
 	r := startResolver(t)
 	r.say(t, dns.RcodeSuccess, "x.example. 0 A 192.0.2.7")
 	changed := make(chan string, 10)
-	f := newFlattener(nil, func(source string) { changed <- source })
+	f := newFlattener(nil, func(source string) { changed <- source }, nobody, logr.Discard())
 	ended := make(chan struct{})
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { defer close(ended); f.run(ctx) }()

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"path/filepath"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -204,7 +203,7 @@ func (h *hubSource) run(ctx context.Context) error {
 	group.Go(func() error { return h.steerer.run(ctx) })
 	group.Go(func() error { return h.mesh.Run(ctx) })
 	group.Go(func() error {
-		if err := h.steerer.serveControl(ctx, filepath.Join(h.cfg.StateDir, ControlSocket)); err != nil {
+		if err := h.steerer.serveControl(ctx, h.cfg.StateDir); err != nil {
 			h.log.Error(err, "there is no control of this server on its machine") // which is no reason not to answer
 		}
 		return nil

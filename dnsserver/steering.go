@@ -144,7 +144,7 @@ func newSteerer(o steererOptions) (*steerer, error) {
 	_, _ = seed.Write([]byte(o.Self.String()))
 	s.scheduler = probe.NewScheduler(probe.Options{Deliver: s.deliver, Seed: seed.Sum64()})
 	s.maker = probe.NewMaker(probe.Env{Denied: s.denied, Certificate: s.certificate, Lookup: lookUp, Panicked: s.panicked})
-	s.flatten = newFlattener(s.remembered, s.resolved)
+	s.flatten = newFlattener(s.remembered, s.resolved, s.denied, o.Log)
 	return s, nil
 }
 

@@ -281,6 +281,9 @@ const (
 	// FindingLongNetwork: a network is longer than /24 or /56 in a zone whose resolvers tell of their clients' networks: each
 	// of them has to keep many answers for one name.
 	FindingLongNetwork = "LongNetwork"
+	// FindingResolverDenied: a resolver of a DynamicRecord's flatten lies in networks that servers of a datacenter must not
+	// reach for tenants, so they do not ask it.
+	FindingResolverDenied = "ResolverDenied"
 	// FindingNameConflict: a DynamicRecord or another source has the name already.
 	FindingNameConflict = "NameConflict"
 )

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"path/filepath"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -40,11 +39,11 @@ const ctlExamples = `  # move all clients away from dc-b for two hours
   dnsserver ctl override end drain-dc-b`
 
 // controlClient calls the server of this machine.
-type controlClient struct{ socket string }
+type controlClient struct{ stateDir string }
 
 func (c controlClient) call(ctx context.Context, method, path string, body []byte) ([]byte, error) {
 	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", c.socket)
+		return dnsserver.DialControl(ctx, c.stateDir)
 	}}}
 	r, err := http.NewRequestWithContext(ctx, method, "http://server"+path, bytes.NewReader(body))
 	if err != nil {
@@ -56,7 +55,7 @@ func (c controlClient) call(ctx context.Context, method, path string, body []byt
 		err = failed.Err // without the address that stands for the socket
 	}
 	if err != nil {
-		return nil, fmt.Errorf("no server answers at %s; is --state-dir that of the server? %w", c.socket, err)
+		return nil, fmt.Errorf("no server answers at %s; is --state-dir that of the server? %w", dnsserver.ControlPath(c.stateDir), err)
 	}
 	defer reply.Body.Close()
 	text, err := io.ReadAll(reply.Body)
@@ -76,7 +75,7 @@ func ctlCommand() *cobra.Command {
 	)
 	c := &cobra.Command{
 		Use: "ctl", Short: "Control the server of this machine, without any hub", Long: ctlSummary, Example: ctlExamples,
-		PersistentPreRun: func(*cobra.Command, []string) { client.socket = filepath.Join(stateDir, dnsserver.ControlSocket) },
+		PersistentPreRun: func(*cobra.Command, []string) { client.stateDir = stateDir },
 	}
 	c.PersistentFlags().StringVar(&stateDir, "state-dir", "/var/lib/fingerpost", "`folder` of the server's state, as given to it")
 	c.AddCommand(recordsCommand(&client), overrideCommand(&client))

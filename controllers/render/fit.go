@@ -82,6 +82,9 @@ func oversizedSteered(c *zone.Content, size int) iter.Seq[zone.Oversize] {
 					continue
 				}
 				typ, octets := r.LargestReply()
+				if n.Owner.IsWildcard() { // whose questions may be as long as names can be
+					octets += zone.MaxName - len(n.Owner)
+				}
 				if octets += zone.KeptForOptions; octets > size && !yield(zone.Oversize{Owner: n.Owner, Type: typ, Size: octets}) {
 					return
 				}

@@ -115,7 +115,53 @@ func SteerZone(in SteeredInputs) *Steered {
 	if in.Zone.Spec.ECS != nil {
 		s.findings = in.longNetworks()
 	}
+	s.findings = append(s.findings, in.deniedResolvers(s)...)
 	return s
+}
+
+// deniedResolvers finds resolvers of accepted records that the servers of some datacenter must not ask. (The API server's
+// addresses are not known here: servers know them.)
+func (in SteeredInputs) deniedResolvers(s *Steered) []v1alpha1.Finding {
+	var findings []v1alpha1.Finding
+	for _, o := range in.Records {
+		key := types.NamespacedName{Namespace: o.Namespace, Name: o.Name}
+		if o.Spec.Flatten == nil || s.Decisions[key].Refused != nil {
+			continue
+		}
+		for _, text := range o.Spec.Flatten.Resolvers {
+			resolver, err := netip.ParseAddr(string(text))
+			if err != nil {
+				continue
+			}
+			var at []string
+			for _, l := range in.Placement.Locations {
+				if dc := in.Datacenters[l.Datacenter]; dc != nil && denies(dc, resolver.Unmap()) && !slices.Contains(at, dc.Name) {
+					at = append(at, dc.Name)
+				}
+			}
+			if len(at) > 0 {
+				slices.Sort(at)
+				findings = append(findings, v1alpha1.Finding{
+					Source: "spec.flatten of DynamicRecord " + key.String(), Record: o.Spec.Host, Reason: v1alpha1.FindingResolverDenied,
+					Message: fmt.Sprintf("resolver %s is not asked by the servers of %s: their probes.deniedNetworks, or the default, deny it", resolver, strings.Join(at, ", ")),
+				})
+			}
+		}
+	}
+	slices.SortStableFunc(findings, func(a, b v1alpha1.Finding) int { return cmp.Compare(a.Source, b.Source) })
+	return findings
+}
+
+// denies reports whether servers of a datacenter must not reach an address for tenants, as far as is known here.
+func denies(dc *v1alpha1.Datacenter, a netip.Addr) bool {
+	within := func(text string) bool {
+		p, err := netip.ParsePrefix(text)
+		return err == nil && p.Contains(a)
+	}
+	if stated := dc.Spec.Probes.DeniedNetworks; stated != nil {
+		return slices.ContainsFunc(texts(*stated), within)
+	}
+	return a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsMulticast() || a.IsUnspecified() || slices.ContainsFunc(TopologyInputs{}.denied(dc), within)
 }
 
 // longNetworks finds what makes resolvers that tell of their clients' networks keep many answers for one name.

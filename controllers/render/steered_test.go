@@ -219,3 +219,45 @@ func TestLongNetworksAreFoundWhereResolversTellOfTheirClients(t *testing.T) {
 		t.Error("servers are not told whom the zone trusts")
 	}
 }
+
+func TestResolversThatServersMustNotAskAreFindings(t *testing.T) {
+	networks := func(all ...v1alpha1.CIDR) *[]v1alpha1.CIDR { return &all }
+	for rule, c := range map[string]struct {
+		denied   *[]v1alpha1.CIDR // nil: not stated
+		resolver v1alpha1.IP
+		want     string
+	}{
+		"by default any resolver elsewhere is asked":         {nil, "10.1.0.53", ""},
+		"by default the server itself is not":                {nil, "127.0.0.53", "127.0.0.53 is not asked by the servers of dc-a"},
+		"nor is another server of the datacenter":            {nil, "192.0.2.1", "192.0.2.1 is not asked by the servers of dc-a"},
+		"what the Datacenter states replaces that":           {networks("10.9.0.0/16"), "127.0.0.53", ""},
+		"and denies what it states":                          {networks("10.9.0.0/16"), "10.9.1.1", "10.9.1.1 is not asked by the servers of dc-a"},
+		"an address that stands for an IPv4 address as well": {networks("10.9.0.0/16"), "::ffff:10.9.1.1", "10.9.1.1 is not asked by the servers of dc-a"},
+	} {
+		t.Run(rule, func(t *testing.T) {
+			r := dynamic("payments", "cdn", "cdn", time.Hour, "origin.example.net")
+			r.Spec.Flatten = &v1alpha1.Flatten{Resolvers: []v1alpha1.IP{c.resolver}}
+			z := payZone()
+			place := &render.Placement{Apex: payApex, Locations: []render.Location{{Datacenter: "dc-a", Group: "g"}}}
+			steered := render.SteerZone(render.SteeredInputs{Zone: z, Placement: place, Records: []*v1alpha1.DynamicRecord{r}, Datacenters: map[string]*v1alpha1.Datacenter{"dc-a": {
+				ObjectMeta: metav1.ObjectMeta{Name: "dc-a"},
+				Spec: v1alpha1.DatacenterSpec{
+					Probes: v1alpha1.DatacenterProbes{DeniedNetworks: c.denied}, ServerGroups: []v1alpha1.ServerGroup{{Name: "g", Addresses: []v1alpha1.IP{"192.0.2.1"}}},
+				},
+			}}})
+			result := render.Zone(render.Inputs{Zone: z, Placement: place, Steered: steered}, nil)
+			if refused := result.RefusedRecords(); len(refused) > 0 {
+				t.Fatalf("the record does not enter the zone: %v", refused)
+			}
+			got := ""
+			for _, f := range result.Findings {
+				if f.Reason == v1alpha1.FindingResolverDenied {
+					got += f.Message
+				}
+			}
+			if c.want == "" && got != "" || !strings.Contains(got, c.want) {
+				t.Errorf("the finding is %q, want %q", got, c.want)
+			}
+		})
+	}
+}
