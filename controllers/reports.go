@@ -2,7 +2,6 @@ package controllers
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -72,6 +71,7 @@ func (r *Reports) Take(id control.ServerID, kind string, body []byte) {
 			}
 		}
 	case strings.HasPrefix(kind, steeringReports):
+		s.keepDivision(kind, r.changed)
 		before, now := s.kinds[kind], make(map[string]*steeringpb.RecordReport, len(report.GetRecords()))
 		for _, record := range report.GetRecords() {
 			now[record.GetSource()] = record
@@ -85,6 +85,21 @@ func (r *Reports) Take(id control.ServerID, kind string, body []byte) {
 			}
 		}
 		s.kinds[kind] = now
+	}
+}
+
+// keepDivision drops reports of another division of the records than that of the kind, such as steering-64-01f: all of them
+// are told again.
+func (s *serverReports) keepDivision(kind string, changed func(source string)) {
+	division := kind[:strings.LastIndex(kind, "-")]
+	for other, records := range s.kinds {
+		if other[:strings.LastIndex(other, "-")] == division {
+			return // all are of one
+		}
+		for source := range records {
+			changed(source)
+		}
+		delete(s.kinds, other)
 	}
 }
 
@@ -183,11 +198,16 @@ func (r *Reports) Vantages(datacenter string) map[control.ServerID]*steeringpb.V
 	return all
 }
 
-// Forget drops what servers have told that no Datacenter has any more.
+// Forget drops what servers have told that no Datacenter has any more, and calls for the records that they told of.
 func (r *Reports) Forget(known func(control.ServerID) bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	maps.DeleteFunc(r.servers, func(id control.ServerID, _ *serverReports) bool { return !known(id) })
+	for id, s := range r.servers {
+		if !known(id) {
+			delete(r.servers, id)
+			r.allChanged(s)
+		}
+	}
 }
 
 func compareServers(a, b control.ServerID) int {

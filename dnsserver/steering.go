@@ -79,6 +79,7 @@ type steerer struct {
 	unsaved  map[string][]byte
 	// Reports: the records of each kind, and the kinds to be told again. The hub was told last at reported.
 	kinds     map[string]map[string]*steeredSource
+	parts     int // into how many kinds records are divided
 	unreports map[string]bool
 	shown     map[string]bool // sources of which there may be something to tell
 	reported  time.Time
@@ -121,7 +122,7 @@ func newSteerer(o steererOptions) (*steerer, error) {
 	s := &steerer{
 		opts: o, kick: make(chan struct{}, 1),
 		sources: map[string]*steeredSource{}, owners: map[ownerKey]string{},
-		dirty: map[string]bool{}, unsaved: map[string][]byte{}, kinds: map[string]map[string]*steeredSource{}, unreports: map[string]bool{}, shown: map[string]bool{}, secrets: map[string]*tls.Certificate{},
+		dirty: map[string]bool{}, unsaved: map[string][]byte{}, kinds: map[string]map[string]*steeredSource{}, parts: reportParts, unreports: map[string]bool{}, shown: map[string]bool{}, secrets: map[string]*tls.Certificate{},
 		reach: probe.DenyByDefault(o.Own...), geography: geography{files: o.Geo, again: make(chan struct{}, 1)},
 	}
 	var stored []health.Stored
@@ -237,7 +238,7 @@ func decodeSteered(owner zone.Name, set zone.RRset) (*steering.Record, *steering
 func (s *steerer) learn(key ownerKey, record *steering.Record, spec *steeringpb.Record) {
 	src := s.sources[record.Source]
 	if src == nil {
-		src = &steeredSource{source: record.Source, kind: reportKind(record.Source), names: map[ownerKey]*steeredName{}}
+		src = &steeredSource{source: record.Source, kind: reportKind(record.Source, s.parts), names: map[ownerKey]*steeredName{}}
 		s.sources[record.Source] = src
 		if s.kinds[src.kind] == nil {
 			s.kinds[src.kind] = map[string]*steeredSource{}

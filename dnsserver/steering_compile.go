@@ -3,14 +3,17 @@ package dnsserver
 import (
 	"cmp"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/health"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/steering"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/steering/steeringpb"
@@ -160,10 +163,33 @@ func (s *steerer) idle() {
 	}
 }
 
-// reportKind is the kind of the report that has a record: one of 32, so that one change repeats little.
-func reportKind(source string) string {
+// Records are reported in so many kinds of reports at first, so that one change repeats little; and in twice as many, up to
+// mostReportParts, whenever a report would become too large.
+const (
+	reportParts     = 32
+	mostReportParts = 1024
+)
+
+// reportKind is the kind of the report that has a record, if there are so many, a power of 2.
+func reportKind(source string, parts int) string {
 	h := sha256.Sum256([]byte(source))
-	return fmt.Sprintf("steering-%02x", h[0]>>3)
+	return fmt.Sprintf("steering-%d-%03x", parts, int(binary.BigEndian.Uint16(h[:]))%parts)
+}
+
+// divide has records reported in twice as many kinds. The hub drops those of another division when it meets the first of the
+// new one. mu is held.
+func (s *steerer) divide() {
+	s.parts *= 2
+	clear(s.kinds)
+	clear(s.unreports)
+	for _, src := range s.sources {
+		src.kind = reportKind(src.source, s.parts)
+		if s.kinds[src.kind] == nil {
+			s.kinds[src.kind] = map[string]*steeredSource{}
+		}
+		s.kinds[src.kind][src.source] = src
+		s.unreports[src.kind] = true
+	}
 }
 
 // reportsEvery is how often the hub is told, at most: what changes soon after waits, for a report has many records.
@@ -199,18 +225,34 @@ func (s *steerer) reports(now time.Time) map[string]proto.Message {
 		}
 	}
 	clear(s.shown)
-	for kind := range s.unreports {
-		all := make([]*steeringpb.RecordReport, 0, len(s.kinds[kind]))
-		for _, src := range s.kinds[kind] {
-			if src.report != nil {
-				all = append(all, src.report)
-			}
-		}
-		slices.SortFunc(all, func(a, b *steeringpb.RecordReport) int { return cmp.Compare(a.GetSource(), b.GetSource()) })
-		reports[kind] = &steeringpb.Report{Records: all}
+	for !s.makeReports(reports) {
+		s.divide()
 	}
 	clear(s.unreports)
 	return reports
+}
+
+// makeReports makes the reports of the kinds that are to be told again. It reports whether none is too large, or that can't be
+// helped. mu is held.
+func (s *steerer) makeReports(reports map[string]proto.Message) bool {
+	made := map[string]proto.Message{}
+	for kind := range s.unreports {
+		all := make([]*steeringpb.RecordReport, 0, len(s.kinds[kind]))
+		size := 0
+		for _, src := range s.kinds[kind] {
+			if src.report != nil {
+				all = append(all, src.report)
+				size += proto.Size(src.report) + 8
+			}
+		}
+		if size > control.MaxReport && s.parts < mostReportParts {
+			return false
+		}
+		slices.SortFunc(all, func(a, b *steeringpb.RecordReport) int { return cmp.Compare(a.GetSource(), b.GetSource()) })
+		made[kind] = &steeringpb.Report{Records: all}
+	}
+	maps.Copy(reports, made)
+	return true
 }
 
 var marshal = proto.MarshalOptions{Deterministic: true}

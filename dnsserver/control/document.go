@@ -23,7 +23,9 @@ const (
 	// MaxReport bounds the body of a report, in octets: it is one message.
 	MaxReport = 768 << 10
 
-	maxKinds = 64 // of documents at one server, and of reports
+	maxKinds = 64 // of documents at one server
+
+	maxReports = 2048 // kinds of reports of one server
 )
 
 // Digest is the SHA-256 of the body.

@@ -40,8 +40,8 @@ func (c *Client) Report(kind string, body []byte) error {
 	r := &c.reports
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, known := r.latest[kind]; !known && len(r.latest) >= maxKinds {
-		return fmt.Errorf("report %q: there are %d others", kind, maxKinds)
+	if _, known := r.latest[kind]; !known && len(r.latest) >= maxReports {
+		return fmt.Errorf("report %q: there are %d others", kind, maxReports)
 	}
 	if r.latest == nil {
 		r.latest = map[string]report{}

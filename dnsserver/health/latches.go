@@ -36,8 +36,10 @@ func (m *Machine) judgeRecords(now time.Time) {
 	}
 	clear(m.newLatches)
 	slices.SortFunc(told, func(a, b Latch) int { return compareKeys(a.LatchKey, b.LatchKey) })
-	for part := range slices.Chunk(told, latchesPerMessage) {
-		m.send(ServerID{}, Message{Latches: &Latches{Latches: part}})
+	for len(told) > 0 {
+		n := latchesFitting(told)
+		m.send(ServerID{}, Message{Latches: &Latches{Latches: told[:n]}})
+		told = told[n:]
 	}
 }
 

@@ -90,7 +90,7 @@ type Table struct {
 	Last    bool // no more Tables of this answer follow
 }
 
-// Latches are entries that changed, or all that the sender knows, at most 2,000 a message. They are merged: see Latch.
+// Latches are entries that changed, or all that the sender knows, at most 2,000 or some 512 KiB a message. They are merged: see Latch.
 type Latches struct {
 	Latches []Latch
 	Last    bool   // with these the receiver has got all that the sender knows

@@ -13,6 +13,7 @@ import (
 const (
 	ballotsPerMessage = 500
 	latchesPerMessage = 2000
+	latchesSize       = 512 << 10 // octets of one message, about: what names may be long in
 	latchesWaiting    = 1 << 20
 	// A peer is asked again, and sent all latches again, so long after the last time.
 	askAgain = 2 * time.Second
@@ -167,10 +168,24 @@ func (m *Machine) heartbeat(now time.Time, p *peer, h *Heartbeat) {
 func (m *Machine) sendLatches(now time.Time, p *peer, nonce uint64) {
 	p.sent, p.different = now, 0
 	all := slices.SortedFunc(maps.Values(m.latches), func(a, b Latch) int { return compareKeys(a.LatchKey, b.LatchKey) })
-	for first := 0; first == 0 || first < len(all); first += latchesPerMessage {
-		part := all[first:min(first+latchesPerMessage, len(all))]
-		m.send(p.id, Message{Latches: &Latches{Latches: part, Last: first+latchesPerMessage >= len(all), Nonce: nonce}})
+	for first := true; first || len(all) > 0; first = false {
+		n := latchesFitting(all)
+		m.send(p.id, Message{Latches: &Latches{Latches: all[:n], Last: n == len(all), Nonce: nonce}})
+		all = all[n:]
 	}
+}
+
+// latchesFitting counts those at the beginning that fit into one message: one at least, if there are any.
+func latchesFitting(all []Latch) int {
+	size := 0
+	for i := range all[:min(len(all), latchesPerMessage)] {
+		l := &all[i]
+		size += len(l.Record) + len(l.Pool) + len(l.Scope) + len(l.By) + 64
+		if size > latchesSize && i > 0 {
+			return i
+		}
+	}
+	return min(len(all), latchesPerMessage)
 }
 
 func (m *Machine) ask(now time.Time, p *peer) {

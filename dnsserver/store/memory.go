@@ -8,9 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // Memory is small entries that must survive a restart and that nobody else has, such as what servers have decided. Losing
@@ -25,12 +27,16 @@ const (
 
 var bucketMemory = []byte("memory")
 
-// OpenMemory opens the memory of a directory that a Store is open in. damaged says what was set aside, or nil.
+// OpenMemory opens the memory of a directory that a Store is open in. damaged says what was set aside, or nil. A file that
+// is good, and can't be opened for another reason, such as a full disk, stays where it is: err says why.
 func OpenMemory(dir string) (m *Memory, damaged error, err error) {
 	path := filepath.Join(dir, memoryName)
 	db, failed := openMemory(path)
 	if failed == nil {
 		return &Memory{db}, nil, nil
+	}
+	if !isDamage(failed) {
+		return nil, nil, fmt.Errorf("opening %s: %w", path, failed)
 	}
 	if err := os.Rename(path, filepath.Join(dir, memoryDamaged)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, failed, fmt.Errorf("setting aside %s: %w", path, err)
@@ -39,6 +45,13 @@ func OpenMemory(dir string) (m *Memory, damaged error, err error) {
 		return nil, failed, fmt.Errorf("opening %s: %w", path, err)
 	}
 	return &Memory{db}, failed, nil
+}
+
+// isDamage reports whether what is in a file is why it can't be opened, and not the system: it has no room, say, or no
+// permission, or somebody else has the file open.
+func isDamage(err error) bool {
+	var system syscall.Errno
+	return !errors.Is(err, bolterrors.ErrTimeout) && (!errors.As(err, &system) || system == syscall.EIO)
 }
 
 // openMemory opens a file of which every page can be read.
@@ -56,13 +69,20 @@ func openMemory(path string) (db *bolt.DB, err error) {
 	if db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: memoryLock, FreelistType: bolt.FreelistMapType}); err != nil {
 		return nil, err
 	}
-	err = db.Update(func(tx *bolt.Tx) error {
-		b, err := tx.CreateBucketIfNotExists(bucketMemory)
-		if err != nil {
-			return err
+	isNew := false
+	err = db.View(func(tx *bolt.Tx) error {
+		b := tx.Bucket(bucketMemory)
+		if isNew = b == nil; isNew {
+			return nil
 		}
 		return b.ForEach(func(_, _ []byte) error { return nil })
 	})
+	if err == nil && isNew { // else nothing is written: there may be no room
+		err = db.Update(func(tx *bolt.Tx) error {
+			_, err := tx.CreateBucket(bucketMemory)
+			return err
+		})
+	}
 	return db, err
 }
 

@@ -3,9 +3,11 @@ package store_test
 import (
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	bolt "go.etcd.io/bbolt"
 
 	"github.com/fingerpost-dns/fingerpost/dnsserver/store"
 )
@@ -76,5 +78,88 @@ func TestADamagedMemoryIsSetAside(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestAGoodMemoryIsNotSetAside: that it can't be opened, or written, now says nothing of what is in it.
+func TestAGoodMemoryIsNotSetAside(t *testing.T) {
+	for why, hinder := range map[string]func(t *testing.T, path string) (undo func()){
+		"somebody else has it": func(t *testing.T, path string) func() {
+			db, err := bolt.Open(path, 0o600, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return func() { db.Close() }
+		},
+		"the process has no more descriptors": func(t *testing.T, _ string) func() {
+			var limit syscall.Rlimit
+			if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+				t.Fatal(err)
+			}
+			few := limit
+			few.Cur = 0
+			if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &few); err != nil {
+				t.Fatal(err)
+			}
+			return func() {
+				if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+					t.Fatal(err)
+				}
+			}
+		},
+	} {
+		t.Run(why, func(t *testing.T) {
+			dir := t.TempDir()
+			m, _, err := store.OpenMemory(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := m.SaveState(map[string][]byte{"a": []byte("1")}); err != nil {
+				t.Fatal(err)
+			}
+			if err := m.Close(); err != nil {
+				t.Fatal(err)
+			}
+			undo := hinder(t, filepath.Join(dir, "memory.db"))
+			m, damaged, err := store.OpenMemory(dir)
+			undo()
+			if m != nil || damaged != nil || err == nil {
+				t.Fatalf("opened %v, damaged %v, error %v", m, damaged, err)
+			}
+			if m, damaged, err = store.OpenMemory(dir); err != nil || damaged != nil {
+				t.Fatalf("afterwards damaged is %v, error %v", damaged, err)
+			}
+			defer m.Close()
+			if got, err := m.LoadState(); err != nil || string(got["a"]) != "1" {
+				t.Errorf("afterwards it has %v, error %v", got, err)
+			}
+		})
+	}
+}
+
+// TestAMemoryOpensWhereNothingCanBeWritten: what it has is known all the same.
+func TestAMemoryOpensWhereNothingCanBeWritten(t *testing.T) {
+	dir := t.TempDir()
+	m, _, err := store.OpenMemory(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.SaveState(map[string][]byte{"a": []byte("1")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "memory.db")
+	before, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, _, err = store.OpenMemory(dir); err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if after, err := os.Stat(path); err != nil || !after.ModTime().Equal(before.ModTime()) {
+		t.Errorf("to open it has written: %v, %v; %v", before.ModTime(), after.ModTime(), err)
 	}
 }
