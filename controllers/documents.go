@@ -14,6 +14,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -47,6 +48,8 @@ type DocumentReconciler struct {
 	Settled func() bool
 	// Published is called, perhaps again, when all that can be published is. It does not block.
 	Published func()
+	// Forget drops what is known of servers that there are no more; nil: nothing is known.
+	Forget    func(known func(control.ServerID) bool)
 	APIServer []netip.Addr // addresses of the API server, as far as known
 	Now       func() time.Time
 
@@ -83,6 +86,9 @@ func (r *DocumentReconciler) Reconcile(ctx context.Context, _ reconcile.Request)
 	if r.Settled() {
 		if err := r.topology(ctx, datacenters, groups); err != nil {
 			errs = append(errs, err)
+		}
+		if r.Forget != nil {
+			r.Forget(r.known(datacenters))
 		}
 		r.Published()
 	}
@@ -223,12 +229,52 @@ func texts[T ~string](list []T) []string {
 	return all
 }
 
+// known returns whether there is a server, connected or not.
+func (r *DocumentReconciler) known(datacenters []*v1alpha1.Datacenter) func(control.ServerID) bool {
+	all := map[control.ServerID]bool{}
+	for _, s := range r.Hub.Servers() {
+		all[s.ID] = true
+	}
+	for _, dc := range datacenters {
+		for _, s := range dc.Status.Servers {
+			all[control.ServerID{Datacenter: dc.Name, Group: s.Group, Name: s.Name}] = true
+		}
+	}
+	return func(id control.ServerID) bool { return all[id] }
+}
+
+// voting returns the names of the groups whose zones have steered names.
+func (r *DocumentReconciler) voting(ctx context.Context) (map[string]bool, error) {
+	var records v1alpha1.DynamicRecordList
+	var zones v1alpha1.DNSZoneList
+	for _, list := range []client.ObjectList{&records, &zones} {
+		if err := r.Client.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
+			return nil, fmt.Errorf("listing what is steered: %w", err)
+		}
+	}
+	steered := map[types.NamespacedName]bool{}
+	for i := range records.Items {
+		steered[render.ZoneOf(&records.Items[i])] = true
+	}
+	voting := map[string]bool{}
+	for i := range zones.Items {
+		if z := &zones.Items[i]; steered[render.Key(z)] {
+			voting[z.Spec.ServerGroup] = true
+		}
+	}
+	return voting, nil
+}
+
 // topology publishes who is where to every group.
 func (r *DocumentReconciler) topology(ctx context.Context, datacenters []*v1alpha1.Datacenter, groups map[string][]placedGroup) error {
 	if err := r.readKey(ctx); err != nil {
 		return err
 	}
-	in := render.TopologyInputs{Datacenters: datacenters, Key: r.key, APIServer: r.APIServer}
+	voting, err := r.voting(ctx)
+	if err != nil {
+		return err
+	}
+	in := render.TopologyInputs{Datacenters: datacenters, Voting: voting, Key: r.key, APIServer: r.APIServer}
 	for _, s := range r.Hub.Servers() {
 		in.Connected = append(in.Connected, render.TopologyServer{Datacenter: s.ID.Datacenter, Group: s.ID.Group, Name: s.ID.Name, Peer: s.Peer})
 	}

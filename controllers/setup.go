@@ -192,15 +192,18 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	}
 	documentReconciler := &DocumentReconciler{
 		Client: mgr.GetClient(), Hub: hub, Settled: leader.Settled, Published: estateReconciler.DocumentsPublished,
-		APIServer: apiServerAddresses(mgr.GetConfig().Host), Now: time.Now,
+		Forget: reports.Forget, APIServer: apiServerAddresses(mgr.GetConfig().Host), Now: time.Now,
 		cookies: cookieKeeper{
 			CertificateIssuer: CertificateIssuer{Secrets: mgr.GetAPIReader(), Writer: mgr.GetClient(), Namespace: o.Namespace},
 			rotation:          cmp.Or(o.CookieRotation, DefaultCookieRotation),
 		},
 	}
-	toDocuments := handler.EnqueueRequestsFromMapFunc(func(context.Context, client.Object) []reconcile.Request { return []reconcile.Request{{}} })
+	allDocuments := func(context.Context, client.Object) []reconcile.Request { return []reconcile.Request{{}} }
+	toDocuments := handler.EnqueueRequestsFromMapFunc(allDocuments)
 	if err := ctrl.NewControllerManagedBy(mgr).Named("documents").
 		Watches(&v1alpha1.Datacenter{}, toDocuments, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&v1alpha1.DynamicRecord{}, gathered(allDocuments), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&v1alpha1.DNSZone{}, gathered(allDocuments), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		WatchesRawSource(source.Channel(documents, toDocuments)).
 		WatchesRawSource(once()).
 		WithOptions(controller.Options{EnableWarmup: &warm, MaxConcurrentReconciles: 1}).

@@ -316,6 +316,9 @@ func (s *steerer) document(kind string, body []byte) error {
 		if err != nil {
 			return err
 		}
+		if !votes(t, s.opts.Self) {
+			t = withoutServers(t)
+		}
 		s.world, s.topology, s.reach = world, t, reach
 		s.guard(func() { s.machine.SetTopology(now, t) })
 		s.opts.View.Mute(datacenterOf(t, s.opts.Self.Datacenter).GetWitness())
@@ -359,6 +362,20 @@ func datacenterOf(t *steeringpb.Topology, name string) *steeringpb.Datacenter {
 		}
 	}
 	return nil
+}
+
+// votes reports whether servers of self's group vote, in its datacenter.
+func votes(t *steeringpb.Topology, self health.ServerID) bool {
+	return slices.ContainsFunc(datacenterOf(t, self.Datacenter).GetServers(), func(s *steeringpb.Server) bool { return s.GetGroup() == self.Group })
+}
+
+// withoutServers is what the topology is to a server that has no steered names: it hears nobody, and misses nobody.
+func withoutServers(t *steeringpb.Topology) *steeringpb.Topology {
+	t = proto.CloneOf(t)
+	for _, dc := range t.GetDatacenters() {
+		dc.Servers = nil
+	}
+	return t
 }
 
 func peersOf(t *steeringpb.Topology) []mesh.Peer {

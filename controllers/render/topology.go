@@ -15,6 +15,9 @@ type TopologyInputs struct {
 	// Connected are the servers with a stream to the hub. Others are taken from the statuses: one that the hub does not
 	// see goes on voting.
 	Connected []TopologyServer
+	// Voting are the names of the server groups that serve zones with steered names. Servers of other groups are told of
+	// nobody, and nobody of them: they have no say. Those of a Witness are told of in any case. Nil: all have.
+	Voting    map[string]bool
 	Key       []byte       // shared by all servers
 	APIServer []netip.Addr // addresses of the API server, as far as known
 }
@@ -56,11 +59,11 @@ func texts[T ~string](list []T) []string {
 	return all
 }
 
-// servers lists those of a datacenter's groups, by group and name.
+// servers lists those of a datacenter's groups that vote, by group and name.
 func (in TopologyInputs) servers(dc *v1alpha1.Datacenter) []*steeringpb.Server {
 	declared := map[string]bool{}
 	for _, g := range dc.Spec.ServerGroups {
-		declared[g.Name] = true
+		declared[g.Name] = in.Voting == nil || in.Voting[g.Name] || dc.Spec.Role == v1alpha1.DatacenterRoleWitness
 	}
 	var servers []*steeringpb.Server
 	add := func(group, name, peer string) {

@@ -137,7 +137,8 @@ func leaves(r *steeringpb.Record, i uint32) []*steeringpb.Probe {
 type place struct {
 	name    string
 	pb      *steeringpb.Datacenter
-	servers bool // has servers by the topology, other than this one
+	servers bool      // has servers by the topology, other than this one
+	joined  time.Time // when it got them, for a voteTTL: until then it is not lost; zero: longer ago
 
 	fresh    int       // its servers that are heard, this one too
 	whole    bool      // it has such, and all their ballots are known

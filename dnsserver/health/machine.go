@@ -194,6 +194,9 @@ func (m *Machine) SetTopology(now time.Time, t *steeringpb.Topology) {
 			m.stated[id] = true
 			pl.servers = pl.servers || id != m.self
 		}
+		if pl.servers && !old[pl.name].servers {
+			pl.joined = now
+		}
 		m.places = append(m.places, pl)
 	}
 	slices.SortStableFunc(m.places, func(a, b place) int { return strings.Compare(a.name, b.name) })
@@ -365,6 +368,11 @@ func (m *Machine) Step(now time.Time) Output {
 	m.expire(now)
 	if grown := now.Sub(m.start) >= m.voteTTL; grown != m.grown {
 		m.grown, m.estate = grown, true
+	}
+	for i := range m.places {
+		if pl := &m.places[i]; !pl.joined.IsZero() && now.Sub(pl.joined) >= m.voteTTL {
+			pl.joined, m.estate = time.Time{}, true
+		}
 	}
 	if m.estate {
 		m.survey(now)

@@ -388,7 +388,7 @@ func (m *Machine) survey(now time.Time) {
 		pl := &m.places[i]
 		pl.whole = pl.whole && pl.fresh > 0
 		pl.isolated = pl.isolated && pl.fresh > 0
-		lost := pl.servers && pl.fresh == 0 && m.grown
+		lost := pl.servers && pl.fresh == 0 && m.grown && pl.joined.IsZero()
 		if lost != pl.lost {
 			pl.lost = lost
 			if !lost {

@@ -78,6 +78,11 @@ func (m *Machine) wake(now time.Time) time.Time {
 	if !m.grown {
 		sooner(m.start.Add(m.voteTTL))
 	}
+	for i := range m.places {
+		if pl := &m.places[i]; !pl.joined.IsZero() {
+			sooner(pl.joined.Add(m.voteTTL))
+		}
+	}
 	for _, p := range m.peers {
 		if p != m.me && p.fresh {
 			sooner(p.heard.Add(m.voteTTL))
