@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/fingerpost-dns/fingerpost/dnsserver/health"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/mesh"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/probe"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/steering/steeringpb"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
@@ -200,6 +201,34 @@ func TestAMachineThatFailsBeginsAnewWithItsLatches(t *testing.T) {
 					t.Error("it is not counted")
 				}
 			})
+		})
+	}
+}
+
+// TestAServerWithoutSteeredNamesHearsNobody: of a group that does not vote, such as that of the root, no connection is wanted.
+func TestAServerWithoutSteeredNamesHearsNobody(t *testing.T) {
+	for group, want := range map[string]int{"authoritative": 2, "root": 0} {
+		t.Run(group, func(t *testing.T) {
+			var peers []mesh.Peer
+			s, err := newSteerer(steererOptions{
+				Self: health.ServerID{Datacenter: "dc-a", Group: group, Name: "0"}, View: &zone.View{}, SetPeers: func(all []mesh.Peer) { peers = all },
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := proto.Marshal(&steeringpb.Topology{Datacenters: []*steeringpb.Datacenter{
+				{Name: "dc-a", Servers: []*steeringpb.Server{{Group: "authoritative", Name: "0", Mesh: "192.0.2.1:1"}}},
+				{Name: "dc-b", Rank: 1, Servers: []*steeringpb.Server{{Group: "authoritative", Name: "0", Mesh: "192.0.2.2:1"}}},
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.document(documentTopology, body); err != nil {
+				t.Fatal(err)
+			}
+			if len(peers) != want {
+				t.Errorf("its peers are %v", peers)
+			}
 		})
 	}
 }

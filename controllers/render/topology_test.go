@@ -71,6 +71,11 @@ func TestTopology(t *testing.T) {
 	if again := render.Topology(in); !proto.Equal(got, again) {
 		t.Error("the order of Datacenters matters")
 	}
+	in.Voting = map[string]bool{"auth": true} // the group root has no steered names; a Witness votes by whatever group
+	want.Datacenters[0].Servers = want.Datacenters[0].Servers[:2]
+	if diff := cmp.Diff(want, render.Topology(in), protocmp.Transform()); diff != "" {
+		t.Errorf("with groups that do not vote (-want +got)\n%s", diff)
+	}
 }
 
 func TestLimitsAreEnforcedWhereStrangersCanAsk(t *testing.T) {

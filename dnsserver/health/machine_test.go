@@ -891,3 +891,71 @@ func TestAServerThatSleptForLongForgetsItsVotes(t *testing.T) {
 	l.pass(3 * time.Second)
 	l.want("test/app", "- -", "dc-a-1")
 }
+
+// TestADatacenterThatIsNewIsNotLostBeforeItCouldBeHeard: its servers are told of some time after the start.
+func TestADatacenterThatIsNewIsNotLostBeforeItCouldBeHeard(t *testing.T) {
+	whole := estate(1, false, "dc-a", "dc-b")
+	before := estate(1, false, "dc-a", "dc-b")
+	before.Datacenters[1].Servers = nil
+	m := health.New(health.ServerID{Datacenter: "dc-a", Group: "dns", Name: "dc-a-1"}, 1, epoch, nil)
+	m.SetTopology(epoch, before)
+	now := epoch.Add(time.Minute)
+	m.Step(now)
+	m.SetTopology(now, whole)
+	lost := func(out health.Output) bool {
+		return slices.Contains(out.Events, health.Event{Kind: health.PeerLost, Datacenter: "dc-b"})
+	}
+	for end := now.Add(5 * time.Second); now.Before(end); now = now.Add(100 * time.Millisecond) {
+		if lost(m.Step(now)) {
+			t.Fatalf("it is lost after %s", now.Sub(end.Add(-5*time.Second)))
+		}
+	}
+	if !lost(m.Step(now)) {
+		t.Error("it is not lost after a voteTTL of silence")
+	}
+}
+
+func TestLatchesAreToldInMessagesThatFit(t *testing.T) {
+	const records, fits = 3000, 1 << 20
+	topo := estate(1, false, "dc-a", "dc-b")
+	m := health.New(health.ServerID{Datacenter: "dc-a", Group: "dns", Name: "dc-a-1"}, 1, epoch, nil)
+	other := health.ServerID{Datacenter: "dc-b", Group: "dns", Name: "dc-b-1"}
+	m.SetTopology(epoch, topo)
+	long := strings.Repeat("x", 240)
+	var latches []health.Latch
+	for i := range records {
+		latches = append(latches, health.Latch{
+			LatchKey: health.LatchKey{Record: fmt.Sprintf("%s/%s-%d", long[:60], long, i), Pool: long[:63], Scope: long[:63]}, Out: true, At: 1, By: long,
+		})
+	}
+	m.Receive(epoch, other, health.Message{Heartbeat: &health.Heartbeat{Boot: 1}})
+	now := epoch.Add(time.Second)
+	for _, e := range m.Step(epoch).Send {
+		if a := e.Message.Ask; a != nil {
+			m.Receive(now, other, health.Message{Latches: &health.Latches{Latches: latches, Last: true, Nonce: a.Nonce}})
+		}
+	}
+	m.Step(now)
+	m.Receive(now, other, health.Message{Ask: &health.Ask{Nonce: 7}})
+	told, last := 0, 0
+	for _, e := range m.Step(now).Send {
+		l := e.Message.Latches
+		if l == nil {
+			continue
+		}
+		size := 0
+		for _, x := range l.Latches {
+			size += len(x.Record) + len(x.Pool) + len(x.Scope) + len(x.By) + 30
+		}
+		if size > fits {
+			t.Errorf("a message has %d octets", size)
+		}
+		told += len(l.Latches)
+		if l.Last {
+			last++
+		}
+	}
+	if told != records || last != 1 {
+		t.Errorf("%d latches were told with %d last messages, wanted %d and 1", told, last, records)
+	}
+}
