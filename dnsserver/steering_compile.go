@@ -86,6 +86,8 @@ func (s *steerer) give(now time.Time, key ownerKey, n *steeredName, result *stee
 	n.ledger.Replace(now, result)
 	if n.result == nil || !n.memory.Equal(result.Memory) {
 		n.changed = now
+	}
+	if n.result == nil || !n.memory.Same(result.Memory) {
 		if body, err := json.Marshal(result.Memory); err == nil {
 			s.unsaved[memoryKey(key)] = body
 		}

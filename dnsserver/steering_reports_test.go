@@ -35,7 +35,9 @@ func TestEveryRecordIsReportedHoweverLargeTheyAre(t *testing.T) {
 					if len(body) > control.MaxReport {
 						t.Errorf("report %s has %d octets", kind, len(body))
 					}
-					maps.DeleteFunc(held, func(other string, _ []string) bool { return strings.Count(other, "-") != strings.Count(kind, "-") || division(other) != division(kind) })
+					maps.DeleteFunc(held, func(other string, _ []string) bool {
+						return strings.Count(other, "-") != strings.Count(kind, "-") || division(other) != division(kind)
+					})
 					held[kind] = nil
 					for _, r := range reports.GetRecords() {
 						held[kind] = append(held[kind], r.GetSource())

@@ -3,6 +3,7 @@ package render
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -230,47 +231,46 @@ func (s *Steered) decide(in SteeredInputs, claims []*steeredClaim) {
 	}
 }
 
-// admit adds what servers are told of an accepted record: at its owner, and at those of its SRV records.
+// admit adds what servers are told of an accepted record: at its owner, and at those of its SRV records. If one of them can't
+// be told, none is.
 func (s *Steered) admit(c *steeredClaim) {
+	owners := map[zone.Name]steeredOwner{}
 	add := func(owner zone.Name, conflicting []uint16, r *steeringpb.Record) bool {
 		if _, err := steering.NewRecord(owner, r); err != nil { // servers would say the same, later
-			c.Refused, c.Record = refuse(v1alpha1.ReasonInvalidSpec, "%v", err), nil
+			c.Refused = refuse(v1alpha1.ReasonInvalidSpec, "%v", err)
 			return false
 		}
 		rdata, err := proto.MarshalOptions{Deterministic: true}.Marshal(r)
 		if err != nil || len(rdata) > 1<<16-1 {
 			c.Refused = refuse(v1alpha1.ReasonInvalidSpec, "the record and its probes are too large together: %d octets of at most 65535", len(rdata))
-			c.Record = nil
 			return false
 		}
-		s.owners[owner] = steeredOwner{source: c.key, types: conflicting, ttl: c.Record.GetTtl(), rdata: rdata}
+		owners[owner] = steeredOwner{source: c.key, types: conflicting, ttl: c.Record.GetTtl(), rdata: rdata}
 		return true
 	}
 	conflicting := []uint16{zone.TypeA, zone.TypeAAAA, zone.TypeCNAME, zone.TypeHTTPS, zone.TypeSVCB, zone.TypeDNAME}
 	if c.object.Spec.Flatten == nil && !isAddressText(c.Record) {
 		conflicting = nil // a CNAME is answered
 	}
-	if !add(c.Owner, conflicting, c.Record) {
-		return
-	}
+	fits := add(c.Owner, conflicting, c.Record)
 	for _, service := range c.Record.GetServices() {
-		if service.GetKind() != steeringpb.Service_SRV {
+		owner, err := zone.ParseName(service.GetLabel(), c.Owner)
+		if !fits || service.GetKind() != steeringpb.Service_SRV || err != nil { // translate has looked
 			continue
 		}
-		owner, err := zone.ParseName(service.GetLabel(), c.Owner)
-		if err != nil {
-			continue // translate has looked
-		}
-		if _, taken := s.owners[owner]; taken {
+		_, taken := s.owners[owner]
+		if _, twice := owners[owner]; taken || twice {
 			continue // a record of its own goes before
 		}
 		srv := proto.CloneOf(c.Record)
 		srv.SrvLabel = service.GetLabel()
-		if !add(owner, []uint16{zone.TypeSRV, zone.TypeCNAME, zone.TypeDNAME}, srv) {
-			delete(s.owners, c.Owner)
-			return
-		}
+		fits = add(owner, []uint16{zone.TypeSRV, zone.TypeCNAME, zone.TypeDNAME}, srv)
 	}
+	if !fits {
+		c.Record = nil
+		return
+	}
+	maps.Copy(s.owners, owners)
 }
 
 func isAddressText(r *steeringpb.Record) bool {

@@ -3,6 +3,7 @@ package render_test
 import (
 	"fmt"
 	"net/netip"
+	"sort"
 	"strings"
 	"testing"
 	"time"
@@ -259,5 +260,49 @@ func TestResolversThatServersMustNotAskAreFindings(t *testing.T) {
 				t.Errorf("the finding is %q, want %q", got, c.want)
 			}
 		})
+	}
+}
+
+// TestARecordThatIsTooLargeLeavesNothingBehind: with its SRV records it is a little larger than at its own name, so there are
+// sizes at which some of them would fit.
+func TestARecordThatIsTooLargeLeavesNothingBehind(t *testing.T) {
+	port := int32(80)
+	record := func(networks, padding int) *v1alpha1.DynamicRecord {
+		r := dynamic("payments", "app", "app", time.Hour, "10.0.0.1")
+		r.Spec.Pools[0].Name = strings.Repeat("p", 1+padding)
+		for _, name := range []string{"_a._tcp", "_b." + strings.Repeat("x", 60)} {
+			r.Spec.Services = append(r.Spec.Services, v1alpha1.Service{Type: v1alpha1.ServiceSRV, Name: name, Port: &port})
+		}
+		r.Spec.Match = []v1alpha1.Match{{Pools: []string{r.Spec.Pools[0].Name}}}
+		for i := range networks {
+			r.Spec.Match[0].Networks = append(r.Spec.Match[0].Networks, v1alpha1.CIDR(fmt.Sprintf("100.%d.%d.128/26", 100+i/100, 100+i%100)))
+		}
+		return r
+	}
+	decide := func(r *v1alpha1.DynamicRecord) (*render.Steered, *render.SteeredDecision) {
+		steered, _ := steer(payZone(), nil, nil, nil, r)
+		return steered, steered.Decisions[types.NamespacedName{Namespace: "payments", Name: "app"}]
+	}
+	tooMany := sort.Search(10_000, func(n int) bool {
+		_, d := decide(record(n, 0))
+		return d.Refused != nil
+	})
+	whole, none := 0, 0
+	for padding := range 40 { // two octets each
+		steered, d := decide(record(tooMany-2, padding))
+		switch {
+		case d.Refused == nil:
+			whole++
+		case !strings.Contains(d.Refused.Error(), "too large"):
+			t.Fatal(d.Refused)
+		default:
+			none++
+			if steered.Any() || d.Record != nil {
+				t.Errorf("with %d octets of padding the record is refused, and some of it is served", padding)
+			}
+		}
+	}
+	if whole == 0 || none == 0 {
+		t.Errorf("%d records fit and %d do not: the sizes are not near the limit", whole, none)
 	}
 }

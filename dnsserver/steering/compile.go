@@ -49,6 +49,25 @@ type Result struct {
 // Memory is what was decided before. It is immutable, and kept as JSON over restarts.
 type Memory struct {
 	Classes []Remembered `json:"classes,omitempty"`
+	// TTL is the longest that answers have, in seconds: the record's, or as an override raises it. Held is until when
+	// somebody may hold an answer of before that had a longer one; zero: nobody does.
+	TTL  uint32    `json:"ttl,omitempty"`
+	Held time.Time `json:"held,omitzero"`
+}
+
+// Same reports whether all of it is the same.
+func (m Memory) Same(o Memory) bool { return m.Equal(o) && m.TTL == o.TTL && m.Held.Equal(o.Held) }
+
+// memory is that of these answers, after that of the ones before.
+func (k *compiler) memory(classes []Remembered) Memory {
+	before := k.in.Memory
+	m := Memory{Classes: classes, TTL: max(k.r.TTL, k.result.TTL), Held: before.Held}
+	if before.TTL > m.TTL {
+		if until := k.in.Now.Add(time.Duration(before.TTL) * time.Second).Round(0); until.After(m.Held) {
+			m.Held = until
+		}
+	}
+	return m
 }
 
 // Clients are some of the clients, who all get the same choice.

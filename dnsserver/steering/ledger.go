@@ -16,13 +16,18 @@ type Ledger struct {
 }
 
 // Begin says that the server starts at now without knowing what it handed out before: it counts as having
-// handed out until now all that it remembers, with the longest TTL that it may have had.
+// handed out until now all that it remembers, with the longest TTL that it may have had: that of the record, or
+// what an override had raised it to.
 func (l *Ledger) Begin(now time.Time, m Memory, longest time.Duration) {
 	l.since = now
+	until := now.Add(max(longest, time.Duration(m.TTL)*time.Second))
+	if m.Held.After(until) {
+		until = m.Held
+	}
 	for i := range m.Classes {
 		for _, g := range m.Classes[i].Given {
 			for _, t := range g.Targets {
-				l.extend(t, now.Add(longest))
+				l.extend(t, until)
 			}
 		}
 	}

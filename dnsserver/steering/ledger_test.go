@@ -57,6 +57,37 @@ func TestLedger(t *testing.T) {
 	}
 }
 
+// TestARestartRemembersTheTTLsThatWereRaised: what was handed out while an override raised the TTL is held for as long.
+func TestARestartRemembersTheTTLsThatWereRaised(t *testing.T) {
+	r, w := record(t, twoPools+"ttl 30"), threeDatacenters(t)
+	at := func(seconds int) time.Time { return now.Add(time.Duration(seconds) * time.Second) }
+	compile := func(seconds int, o string, m Memory) *Result {
+		return Compile(r, &Inputs{Now: at(seconds), World: w, Health: view(t, r, ""), Overrides: overrides(t, o), Memory: m})
+	}
+	plain := compile(0, "", Memory{})
+	raised := compile(10, "RaiseTTL 300", plain.Memory)
+	lowered := compile(20, "", raised.Memory)
+	later := compile(330, "", lowered.Memory)
+	for sentence, tc := range map[string]struct {
+		memory  Memory
+		restart int
+		want    int
+	}{
+		"the record's own":                                 {plain.Memory, 5, 5 + 30},
+		"one that is raised":                               {raised.Memory, 15, 15 + 300},
+		"one that was raised until shortly before":         {lowered.Memory, 25, 20 + 300},
+		"not one that was raised longer ago than it lasts": {later.Memory, 340, 340 + 30},
+	} {
+		drained := compile(tc.restart, "Drain dc-b", tc.memory)
+		var l Ledger
+		l.Begin(at(tc.restart), tc.memory, 30*time.Second)
+		l.Replace(at(tc.restart), drained)
+		if got := l.Settled(at(tc.restart)); !got.Equal(at(tc.want)) {
+			t.Errorf("%s: settled at %s, wanted %s", sentence, got.Sub(now), at(tc.want).Sub(now))
+		}
+	}
+}
+
 func TestSafeAt(t *testing.T) {
 	at := func(seconds int) time.Time { return now.Add(time.Duration(seconds) * time.Second) }
 	for sentence, tc := range map[string]struct {

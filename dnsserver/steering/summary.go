@@ -32,7 +32,7 @@ func (k *compiler) summarise() {
 	}
 	slices.Sort(s.Serving)
 	s.Serving = slices.Compact(s.Serving)
-	k.result.Memory = Memory{remembered}
+	k.result.Memory = k.memory(remembered)
 	for _, e := range k.result.Effects {
 		if e.Acts {
 			s.Override = e.Source
