@@ -2,6 +2,7 @@ package controllers_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -50,6 +51,7 @@ type estate struct {
 	hub []string // where managers listen; servers try them in turn
 
 	cookieRotation time.Duration                            // of managers; 0: the default
+	statusWrites   int                                      // of managers, a second; 0: 50
 	replicas       func(*dnsserver.Replica) control.Replica // what servers say they have; nil: what they have
 
 	changed chan struct{} // closed and replaced whenever an object or a server changed
@@ -258,7 +260,7 @@ func (e *estate) startManager(n int) *manager {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	err = controllers.Setup(ctx, mgr, controllers.Options{
-		Namespace: operatorNamespace, ApexNamespaces: []string{"dns-root"}, HubAddress: e.hub[n], StatusWrites: 50, CookieRotation: e.cookieRotation,
+		Namespace: operatorNamespace, ApexNamespaces: []string{"dns-root"}, HubAddress: e.hub[n], StatusWrites: cmp.Or(e.statusWrites, 50), CookieRotation: e.cookieRotation,
 		Certificates:   controllers.CertificateOptions{Namespace: operatorNamespace, Policy: pki.DefaultPolicy()},
 		DNSServerImage: "fingerpost/dnsserver:test", HubEndpoints: e.hub,
 	})

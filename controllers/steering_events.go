@@ -156,10 +156,13 @@ func (e *steeringEvents) record(o *v1alpha1.DynamicRecord, before, after v1alpha
 		trouble := metav1.ConditionTrue
 		switch c.Type {
 		case v1alpha1.ConditionHealthy:
-			switch was := old != nil && old.Reason == reasonAllDown; {
-			case c.Reason == reasonAllDown && !was:
+			grave := func(c *metav1.Condition) bool {
+				return c != nil && (c.Reason == reasonAllDown || c.Reason == v1alpha1.ReasonHeld)
+			}
+			switch {
+			case grave(&c) && (old == nil || old.Reason != c.Reason):
 				changed(corev1.EventTypeWarning, c)
-			case c.Reason != reasonAllDown && was:
+			case !grave(&c) && grave(old):
 				changed(corev1.EventTypeNormal, c)
 			}
 			continue

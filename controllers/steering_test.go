@@ -618,11 +618,12 @@ func (e *estate) steeredStatuses() map[string]string {
 	return versions
 }
 
-// TestNothingIsWrittenWhileNothingFlips lets servers probe many names for a while, and the leader change: all say the same as
+// TestNothingIsWrittenWhileNothingFlips lets servers probe 1,000 names for a while, and the leader change: all say the same as
 // before, so nothing is written.
 func TestNothingIsWrittenWhileNothingFlips(t *testing.T) {
-	const names = 40
+	const names = 1000
 	e := newEstate(t, steeredEstate)
+	e.statusWrites = 1000
 	leader := e.startManager(0)
 	servers, _, b := e.startSteered("  steering: {policy: Nearest}\n")
 	_, text, _ := net.SplitHostPort(b.address)

@@ -265,7 +265,7 @@ func (s *steerer) reportOf(now time.Time, src *steeredSource, view *health.View,
 	for _, p := range view.Pools {
 		for _, t := range p.Targets {
 			target := &steeringpb.TargetReport{
-				State: targetReports[t.State], Up: uint32(t.Up), Electorate: uint32(t.Electorate), Dissenting: t.Dissenting,
+				State: targetReports[t.State], Up: uint32(t.Up), Electorate: uint32(t.Electorate), Dissenting: t.Dissenting, Held: t.Held,
 			}
 			if t.State != health.Up { // a failure that changed nothing is no news
 				target.Failure = t.Failure

@@ -137,6 +137,8 @@ const (
 const (
 	// ReasonHealthy is the reason of Degraded=False.
 	ReasonHealthy = "Healthy"
+	// ReasonHeld: a datacenter is silent, and the record does not move until somebody confirms what became of it.
+	ReasonHeld = "Held"
 	// ReasonDatacenterUnreachable: no server of a chosen datacenter is connected.
 	ReasonDatacenterUnreachable = "DatacenterUnreachable"
 	// ReasonServersMissing: fewer servers are connected than the datacenter declares.

@@ -185,10 +185,13 @@ func (in RecordStatusInputs) observed(s *v1alpha1.DynamicRecordStatus, set setCo
 	var stale []RecordServer
 	in.Servers, stale = in.fresh()
 	index, up, unknown := 0, 0, 0
-	var troubled []string
+	var troubled, held []string
 	for _, p := range in.Record.Spec.Pools {
 		for _, t := range p.Targets {
-			st := in.target(index, string(p.Datacenter))
+			st, isHeld := in.target(index, string(p.Datacenter))
+			if isHeld && !slices.Contains(held, string(p.Datacenter)) {
+				held = append(held, string(p.Datacenter))
+			}
 			st.Pool, st.Address = p.Name, t.Address
 			index++
 			switch st.State {
@@ -245,6 +248,9 @@ func (in RecordStatusInputs) observed(s *v1alpha1.DynamicRecordStatus, set setCo
 			Type: v1alpha1.ConditionHealthy, Status: metav1.ConditionUnknown, Reason: "NotJudged", ObservedGeneration: in.Record.Generation, LastTransitionTime: in.Now,
 			Message: clip("no target is judged: "+strings.Join(troubled, "; "), 2048),
 		})
+	case len(held) > 0:
+		set(v1alpha1.ConditionHealthy, false, v1alpha1.ReasonHeld, fmt.Sprintf("%d of %d targets are known to be up; onPeerLoss is Hold: answers stay, for nobody confirms what became of %s, which is silent. To move them: a TrafficOverride with action Force. %s",
+			up, index, strings.Join(held, ", "), strings.Join(troubled, "; ")))
 	case up == 0 && index > 0:
 		set(v1alpha1.ConditionHealthy, false, "AllDown", fmt.Sprintf("no target is up; whenAllDown: %s. %s", in.Record.Spec.WhenAllDown.Action, strings.Join(troubled, "; ")))
 	case up < index:
@@ -280,9 +286,9 @@ func (in RecordStatusInputs) serving(served map[string]bool) string {
 }
 
 // target says what is known of the index-th target. A server of its own datacenter is heard first, then the others in
-// order; who failed to reach it says why.
-func (in RecordStatusInputs) target(index int, datacenter string) v1alpha1.TargetStatus {
-	best := v1alpha1.TargetStatus{State: v1alpha1.TargetUnknown}
+// order; who failed to reach it says why. held: what is known is of before its datacenter fell silent.
+func (in RecordStatusInputs) target(index int, datacenter string) (best v1alpha1.TargetStatus, held bool) {
+	best = v1alpha1.TargetStatus{State: v1alpha1.TargetUnknown}
 	chosen := false
 	for _, srv := range in.Servers {
 		targets := srv.Report.GetTargets()
@@ -292,6 +298,7 @@ func (in RecordStatusInputs) target(index int, datacenter string) v1alpha1.Targe
 		t := targets[index]
 		if !chosen || srv.Datacenter == datacenter {
 			failure := best.LastFailure
+			held = t.GetHeld()
 			best = v1alpha1.TargetStatus{State: targetStates[t.GetState()], LastFailure: clip(cmp.Or(t.GetFailure(), failure), 256)}
 			if t.GetElectorate() > 0 {
 				best.Votes = fmt.Sprintf("%d/%d", t.GetUp(), t.GetElectorate())
@@ -312,8 +319,11 @@ func (in RecordStatusInputs) target(index int, datacenter string) v1alpha1.Targe
 			best.LastFailure = clip(t.GetFailure(), 256)
 		}
 	}
-	if best.State == v1alpha1.TargetUp {
+	switch {
+	case held:
+		best.State = v1alpha1.TargetUnknown
+	case best.State == v1alpha1.TargetUp:
 		best.LastFailure = ""
 	}
-	return best
+	return best, held
 }

@@ -107,3 +107,47 @@ func TestTheRecordOfAKeptZoneSaysThatItIsServed(t *testing.T) {
 		})
 	}
 }
+
+// TestATargetThatIsHeldIsNotCalledHealthy: servers act as if it were up, since nobody confirms that it is not.
+func TestATargetThatIsHeldIsNotCalledHealthy(t *testing.T) {
+	const up, down = steeringpb.TargetReport_UP, steeringpb.TargetReport_DOWN
+	held := func(datacenter string, a, b steeringpb.TargetReport_State) RecordServer {
+		r := reported(datacenter, false, "a", a, b)
+		r.Report.State, r.Report.Targets[0].Held, r.Report.Targets[0].Failure = steeringpb.RecordReport_HELD, true, "no answer within 2s"
+		return r
+	}
+	for rule, c := range map[string]struct {
+		servers                []RecordServer
+		healthy, reason, first string
+		status                 metav1.ConditionStatus
+	}{
+		"its datacenter is silent": {
+			[]RecordServer{reported("dc-a", true, "a", up, up), held("dc-b", up, up)}, "1/2", "Held", "Unknown no answer within 2s", metav1.ConditionFalse,
+		},
+		"it is silent, and the others are down": {
+			[]RecordServer{held("dc-b", up, down)}, "0/2", "Held", "Unknown no answer within 2s", metav1.ConditionFalse,
+		},
+		"only the link to it is cut, and its own datacenter says what it is": {
+			[]RecordServer{reported("dc-a", false, "a", up, up), held("dc-b", up, up)}, "2/2", "AllUp", "Up ", metav1.ConditionTrue,
+		},
+	} {
+		t.Run(rule, func(t *testing.T) {
+			record := &v1alpha1.DynamicRecord{}
+			record.Spec.Pools = []v1alpha1.Pool{
+				{Name: "a", Datacenter: "dc-a", Targets: []v1alpha1.Target{{Address: "10.1.9.9"}}},
+				{Name: "b", Datacenter: "dc-b", Targets: []v1alpha1.Target{{Address: "10.2.9.9"}}},
+			}
+			s := RecordStatus(RecordStatusInputs{
+				Record: record, Decision: &SteeredDecision{Record: &steeringpb.Record{}}, Programmed: true, ProgrammedReason: v1alpha1.ReasonProgrammed,
+				Servers: c.servers, Now: metav1.Now(),
+			})
+			healthy := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionHealthy)
+			if s.Healthy != c.healthy || healthy.Reason != c.reason || healthy.Status != c.status {
+				t.Errorf("healthy %s, condition %+v; want %s, %s %s", s.Healthy, healthy, c.healthy, c.status, c.reason)
+			}
+			if got := string(s.Targets[0].State) + " " + s.Targets[0].LastFailure; got != c.first {
+				t.Errorf("the target is %q, want %q", got, c.first)
+			}
+		})
+	}
+}

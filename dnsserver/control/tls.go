@@ -246,9 +246,11 @@ const (
 	chunkSize = 256 << 10
 
 	// A peer that is silent is asked for a sign of life, by servers that listen and by those
-	// that dial (gRPC lets these not ask more often), and given up after deadAfter.
-	aliveEvery     = 5 * time.Second
+	// that dial (gRPC lets these not ask more often), and given up after deadAfter. Those that dial
+	// may ask every aliveAtMost.
+	aliveEvery     = 2 * time.Second
 	aliveEveryDial = 10 * time.Second
+	aliveAtMost    = 5 * time.Second
 	deadAfter      = 5 * time.Second
 
 	connectPatience = 3 * time.Second // for TCP
@@ -257,7 +259,7 @@ const (
 )
 
 // ServerOptions are for a gRPC server that a Hub or a Sibling registers with: credentials,
-// limits, and keepalives that notice a dead peer within 10 s.
+// limits, and keepalives that notice a dead peer within 7 s.
 func ServerOptions(c Credentials) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.Creds(credentials.NewTLS(ServerTLS(c))),
@@ -265,7 +267,7 @@ func ServerOptions(c Credentials) []grpc.ServerOption {
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(handshakeBound),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: aliveEvery, Timeout: deadAfter}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: aliveEvery, PermitWithoutStream: true}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: aliveAtMost, PermitWithoutStream: true}),
 	}
 }
 

@@ -3023,6 +3023,7 @@ type TargetReport struct {
 	Dissenting    []string               `protobuf:"bytes,4,rep,name=dissenting,proto3" json:"dissenting,omitempty"` // datacenters
 	Since         uint64                 `protobuf:"varint,5,opt,name=since,proto3" json:"since,omitempty"`          // Unix milliseconds
 	Failure       string                 `protobuf:"bytes,6,opt,name=failure,proto3" json:"failure,omitempty"`       // why the last probe from here failed, in our own words
+	Held          bool                   `protobuf:"varint,7,opt,name=held,proto3" json:"held,omitempty"`            // the state is what it was before its datacenter fell silent, and nobody confirms another
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3097,6 +3098,13 @@ func (x *TargetReport) GetFailure() string {
 		return x.Failure
 	}
 	return ""
+}
+
+func (x *TargetReport) GetHeld() bool {
+	if x != nil {
+		return x.Held
+	}
+	return false
 }
 
 type RecordReport_Effect struct {
@@ -3400,7 +3408,7 @@ const file_dnsserver_steering_steeringpb_steering_proto_rawDesc = "" +
 	"\bAWAITING\x10\x04\x12\x0e\n" +
 	"\n" +
 	"OVERRIDDEN\x10\x05\x12\r\n" +
-	"\tNOT_READY\x10\x06\"\x86\x02\n" +
+	"\tNOT_READY\x10\x06\"\x9a\x02\n" +
 	"\fTargetReport\x12@\n" +
 	"\x05state\x18\x01 \x01(\x0e2*.fingerpost.steering.v1.TargetReport.StateR\x05state\x12\x0e\n" +
 	"\x02up\x18\x02 \x01(\rR\x02up\x12\x1e\n" +
@@ -3411,7 +3419,8 @@ const file_dnsserver_steering_steeringpb_steering_proto_rawDesc = "" +
 	"dissenting\x18\x04 \x03(\tR\n" +
 	"dissenting\x12\x14\n" +
 	"\x05since\x18\x05 \x01(\x04R\x05since\x12\x18\n" +
-	"\afailure\x18\x06 \x01(\tR\afailure\"4\n" +
+	"\afailure\x18\x06 \x01(\tR\afailure\x12\x12\n" +
+	"\x04held\x18\a \x01(\bR\x04held\"4\n" +
 	"\x05State\x12\v\n" +
 	"\aUNKNOWN\x10\x00\x12\x06\n" +
 	"\x02UP\x10\x01\x12\f\n" +
