@@ -53,6 +53,7 @@ type world struct {
 	version   int
 
 	answered func(s *server, at time.Time) // called after any server compiled
+	real     *processes                    // what does all that instead; nil: it is simulated
 }
 
 // site is a datacenter.
@@ -494,9 +495,20 @@ func (s *server) probe(boot uint64, p *probing, interval time.Duration) {
 	s.after(boot, interval, func() { s.probe(boot, p, interval) })
 }
 
+// answering reports whether the server may answer.
+func (s *server) answering(r *steering.Record) bool {
+	if s.w.real != nil {
+		return s.answer(r, s.id.Datacenter) != "?"
+	}
+	return s.machine.Answering()
+}
+
 // answer is what the server gives clients near a datacenter: pools joined by +; "-" if it is not there, "?" if it may not
-// answer yet.
+// answer yet. A real one gives one of the pools that are joined.
 func (s *server) answer(r *steering.Record, near string) string {
+	if s.w.real != nil {
+		return s.w.real.ask(s, r, near)
+	}
 	if !s.alive || s.site.dead {
 		return "-"
 	}
