@@ -15,6 +15,7 @@ import (
 
 	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
 	"github.com/fingerpost-dns/fingerpost/controllers/render"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/steering"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
 )
 
@@ -267,42 +268,40 @@ func TestResolversThatServersMustNotAskAreFindings(t *testing.T) {
 // sizes at which some of them would fit.
 func TestARecordThatIsTooLargeLeavesNothingBehind(t *testing.T) {
 	port := int32(80)
-	record := func(networks, padding int) *v1alpha1.DynamicRecord {
-		r := dynamic("payments", "app", "app", time.Hour, "10.0.0.1")
+	record := func(padding int) *v1alpha1.DynamicRecord {
+		r := dynamic("payments", "app", "app", time.Hour)
+		for i := range steering.MaxTargets {
+			long := strings.Repeat("x", 60)
+			r.Spec.Pools[0].Targets = append(r.Spec.Pools[0].Targets, v1alpha1.Target{Address: v1alpha1.TargetAddress(fmt.Sprintf("t%d.%s.%s.%s", i, long, long, long))})
+		}
 		r.Spec.Pools[0].Name = strings.Repeat("p", 1+padding)
 		for _, name := range []string{"_a._tcp", "_b." + strings.Repeat("x", 60)} {
 			r.Spec.Services = append(r.Spec.Services, v1alpha1.Service{Type: v1alpha1.ServiceSRV, Name: name, Port: &port})
 		}
-		r.Spec.Match = []v1alpha1.Match{{Pools: []string{r.Spec.Pools[0].Name}}}
-		for i := range networks {
-			r.Spec.Match[0].Networks = append(r.Spec.Match[0].Networks, v1alpha1.CIDR(fmt.Sprintf("100.%d.%d.128/26", 100+i/100, 100+i%100)))
+		for i := range steering.MaxRules * steering.MaxNetworks {
+			if i%steering.MaxNetworks == 0 {
+				r.Spec.Match = append(r.Spec.Match, v1alpha1.Match{Pools: []string{r.Spec.Pools[0].Name}})
+			}
+			m := &r.Spec.Match[len(r.Spec.Match)-1]
+			m.Networks = append(m.Networks, v1alpha1.CIDR(fmt.Sprintf("2001:db8:aaaa:bbbb:cccc:dddd:eeee:%x/128", 0x1000+i)))
 		}
 		return r
 	}
-	decide := func(r *v1alpha1.DynamicRecord) (*render.Steered, *render.SteeredDecision) {
-		steered, _ := steer(payZone(), nil, nil, nil, r)
+	decide := func(padding int) (*render.Steered, *render.SteeredDecision) {
+		steered, _ := steer(payZone(), nil, nil, nil, record(padding))
 		return steered, steered.Decisions[types.NamespacedName{Namespace: "payments", Name: "app"}]
 	}
-	tooMany := sort.Search(10_000, func(n int) bool {
-		_, d := decide(record(n, 0))
+	first := sort.Search(2000, func(padding int) bool { // at which the longest SRV record does not fit
+		_, d := decide(padding)
 		return d.Refused != nil
 	})
-	whole, none := 0, 0
-	for padding := range 40 { // two octets each
-		steered, d := decide(record(tooMany-2, padding))
-		switch {
-		case d.Refused == nil:
-			whole++
-		case !strings.Contains(d.Refused.Error(), "too large"):
-			t.Fatal(d.Refused)
-		default:
-			none++
-			if steered.Any() || d.Record != nil {
-				t.Errorf("with %d octets of padding the record is refused, and some of it is served", padding)
-			}
+	for padding := first - 1; padding < first+6; padding++ {
+		steered, d := decide(padding)
+		if d.Refused == nil != (padding < first) || d.Refused != nil && !strings.Contains(d.Refused.Error(), "too large") {
+			t.Fatalf("with %d octets of padding it is refused: %v", padding, d.Refused)
 		}
-	}
-	if whole == 0 || none == 0 {
-		t.Errorf("%d records fit and %d do not: the sizes are not near the limit", whole, none)
+		if served := steered.Any(); served != (d.Refused == nil) || (d.Record != nil) != served {
+			t.Errorf("with %d octets of padding it is refused: %v, and some of it is served: %v", padding, d.Refused, served)
+		}
 	}
 }
