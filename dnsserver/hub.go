@@ -170,7 +170,7 @@ func (h *hubSource) steer() error {
 		OnOverrides: func(overrides [][]byte) { h.steerer.hearOverrides(overrides) },
 	})
 	h.steerer, err = newSteerer(steererOptions{
-		Self: self, View: h.view, Log: h.log, Report: h.client.Report, Send: h.mesh.Send, SetPeers: h.mesh.SetPeers,
+		Self: self, View: h.view, Log: h.log, Report: h.client.Report, Unreport: h.client.Unreport, Send: h.mesh.Send, SetPeers: h.mesh.SetPeers,
 		SendOverrides: h.mesh.SendOverrides, Memory: memory, Own: h.cfg.Own, Geo: h.cfg.Geo,
 		Peers: func() int { return len(h.mesh.Connected()) },
 	})

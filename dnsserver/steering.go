@@ -32,6 +32,8 @@ type steererOptions struct {
 	Log  logr.Logger
 	// Report tells the hub, coalesced.
 	Report func(kind string, body []byte) error
+	// Unreport has the hub that leads next not told of a kind any more.
+	Unreport func(kind string)
 	// Send gives messages to peers, SetPeers says who they are.
 	Send     func([]health.Envelope)
 	SetPeers func([]mesh.Peer)

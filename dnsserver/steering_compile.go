@@ -182,6 +182,9 @@ func reportKind(source string, parts int) string {
 // new one. mu is held.
 func (s *steerer) divide() {
 	s.parts *= 2
+	for kind := range s.kinds {
+		s.opts.Unreport(kind)
+	}
 	clear(s.kinds)
 	clear(s.unreports)
 	for _, src := range s.sources {

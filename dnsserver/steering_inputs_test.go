@@ -21,7 +21,7 @@ import (
 func quietSteerer(t *testing.T, o steererOptions) *steerer {
 	t.Helper()
 	o.Self, o.View, o.Log = health.ServerID{Datacenter: "dc-a", Group: "g", Name: "1"}, &zone.View{}, logr.Discard()
-	o.Report = func(string, []byte) error { return nil }
+	o.Report, o.Unreport = func(string, []byte) error { return nil }, func(string) {}
 	o.Send, o.SetPeers, o.SendOverrides = func([]health.Envelope) {}, func([]mesh.Peer) {}, func([][]byte) {}
 	o.Peers = func() int { return 3 }
 	s, err := newSteerer(o)

@@ -18,6 +18,8 @@ func TestEveryRecordIsReportedHoweverLargeTheyAre(t *testing.T) {
 	for _, records := range []int{0, 100, 2000} {
 		t.Run(fmt.Sprintf("records=%d", records), func(t *testing.T) {
 			s := quietSteerer(t, steererOptions{})
+			dropped := map[string]bool{}
+			s.opts.Unreport = func(kind string) { dropped[kind] = true }
 			told := map[string]*steeringpb.RecordReport{}
 			held := map[string][]string{} // by kind, as the hub has them
 			report := func() {
@@ -70,6 +72,11 @@ func TestEveryRecordIsReportedHoweverLargeTheyAre(t *testing.T) {
 			}
 			if len(told) != records+1 || count != records+1 {
 				t.Errorf("%d records were told of, the hub has %d of %d", len(told), count, records+1)
+			}
+			for kind := range held {
+				if dropped[kind] {
+					t.Errorf("the next hub is not told %s", kind)
+				}
 			}
 			for source, src := range s.sources {
 				if !proto.Equal(told[source], src.report) {

@@ -481,13 +481,17 @@ func TestReportsThatCannotBeSentAreErrors(t *testing.T) {
 	if err := c.Report("verdicts", make([]byte, MaxReport+1)); err == nil {
 		t.Error("a body that is too large was taken")
 	}
-	for i := range maxKinds {
+	for i := range maxReports {
 		if err := c.Report(fmt.Sprintf("kind-%d", i), nil); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if err := c.Report("verdicts", nil); err == nil {
 		t.Error("one kind too many was taken")
+	}
+	c.Unreport("kind-0")
+	if err := c.Report("verdicts", nil); err != nil {
+		t.Errorf("a kind in the place of one that was dropped: %v", err)
 	}
 }
 

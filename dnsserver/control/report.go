@@ -18,12 +18,14 @@ const reportEvery = time.Second
 type reports struct {
 	mu     sync.Mutex
 	latest map[string]report
-	more   chan struct{} // closed when there is something new, and replaced; nil: nobody waits
+	// versions counts bodies, of all kinds.
+	versions uint64
+	more     chan struct{} // closed when there is something new, and replaced; nil: nobody waits
 }
 
 type report struct {
 	body    []byte
-	version uint64 // 1, 2, ...
+	version uint64 // higher for a later one
 }
 
 // Report has the hub that leads told the body, and one that leads after it too, in the place
@@ -46,12 +48,20 @@ func (c *Client) Report(kind string, body []byte) error {
 	if r.latest == nil {
 		r.latest = map[string]report{}
 	}
-	r.latest[kind] = report{body, r.latest[kind].version + 1}
+	r.versions++
+	r.latest[kind] = report{body, r.versions}
 	if r.more != nil {
 		close(r.more)
 		r.more = nil
 	}
 	return nil
+}
+
+// Unreport has nobody told a kind any more: a hub that leads later does not hear of it.
+func (c *Client) Unreport(kind string) {
+	c.reports.mu.Lock()
+	defer c.reports.mu.Unlock()
+	delete(c.reports.latest, kind)
 }
 
 // send tells all there is and then what is new, until ctx ends.

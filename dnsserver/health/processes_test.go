@@ -275,7 +275,7 @@ func (p *processes) world(records []*steeringpb.Record, hubAt string) *world {
 		real := p.servers[s]
 		real.log = filepath.Join(p.t.TempDir(), s.id.Name+".log")
 		real.args = []string{
-			"--name", s.id.Name, "--listen", fmt.Sprintf("%s:%d", real.addr, dnsPort), "--http-listen", "0", "--threads", "1",
+			"--name", s.id.Name, "--listen", fmt.Sprintf("%s:%d", real.addr, dnsPort), "--http-listen", "", "--threads", "1",
 			"--tls-dir", p.certs[s.id.Datacenter], "--state-dir", real.state, "--peer-listen", fmt.Sprintf("%s:%d", real.addr, peerPort),
 			"--hub", fmt.Sprintf("%s:%d", p.hubFrom(s.id.Datacenter), hubPort),
 		}
