@@ -382,7 +382,30 @@ func TestTheTopologyOutlivesServersAndLeaders(t *testing.T) {
 		}
 		return nil
 	}
-	e.await(hasPeer)
+	e.await(func() error {
+		if d, _ := a.replica.Document("topology"); !strings.Contains(string(d.Body), "dc-b") {
+			return fmt.Errorf("a has no topology")
+		}
+		return nil
+	})
+	if hasPeer() == nil {
+		t.Error("a is told of b, though there is nothing to vote on")
+	}
+	e.apply(`
+apiVersion: v1
+kind: Namespace
+metadata: {name: payments}
+---
+apiVersion: fingerpost.dev/v1alpha1
+kind: DynamicRecord
+metadata: {name: app, namespace: payments}
+spec:
+  zoneRef: {name: corp, namespace: dns-root}
+  host: app
+  steering: {policy: Nearest}
+  pools: [{name: a, targets: [{address: 192.0.2.1}]}]
+`)
+	e.poll(hasPeer)
 	e.await(func() error { // before it leaves, the API has its address
 		var dc v1alpha1.Datacenter
 		if err := e.api.Get(t.Context(), client.ObjectKey{Name: "dc-b"}, &dc); err != nil {
