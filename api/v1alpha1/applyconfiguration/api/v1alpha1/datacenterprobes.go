@@ -11,9 +11,9 @@ import (
 //
 // DatacenterProbes limits what probes from a datacenter may reach.
 type DatacenterProbesApplyConfiguration struct {
-	// deniedNetworks are networks that probes from this datacenter must not reach, e.g. [169.254.0.0/16]. They replace
-	// the default list: loopback, link-local, the API server and the servers' own addresses. An empty list denies
-	// nothing.
+	// deniedNetworks are networks that probes from this datacenter must not reach, e.g. [169.254.0.0/16], nor lookups by
+	// the flatten.resolvers of DynamicRecords. They replace the default list: loopback, link-local, the API server and the
+	// servers' own addresses. An empty list denies nothing.
 	DeniedNetworks *[]apiv1alpha1.CIDR `json:"deniedNetworks,omitempty"`
 }
 

@@ -11,7 +11,9 @@ import (
 //
 // Flatten says how names of targets are looked up.
 type FlattenApplyConfiguration struct {
-	// resolvers are asked for the names, on port 53, e.g. [10.1.0.53, 10.2.0.53].
+	// resolvers are asked for the names, on port 53, e.g. [10.1.0.53, 10.2.0.53]. Those in the probes.deniedNetworks of a
+	// server's Datacenter are not asked by it; where it states none, loopback, link-local, the API server and the servers
+	// themselves are not.
 	Resolvers []apiv1alpha1.IP `json:"resolvers,omitempty"`
 }
 
