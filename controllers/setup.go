@@ -5,8 +5,10 @@ package controllers
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"slices"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
@@ -216,6 +219,14 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	if err := mgr.AddReadyzCheck("hub-certificate", certificates.Check); err != nil {
 		return fmt.Errorf("adding a readiness check: %w", err)
 	}
+	if err := mgr.AddReadyzCheck("caches", func(r *http.Request) error { return cachesFilled(r.Context(), mgr.GetCache()) }); err != nil {
+		return fmt.Errorf("adding a readiness check: %w", err)
+	}
+	if o.PodName != "" {
+		if err := setupPodLabeler(mgr, o.Namespace, o.PodName); err != nil {
+			return err
+		}
+	}
 	if err := mgr.Add(&listener{address: o.HubAddress, hub: hub, certificates: certificates}); err != nil {
 		return fmt.Errorf("adding the hub's listener: %w", err)
 	}
@@ -231,6 +242,17 @@ func clusterID(ctx context.Context, live client.Reader) (string, error) {
 		return "", fmt.Errorf("reading namespace %s to identify the cluster: %w", metav1.NamespaceSystem, err)
 	}
 	return string(ns.UID), nil
+}
+
+// cachesFilled returns an error while objects that the manager watches are not all in memory, also in one that waits for the
+// lead.
+func cachesFilled(ctx context.Context, caches cache.Informers) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if !caches.WaitForCacheSync(ctx) {
+		return errors.New("objects are still being read; if that does not end, the log says what the API server refuses")
+	}
+	return nil
 }
 
 // offer puts v into the channel if there is room: one that is waiting serves for both.

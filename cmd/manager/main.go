@@ -34,6 +34,9 @@ var version = "dev"
 func main() {
 	if err := rootCommand().ExecuteContext(ctrl.SetupSignalHandler()); err != nil {
 		fmt.Fprintln(os.Stderr, "manager:", err)
+		if errors.As(err, new(refusedError)) {
+			os.Exit(3)
+		}
 		os.Exit(1)
 	}
 }
@@ -93,7 +96,7 @@ Services that servers reach it by.`,
 	f.IntVar(&o.StatusWrites, "status-writes-per-second", 250, "upper bound of status writes; reserving a serial does not count")
 	f.DurationVar(&o.CookieRotation, "cookie-rotation", controllers.DefaultCookieRotation, "how long a secret makes DNS cookies before the next takes its place; at least 2h")
 	f.IntVarP(&o.verbosity, "verbosity", "v", 0, "log more: 1 for every decision, 2 for libraries too")
-	cmd.AddCommand(certsCommand())
+	cmd.AddCommand(certsCommand(), crdsCommand(), applyCommand())
 	return cmd
 }
 
@@ -117,6 +120,9 @@ func run(ctx context.Context, o options) error {
 	}
 	config.QPS = -1 // the API server's own fairness decides
 	config.UserAgent = "fingerpost-manager/" + buildVersion()
+	if err := awaitKinds(ctx, kindsPatience, func(ctx context.Context) error { return checkKinds(ctx, config) }); err != nil {
+		return err
+	}
 	scheme := runtime.NewScheme()
 	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
 	utilruntime.Must(v1alpha1.AddToScheme(scheme))
