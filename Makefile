@@ -15,9 +15,9 @@ QUESTIONS ?= 10000
 TOOLS := bin/tools
 # Modules with Go packages of our own, and all modules.
 SOURCES := . hack/tools
-MODULES := $(SOURCES) hack/tools/lint hack/k8s hack/bench/coredns
+MODULES := $(SOURCES) hack/tools/lint hack/k8s hack/helm hack/bench/coredns
 # What generate and manifests write.
-GENERATED := api config/crd/bases config/rbac/role.yaml dnsserver/control/controlpb dnsserver/steering/steeringpb dnsserver/mesh/meshpb docs/api.md
+GENERATED := api config/crd/bases config/rbac/role.yaml dnsserver/control/controlpb dnsserver/steering/steeringpb dnsserver/mesh/meshpb docs/api.md charts/fingerpost
 
 # Recipes whose tests need a control plane, or DNS tools, start with this. What is missing is fetched on first use; the
 # demo gets what it needs by itself.
@@ -54,8 +54,12 @@ build: go-check ## Static binaries, stamped with the version, into bin/.
 images: go-check ## OCI archives of manager and dnsserver, for amd64 and arm64, with SBOMs, into bin/images. Needs no builder.
 	@go run ./hack/images/cmd -version '$(VERSION)'
 
+.PHONY: chart
+chart: go-check ## The Helm chart, packed, into bin/.
+	$$(go run ./hack/controlplane/cmd charttools)/helm4 package charts/fingerpost --destination bin
+
 .PHONY: generate
-generate: generate-api generate-proto generate-docs ## Deep copies, apply configurations, protobuf code, API reference.
+generate: generate-api generate-proto generate-docs ## Deep copies, apply configurations, protobuf code, references of API and chart.
 
 .PHONY: generate-api
 generate-api: go-check $(TOOLS)/.generators
@@ -68,11 +72,13 @@ generate-proto: go-check $(TOOLS)/.generators
 .PHONY: generate-docs
 generate-docs: go-check $(TOOLS)/.generators
 	$(TOOLS)/crd-ref-docs --log-level=ERROR --source-path=api/v1alpha1 --config=hack/docs/crd-ref-docs.yaml --renderer=markdown --output-path=docs/api.md
+	$$(go run ./hack/controlplane/cmd charttools)/helm-docs --log-level=warning --sort-values-order=file --chart-search-root=charts
 
 .PHONY: manifests
-manifests: go-check $(TOOLS)/.generators ## CRDs into config/crd/bases, RBAC of the controllers' markers into config/rbac.
+manifests: go-check $(TOOLS)/.generators ## CRDs into config/crd/bases, RBAC of the controllers' markers into config/rbac, both into the chart.
 	$(TOOLS)/controller-gen crd paths=./api/... output:crd:dir=config/crd/bases
 	$(TOOLS)/controller-gen rbac:roleName=fingerpost-manager paths=./controllers/... output:rbac:dir=config/rbac
+	go run ./hack/chart
 
 .PHONY: golden
 golden: go-check ## Rewrite golden files; read the diff before you commit it.

@@ -1,9 +1,11 @@
 // Command cmd obtains Kubernetes for tests and runs it by hand.
 //
 //	go run ./hack/controlplane/cmd assets [PROGRAM...]
+//	go run ./hack/controlplane/cmd charttools
 //	go run ./hack/controlplane/cmd run DIR
 //
 // assets prints the folder that holds the programs (default: etcd, kube-apiserver, kubectl), and fills it first if need be.
+// charttools does the same for Helm and what checks the chart.
 // run keeps a control plane in DIR until it is interrupted; DIR/admin.kubeconfig is the way in.
 package main
 
@@ -37,6 +39,13 @@ func run(ctx context.Context, args []string) error {
 		}
 		fmt.Println(dir)
 		return nil
+	case len(args) == 1 && args[0] == "charttools":
+		dir, err := controlplane.ChartTools(ctx, os.Stderr)
+		if err != nil {
+			return err
+		}
+		fmt.Println(dir)
+		return nil
 	case len(args) == 2 && args[0] == "run":
 		assets, err := controlplane.Assets(ctx, os.Stderr)
 		if err != nil {
@@ -50,5 +59,5 @@ func run(ctx context.Context, args []string) error {
 		<-ctx.Done()
 		return cp.Stop()
 	}
-	return errors.New("usage: assets [PROGRAM...] | run DIR")
+	return errors.New("usage: assets [PROGRAM...] | charttools | run DIR")
 }
