@@ -28,7 +28,7 @@ endef
 
 .PHONY: help
 help: ## List the targets.
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ##@ See it work
 
@@ -57,6 +57,14 @@ images: go-check ## OCI archives of manager and dnsserver, for amd64 and arm64, 
 .PHONY: chart
 chart: go-check ## The Helm chart, packed, into bin/.
 	$$(go run ./hack/controlplane/cmd charttools)/helm4 package charts/fingerpost --destination bin
+
+.PHONY: cluster-up
+cluster-up: go-check ## A real Kubernetes on this machine, with a node for each of three datacenters. Needs root.
+	@go build -o bin/cluster ./hack/cluster/cmd; exec bin/cluster up
+
+.PHONY: cluster-down
+cluster-down: go-check ## Stop what cluster-up started, and leave nothing behind.
+	@go build -o bin/cluster ./hack/cluster/cmd; exec bin/cluster down
 
 .PHONY: generate
 generate: generate-api generate-proto generate-docs ## Deep copies, apply configurations, protobuf code, references of API and chart.

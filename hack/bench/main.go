@@ -23,6 +23,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/fingerpost-dns/fingerpost/hack/bench/report"
+	"github.com/fingerpost-dns/fingerpost/hack/controlplane"
 	"github.com/fingerpost-dns/fingerpost/hack/estate"
 )
 
@@ -210,7 +211,7 @@ func outside(ctx context.Context, args []string) error {
 		return err
 	}
 	if servers {
-		if s.CoreDNS, err = buildCoreDNS(ctx); err != nil {
+		if s.CoreDNS, err = controlplane.CoreDNS(ctx, os.Stderr); err != nil {
 			return fmt.Errorf("building CoreDNS: %w", err)
 		}
 		if s.Echo, err = buildEcho(ctx, s.Dir); errors.Is(err, errNoCompiler) {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,12 +35,13 @@ func CacheDir() (string, error) {
 
 // Assets returns a folder that holds the named programs of Kubernetes (kube-apiserver, kubectl, kubelet, ...) and etcd; no
 // names mean etcd, kube-apiserver and kubectl. What is missing there is downloaded as envtest's release where that can
-// be reached, else built from hack/k8s, for which the working directory must be in a checkout; building takes minutes.
+// be reached and has no less than what is asked for, else built from hack/k8s, for which the working directory must be
+// in a checkout; building takes minutes.
 // A program appears in the folder complete or not at all, and callers at the same time wait for one another.
 // What goes on is told to progress, a line at least every ten seconds.
 func Assets(ctx context.Context, progress io.Writer, programs ...string) (string, error) {
 	if len(programs) == 0 {
-		programs = []string{"etcd", "kube-apiserver", "kubectl"}
+		programs = envtest
 	}
 	cache, err := CacheDir()
 	if err != nil {
@@ -47,21 +49,24 @@ func Assets(ctx context.Context, progress io.Writer, programs ...string) (string
 	}
 	folder := programFolder{
 		path: filepath.Join(cache, "k8s", fmt.Sprintf("%s-%s-%s", Version, runtime.GOOS, runtime.GOARCH)),
-		sources: []source{
-			{"downloading", func(ctx context.Context, into string, programs []string) error {
-				return download(ctx, "", into, programs, progress)
-			}},
-			{"building", func(ctx context.Context, into string, programs []string) error {
-				return build(ctx, into, programs, progress)
-			}},
-		},
+		sources: []source{{"building", func(ctx context.Context, into string, programs []string) error {
+			return build(ctx, into, programs, progress)
+		}}},
 		progress: progress,
+	}
+	if !slices.ContainsFunc(programs, func(p string) bool { return !slices.Contains(envtest, p) }) {
+		folder.sources = slices.Insert(folder.sources, 0, source{"downloading", func(ctx context.Context, into string, programs []string) error {
+			return download(ctx, "", into, programs, progress)
+		}})
 	}
 	if err := folder.ensure(ctx, programs); err != nil {
 		return "", fmt.Errorf("getting Kubernetes %s: %w", Version, err)
 	}
 	return folder.path, nil
 }
+
+// envtest is what its releases hold.
+var envtest = []string{"etcd", "kube-apiserver", "kubectl"}
 
 // programFolder is a folder of executables that fills itself.
 type programFolder struct {

@@ -31,10 +31,15 @@ type Options struct {
 	APIServer, Etcd netip.AddrPort
 	// APIServerFlags are put behind kube-apiserver's flags and override them.
 	APIServerFlags []string
+	// Nodes makes it the control plane of a cluster that has nodes: kube-controller-manager and kube-scheduler run too, service
+	// accounts are as in any cluster, and the address of the API server, which must be given and which nodes must
+	// reach, is that of the Service kubernetes. A kubelet's user is system:node:NAME, in the group system:nodes.
+	Nodes bool
 }
 
-// ControlPlane is a running etcd with a kube-apiserver. Authorization is RBAC. There is no controller manager:
-// namespaces that are deleted stay Terminating, nothing is garbage-collected, and pods get no service account by default.
+// ControlPlane is a running etcd with a kube-apiserver. Authorization is RBAC. Unless Options.Nodes is set there is no
+// controller manager: namespaces that are deleted stay Terminating, nothing is garbage-collected, and pods get no service
+// account by default.
 // Its processes end with this one, but the temporary folder of Options stays unless Stop is called. Methods must not be
 // called at the same time.
 type ControlPlane struct {
@@ -44,9 +49,10 @@ type ControlPlane struct {
 	authority  *authority
 	config     *rest.Config
 	etcd       *process.Process
-	apiServer  *process.Process // nil while it is stopped
-	releases   []func()         // of held ports
-	sharePorts []string         // flag of kube-apiserver if its port is held
+	apiServer  *process.Process   // nil while it is stopped
+	others     []*process.Process // kube-controller-manager and kube-scheduler
+	releases   []func()           // of held ports
+	sharePorts []string           // flag of kube-apiserver if its port is held
 }
 
 // Start returns a control plane that is ready: it serves requests and has its default roles and namespaces. ctx bounds the
@@ -72,6 +78,11 @@ func Start(ctx context.Context, options Options) (_ *ControlPlane, err error) {
 	}
 	if err := c.StartAPIServer(ctx); err != nil {
 		return nil, err
+	}
+	if options.Nodes {
+		if err := c.startControllers(); err != nil {
+			return nil, err
+		}
 	}
 	return c, nil
 }
@@ -115,7 +126,7 @@ func (c *ControlPlane) prepare() (err error) {
 	return nil
 }
 
-// writeKeys issues the API server's certificate for its address of this time. The key that signs service account tokens
+// writeKeys issues the API server's certificate for its address of this time, and one by which kubelets know it. The key that signs service account tokens
 // is kept, so that tokens outlive a restart.
 func (c *ControlPlane) writeKeys() error {
 	cert, key, err := c.authority.server(c.options.APIServer.Addr().AsSlice(), []byte{10, 96, 0, 1})
@@ -126,6 +137,15 @@ func (c *ControlPlane) writeKeys() error {
 		return err
 	}
 	if err := os.WriteFile(c.path("pki", "apiserver.key"), key, 0o600); err != nil {
+		return err
+	}
+	if cert, key, err = c.authority.client("kube-apiserver-kubelet-client", []string{"system:masters"}); err != nil {
+		return err
+	}
+	if err := os.WriteFile(c.path("pki", "kubelet-client.crt"), cert, 0o644); err != nil {
+		return err
+	}
+	if err := os.WriteFile(c.path("pki", "kubelet-client.key"), key, 0o600); err != nil {
 		return err
 	}
 	if _, err := os.Stat(c.path("pki", "sa.key")); !errors.Is(err, fs.ErrNotExist) {
@@ -185,7 +205,6 @@ func (c *ControlPlane) StartAPIServer(ctx context.Context) (err error) {
 		"--bind-address", at.Addr().String(),
 		"--secure-port", fmt.Sprint(at.Port()),
 		"--advertise-address", at.Addr().String(),
-		"--endpoint-reconciler-type", "none", // refuses loopback addresses
 		"--tls-cert-file", c.path("pki", "apiserver.crt"),
 		"--tls-private-key-file", c.path("pki", "apiserver.key"),
 		"--client-ca-file", c.path("pki", "ca.crt"),
@@ -194,15 +213,55 @@ func (c *ControlPlane) StartAPIServer(ctx context.Context) (err error) {
 		"--service-account-issuer", "https://kubernetes.default.svc.cluster.local",
 		"--service-account-key-file", c.path("pki", "sa.key"),
 		"--service-account-signing-key-file", c.path("pki", "sa.key"),
-		"--disable-admission-plugins", "ServiceAccount", // who would make a namespace's default account?
 		"--allow-privileged",
 	}, c.sharePorts...)
+	if c.options.Nodes {
+		flags = append(flags,
+			"--kubelet-client-certificate", c.path("pki", "kubelet-client.crt"),
+			"--kubelet-client-key", c.path("pki", "kubelet-client.key"),
+			"--kubelet-preferred-address-types", "InternalIP",
+			"--authorization-mode", "Node", // too
+			"--enable-admission-plugins", "NodeRestriction",
+		)
+	} else {
+		flags = append(flags,
+			"--endpoint-reconciler-type", "none", // refuses loopback addresses
+			"--disable-admission-plugins", "ServiceAccount", // who would make a namespace's default account?
+		)
+	}
 	c.apiServer, err = c.start("kube-apiserver", append(flags, c.options.APIServerFlags...)...)
 	if err != nil {
 		return err
 	}
 	if err := c.ready(ctx); err != nil {
 		return errors.Join(err, c.StopAPIServer())
+	}
+	return nil
+}
+
+// startControllers runs kube-controller-manager and kube-scheduler, which wait for the API server by themselves whenever it
+// is not there. They serve nothing.
+func (c *ControlPlane) startControllers() error {
+	for name, flags := range map[string][]string{
+		"kube-scheduler": nil,
+		"kube-controller-manager": {
+			"--use-service-account-credentials",
+			"--root-ca-file", c.path("pki", "ca.crt"),
+			"--service-account-private-key-file", c.path("pki", "sa.key"),
+			"--cluster-signing-cert-file", c.path("pki", "ca.crt"),
+			"--cluster-signing-key-file", c.path("pki", "ca.key"),
+			"--node-monitor-grace-period", "20s",
+		},
+	} {
+		kubeconfig := c.path(name + ".kubeconfig")
+		if err := c.WriteKubeconfig(kubeconfig, "system:"+name); err != nil {
+			return err
+		}
+		p, err := c.start(name, append([]string{"--kubeconfig", kubeconfig, "--secure-port", "0", "--leader-elect=false"}, flags...)...)
+		if err != nil {
+			return err
+		}
+		c.others = append(c.others, p)
 	}
 	return nil
 }
@@ -268,7 +327,12 @@ func (c *ControlPlane) StopAPIServer() error {
 
 // Stop ends the processes and releases ports and, if it was temporary, the folder. A second time it does nothing.
 func (c *ControlPlane) Stop() error {
-	err := c.StopAPIServer()
+	var err error
+	for _, p := range c.others {
+		err = errors.Join(err, p.Stop(0)) // they keep nothing
+	}
+	c.others = nil
+	err = errors.Join(err, c.StopAPIServer())
 	if c.etcd != nil {
 		err = errors.Join(err, c.etcd.Stop(c.grace()))
 		c.etcd = nil
@@ -289,6 +353,19 @@ func (c *ControlPlane) grace() time.Duration {
 		return 0
 	}
 	return 10 * time.Second
+}
+
+// Wait returns when one of the processes has ended that should not, and says which. No other method but Stop may be called
+// afterwards.
+func (c *ControlPlane) Wait() error {
+	ended := make(chan error)
+	for name, p := range map[string]*process.Process{"etcd": c.etcd, "kube-apiserver": c.apiServer} {
+		go func() { <-p.Exited(); ended <- fmt.Errorf("%s has ended:\n%s", name, p.LastWords()) }()
+	}
+	for _, p := range c.others {
+		go func() { <-p.Exited(); ended <- fmt.Errorf("a controller has ended:\n%s", p.LastWords()) }()
+	}
+	return <-ended
 }
 
 // Config returns a copy of the administrator's configuration, without client-side rate limits.

@@ -1,4 +1,4 @@
-// Command coredns is CoreDNS with no more plugins than the benchmarks use. It is a module of its own, which the rest of the
+// Command coredns is CoreDNS with no more plugins than the benchmarks use and the DNS of a cluster's own names (hack/cluster). It is a module of its own, which the rest of the
 // repository does not depend on.
 package main
 
@@ -8,11 +8,16 @@ import (
 
 	_ "github.com/coredns/coredns/plugin/bind"
 	_ "github.com/coredns/coredns/plugin/cache"
+	_ "github.com/coredns/coredns/plugin/errors"
 	_ "github.com/coredns/coredns/plugin/file"
+	_ "github.com/coredns/coredns/plugin/health"
+	_ "github.com/coredns/coredns/plugin/kubernetes"
+	_ "github.com/coredns/coredns/plugin/ready"
 	_ "github.com/coredns/coredns/plugin/tls"
 )
 
 func main() {
-	dnsserver.Directives = []string{"tls", "bind", "cache", "file"} // in the order that queries go through
+	// In the order that queries go through.
+	dnsserver.Directives = []string{"tls", "bind", "health", "ready", "errors", "cache", "kubernetes", "file"}
 	coremain.Run()
 }
