@@ -53,7 +53,11 @@ func (r *DatacenterReconciler) Reconcile(ctx context.Context, req reconcile.Requ
 	if !r.Estate.Complete() {
 		return reconcile.Result{}, nil // the estate calls again
 	}
-	in := render.DatacenterInputs{Datacenter: &dc, Servers: r.servers(dc.Name), Workloads: r.Workloads.Of(dc.Name), Now: metav1.NewTime(r.Clock.Now())}
+	var all v1alpha1.DatacenterList
+	if err := r.Client.List(ctx, &all, client.UnsafeDisableDeepCopy); err != nil {
+		return reconcile.Result{}, fmt.Errorf("listing Datacenters: %w", err)
+	}
+	in := render.DatacenterInputs{Datacenter: &dc, Servers: r.servers(dc.Name), Others: all.Items, Workloads: r.Workloads.Of(dc.Name), Now: metav1.NewTime(r.Clock.Now())}
 	want := render.DatacenterStatus(in)
 	var again time.Duration
 	if at := render.DatacenterChanges(in); !at.IsZero() {
@@ -130,7 +134,7 @@ func (r *DatacenterReconciler) announce(dc *v1alpha1.Datacenter, before, after [
 			r.Events.Eventf(dc, nil, corev1.EventTypeNormal, now.Reason, "Run", "%s", note(now.Message))
 		}
 	}
-	for _, typ := range []string{v1alpha1.ConditionDegraded, v1alpha1.ConditionRemovalWithheld, v1alpha1.ConditionBreakGlass} {
+	for _, typ := range []string{v1alpha1.ConditionDegraded, v1alpha1.ConditionNetworkConflict, v1alpha1.ConditionRemovalWithheld, v1alpha1.ConditionBreakGlass} {
 		now, old := meta.FindStatusCondition(after, typ), meta.FindStatusCondition(before, typ)
 		switch {
 		case now == nil:

@@ -188,6 +188,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	}
 	if err := ctrl.NewControllerManagedBy(mgr).Named("datacenter").
 		For(&v1alpha1.Datacenter{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
+		Watches(&v1alpha1.Datacenter{}, handler.EnqueueRequestsFromMapFunc(everyDatacenter(mgr.GetClient())), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		WatchesRawSource(source.Channel(datacenters, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{EnableWarmup: &warm}).
 		Complete(&DatacenterReconciler{Client: mgr.GetClient(), Hub: hub, Estate: estateReconciler, Reports: reports, Workloads: running, Budget: budget, Events: recorder, Clock: clock.RealClock{}}); err != nil {

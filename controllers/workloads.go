@@ -54,8 +54,8 @@ const (
 	cleanupPatience = time.Minute
 	// rolloutCheck is how often servers are looked at while they restart or leave: nobody tells when a zone is current.
 	rolloutCheck = 2 * time.Second
-	// namespaceCheck is how often a namespace is looked for that is missing or goes.
-	namespaceCheck = 10 * time.Second
+	// mendCheck is how often it is tried again what somebody has to mend: a namespace, a right, a quota.
+	mendCheck = 10 * time.Second
 	// remoteCheck is how often Secrets are read that other clusters depend on: nobody may list or watch Secrets.
 	remoteCheck = time.Minute
 	// workloadCheck is how often servers are looked at though nothing has changed.
@@ -107,8 +107,7 @@ func (r *WorkloadReconciler) Reconcile(ctx context.Context, req reconcile.Reques
 	}
 	report := &render.WorkloadReport{Remote: dc.Spec.Cluster != nil && dc.Spec.Cluster.KubeconfigSecretRef != nil}
 	again, err := r.run(ctx, &dc, report)
-	var refused render.Refusal
-	if errors.As(err, &refused) { // it is in the status now, and tried again as errors are
+	if refused, ok := errors.AsType[render.Refusal](err); ok { // it is in the status now, and tried again as errors are
 		report.Cluster = refused
 	}
 	r.Reports.put(dc.Name, report)
@@ -152,7 +151,7 @@ func (r *WorkloadReconciler) run(ctx context.Context, dc *v1alpha1.Datacenter, r
 				report.Groups = append(report.Groups, render.GroupReport{Name: g.Name, Declared: render.DeclaredServers(g), Set: set, Pods: pods})
 			}
 		}
-		return namespaceCheck, nil
+		return mendCheck, nil
 	}
 	again := workloadCheck
 	if !place.Own {
@@ -330,9 +329,11 @@ func (r *WorkloadReconciler) group(
 		return report, workloadCheck, nil
 	}
 	if !place.Own {
-		if found, err := r.copyCertificate(ctx, key, place); err != nil || !found {
-			report.Failure = refusal(err)
-			return report, rolloutCheck, unless(report.Failure, err)
+		if found, err := r.copyCertificate(ctx, key, place); err != nil {
+			report.Failure, err = mendable(err)
+			return report, mendCheck, err
+		} else if !found {
+			return report, rolloutCheck, nil // it is issued in a moment
 		}
 	}
 	running := report.Declared
@@ -342,8 +343,8 @@ func (r *WorkloadReconciler) group(
 	states := r.states(dc, g, set, pods)
 	leave := render.Leave(report.Declared, running, states, r.Clock.Now())
 	if err := r.mark(ctx, place, pods, leave); err != nil {
-		report.Failure = refusal(err)
-		return report, rolloutCheck, unless(report.Failure, err)
+		report.Failure, err = mendable(err)
+		return report, mendCheck, err
 	}
 	for _, o := range render.Workload(render.WorkloadInputs{
 		Datacenter: dc, Group: g, Namespace: place.Namespace, Image: r.Image, Hubs: hubs, Replicas: leave.Replicas, Owned: !place.Remote,
@@ -351,8 +352,8 @@ func (r *WorkloadReconciler) group(
 	}) {
 		applied, err := apply(ctx, place, o)
 		if err != nil {
-			report.Failure = refusal(err)
-			return report, rolloutCheck, unless(report.Failure, err)
+			report.Failure, err = mendable(err)
+			return report, mendCheck, err
 		}
 		switch a := applied.(type) {
 		case *appsv1.StatefulSet:
@@ -378,8 +379,8 @@ func (r *WorkloadReconciler) group(
 			waiting, err = fmt.Sprintf("PodDisruptionBudget %s lets nobody take down %s yet", render.WorkloadName(render.Location(key)), restart), nil
 		}
 		if err != nil {
-			report.Failure = refusal(err)
-			return report, rolloutCheck, unless(report.Failure, err)
+			report.Failure, err = mendable(err)
+			return report, mendCheck, err
 		}
 	}
 	report.Waiting = strings.Join(slices.DeleteFunc([]string{leave.Waiting, waiting}, func(s string) bool { return s == "" }), "; ")
@@ -548,32 +549,24 @@ func apply(ctx context.Context, place Place, o render.Object) (client.Object, er
 	return applied, nil
 }
 
-// refusal is what a user can mend of a failed call about one object; nil: nothing.
-func refusal(err error) render.Refusal {
+// mendable turns an error of a call about one object into what a user can do about it; others stay errors.
+func mendable(err error) (render.Refusal, error) {
 	var status apierrors.APIStatus
 	switch {
-	case err == nil || !errors.As(err, &status):
-		return nil
+	case !errors.As(err, &status):
+		return nil, err
 	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
-		return render.Refuse(v1alpha1.ReasonNamespaceTerminating, "%v", err)
+		return render.Refuse(v1alpha1.ReasonNamespaceTerminating, "%v", err), nil
 	case apierrors.IsNotFound(err):
-		return render.Refuse(v1alpha1.ReasonNamespaceMissing, "%v. Make the namespace: kubectl create namespace", err)
+		return render.Refuse(v1alpha1.ReasonNamespaceMissing, "%v. Make the namespace: kubectl create namespace", err), nil
 	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "exceeded quota"):
-		return render.Refuse(v1alpha1.ReasonQuotaExceeded, "%v. Raise the ResourceQuota", err)
+		return render.Refuse(v1alpha1.ReasonQuotaExceeded, "%v. Raise the ResourceQuota", err), nil
 	case apierrors.IsForbidden(err):
-		return render.Refuse(v1alpha1.ReasonForbidden, "%v. If it is a right that is missing, it is in config/rbac/remote; else a policy of the cluster does not let it pass", err)
+		return render.Refuse(v1alpha1.ReasonForbidden, "%v. If it is a right that is missing, it is in config/rbac/remote; else a policy of the cluster does not let it pass", err), nil
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
-		return render.Refuse(v1alpha1.ReasonRefused, "%v. Another exposure.type, or other values in pods, may do", err)
+		return render.Refuse(v1alpha1.ReasonRefused, "%v. Another exposure.type, or other values in pods, may do", err), nil
 	}
-	return nil
-}
-
-// unless returns err if it is not in the report.
-func unless(told render.Refusal, err error) error {
-	if told != nil {
-		return nil
-	}
-	return err
+	return nil, err
 }
 
 // complaint is what Kubernetes said last when it could not make a pod of the StatefulSet; "" if it said nothing.

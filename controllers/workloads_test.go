@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,6 +26,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/events"
 	clocktesting "k8s.io/utils/clock/testing"
 	"k8s.io/utils/ptr"
@@ -223,7 +225,7 @@ func TestTheOperatorRunsServers(t *testing.T) {
 			before.stop()
 		}
 		<-gate
-		group := strings.Split(strings.TrimPrefix(pod, "fingerpost-dc-m-"), "-")[0]
+		group, _, _ := strings.Cut(strings.TrimPrefix(pod, "fingerpost-dc-m-"), "-")
 		s := e.startServer(control.ServerID{Datacenter: "dc-m", Group: group, Name: pod}, t.TempDir())
 		mu.Lock()
 		defer mu.Unlock()
@@ -306,7 +308,7 @@ func TestTheOperatorRunsServers(t *testing.T) {
 	})
 	e.await(func() error {
 		if err := e.api.Get(t.Context(), client.ObjectKeyFromObject(last), last); !apierrors.IsNotFound(err) {
-			return fmt.Errorf("it is still there: %v", err)
+			return fmt.Errorf("it is still there: %w", err)
 		}
 		return nil
 	})
@@ -618,11 +620,127 @@ current-context: x
 		"no user":                   {"user: u}", "user: v}", "has no user"},
 		"no verification":           {`certificate-authority-data: ""`, "insecure-skip-tls-verify: true", "pose as the cluster"},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(name, func(*testing.T) {
 			e.secret("dc-r", map[string][]byte{"kubeconfig": []byte(strings.Replace(good, c.old, c.new, 1))})
 			w.expect("dc-r", v1alpha1.ConditionClusterReachable, "False", v1alpha1.ReasonKubeconfigInvalid, c.want)
 		})
 	}
 	e.secret("dc-r", map[string][]byte{"kubeconfig": []byte(good)})
 	w.expect("dc-r", v1alpha1.ConditionClusterReachable, "False", v1alpha1.ReasonUnreachable, "connection refused")
+}
+
+const nearbyDatacenter = `
+apiVersion: fingerpost.dev/v1alpha1
+kind: Datacenter
+metadata: {name: dc-n}
+spec:
+  cluster: {namespace: NAMESPACE}
+  serverGroups: [{name: root, management: Managed, exposure: {type: NodePort, addresses: [192.0.2.53]}}]
+`
+
+// TestServersInAnotherNamespace is a namespace of the operator's own cluster. The manager has the rights of
+// config/rbac alone at first, then those of config/rbac/remote in the namespace.
+func TestServersInAnotherNamespace(t *testing.T) {
+	e := newEstate(t)
+	w := newWorkloads(t, e)
+	namespace := newNamespace(t)
+	nearby := strings.ReplaceAll(nearbyDatacenter, "NAMESPACE", namespace)
+	inNamespace := strings.NewReplacer("name: fingerpost\n", "name: "+namespace+"\n", "namespace: fingerpost\n", "namespace: "+namespace+"\n", "namespace: fingerpost}", "namespace: "+namespace+"}", "USER", "manager")
+	t.Cleanup(func() { clearWorkloads(t, e.api, namespace) })
+	manager, err := clientcmd.BuildConfigFromFlags("", e.managerKubeconfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Places.Config = manager
+	e.secret("fingerpost-server.dc-n.root", map[string][]byte{"tls.crt": []byte("certificate"), "tls.key": []byte("key"), "ca.crt": []byte("ca")})
+	e.apply(nearby)
+	w.expect("dc-n", v1alpha1.ConditionWorkloadsReady, "False", v1alpha1.ReasonForbidden, "config/rbac/remote")
+
+	rights, err := os.ReadFile("../config/rbac/remote/10-rights.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.apply(inNamespace.Replace(string(rights)))
+	e.apply(inNamespace.Replace(bindRemote))
+	w.expect("dc-n", v1alpha1.ConditionWorkloadsReady, "False", v1alpha1.ReasonPodsNotReady, "0 of 2 pods are ready")
+	service := &corev1.Service{}
+	if err := e.api.Get(t.Context(), types.NamespacedName{Namespace: namespace, Name: "fingerpost-dc-n-root"}, service); err != nil {
+		t.Fatal(err)
+	}
+	if len(service.OwnerReferences) != 1 {
+		t.Errorf("nothing deletes the Service with its Datacenter: %v", service.OwnerReferences)
+	}
+	if dc := e.datacenter("dc-n"); len(dc.Finalizers) > 0 {
+		t.Errorf("the own cluster deletes what a Datacenter had by itself, and yet it has %v", dc.Finalizers)
+	}
+
+	t.Log("a Service that Kubernetes refuses")
+	e.apply(strings.Replace(nearby, "type: NodePort,", "type: NodePort, nodePort: 53,", 1))
+	w.expect("dc-n", v1alpha1.ConditionWorkloadsReady, "False", v1alpha1.ReasonRefused, "The range of valid ports is 30000-32767")
+
+	t.Log("the namespace is being deleted; who would finish that is not here")
+	if err := e.api.Delete(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}); err != nil {
+		t.Fatal(err)
+	}
+	w.expect("dc-n", v1alpha1.ConditionWorkloadsReady, "False", v1alpha1.ReasonNamespaceTerminating, "namespace "+namespace+" is being deleted")
+}
+
+func TestAMissingNamespaceIsMadeByThoseWhoMay(t *testing.T) {
+	e := newEstate(t)
+	w := newWorkloads(t, e)
+	t.Cleanup(func() { clearWorkloads(t, e.api, "made") })
+	e.secret("fingerpost-server.dc-n.root", map[string][]byte{"tls.crt": []byte("certificate"), "tls.key": []byte("key"), "ca.crt": []byte("ca")})
+	e.apply(strings.ReplaceAll(nearbyDatacenter, "NAMESPACE", "made"))
+	w.expect("dc-n", v1alpha1.ConditionWorkloadsReady, "False", v1alpha1.ReasonPodsNotReady, "0 of 2 pods are ready")
+	if err := e.api.Get(t.Context(), types.NamespacedName{Name: "made"}, &corev1.Namespace{}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAClusterThatIsSilentDelaysNobody has clusters that take connections and say nothing, which is slower than any that
+// refuses them; one more than Datacenters were looked at at once, if it were few.
+func TestAClusterThatIsSilentDelaysNobody(t *testing.T) {
+	e := newEstate(t)
+	t.Cleanup(func() { clearWorkloads(t, e.api, operatorNamespace) })
+	silent, err := net.Listen("tcp", freeAddress(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = silent.Close() })
+	e.secret("dc-r", map[string][]byte{"kubeconfig": []byte(`
+clusters: [{name: c, cluster: {server: "https://` + silent.Addr().String() + `"}}]
+contexts: [{name: x, context: {cluster: c, user: u}}]
+users: [{name: u, user: {token: secret}}]
+current-context: x
+`)})
+	for i := range 20 {
+		name := fmt.Sprintf("dc-r%d", i)
+		e.apply(strings.Replace(remoteDatacenter, "{name: dc-r}", "{name: "+name+"}", 1))
+		t.Cleanup(func() { e.letGo(name) })
+	}
+	e.watch(&appsv1.StatefulSetList{})
+	e.startManager(0)
+	e.await(func() error {
+		var all v1alpha1.DatacenterList
+		if err := e.api.List(t.Context(), &all); err != nil {
+			return err
+		}
+		for _, dc := range all.Items { // who has the finalizer is waited for
+			if len(dc.Finalizers) == 0 {
+				return fmt.Errorf("nobody has begun with %s", dc.Name)
+			}
+		}
+		return nil
+	})
+	began := time.Now()
+	e.apply(managedDatacenter)
+	e.await(func() error {
+		return e.api.Get(t.Context(), types.NamespacedName{Namespace: operatorNamespace, Name: "fingerpost-dc-m-root"}, &appsv1.StatefulSet{})
+	})
+	if took := time.Since(began); took > 10*time.Second { // less than one of the silent takes
+		t.Errorf("it took %s until somebody cared", took)
+	}
+	for i := range 20 {
+		e.awaitDatacenterCondition(fmt.Sprintf("dc-r%d", i), v1alpha1.ConditionClusterReachable, metav1.ConditionFalse, v1alpha1.ReasonUnreachable, "does not answer")
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"sync/atomic"
 
@@ -63,23 +64,27 @@ func (c *checks) serving(ctx context.Context) error {
 func (c *checks) askNew(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var ask func(*zone.Served) error
+	var conn net.Conn
+	defer func() {
+		if conn != nil {
+			_ = conn.Close()
+		}
+	}()
 	for z := range c.view.Zones() {
 		if c.answered[z.Apex()] {
 			continue
 		}
-		if ask == nil {
-			conn, err := dialServer(ctx, c.server.addresses[0])
-			if err != nil {
-				return fmt.Errorf("asking %s: %w", c.server.addresses[0], err)
-			}
-			defer conn.Close()
-			ask = func(z *zone.Served) error { return askSOA(conn, z) }
+		var err error
+		if conn == nil {
+			conn, err = dialServer(ctx, c.server.addresses[0])
 		}
-		if err := ask(z); err != nil {
-			if ctx.Err() != nil {
-				return fmt.Errorf("asked for %d of %d zones so far", len(c.answered), c.view.Len())
-			}
+		if err == nil {
+			err = askSOA(conn, z)
+		}
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return fmt.Errorf("asked for %d of %d zones so far", len(c.answered), c.view.Len())
+		case err != nil:
 			return fmt.Errorf("asking %s: %w", c.server.addresses[0], err)
 		}
 		c.answered[z.Apex()] = true

@@ -42,6 +42,9 @@ const (
 	// ConditionBreakGlass, on a Datacenter, is True while overrides are in force that were made at a server, by dnsserver
 	// ctl. The message lists them. No TrafficOverride has them: they end by themselves, or at a server.
 	ConditionBreakGlass = "BreakGlass"
+	// ConditionNetworkConflict, on a Datacenter, is True when another Datacenter has some of its networks too and comes first:
+	// clients there are near the other one. It is absent if that is not so.
+	ConditionNetworkConflict = "NetworkConflict"
 	// ConditionWorkloadsReady, on a Datacenter with Managed groups, is True when their servers run as the spec wants them:
 	// objects are applied, pods are ready and up to date, and addresses are there. If not, the message says what to do.
 	ConditionWorkloadsReady = "WorkloadsReady"
@@ -226,6 +229,9 @@ const (
 	// ReasonPodsNotReady: servers start, or can't answer for all their zones.
 	ReasonPodsNotReady = "PodsNotReady"
 )
+
+// ReasonSharedNetworks is the reason of NetworkConflict.
+const ReasonSharedNetworks = "SharedNetworks"
 
 // Reasons of the condition ClusterReachable, and ReasonForbidden.
 const (

@@ -416,7 +416,7 @@ type ServerPods struct {
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=32
-	Tolerations []ServerToleration `json:"tolerations,omitempty"`
+	Tolerations []ServerToleration `json:"tolerations,omitempty"` //nolint:kubeapilinter // as in pods: each of its fields may be left out
 
 	// priorityClassName is the PriorityClass of the pods, e.g. system-cluster-critical. Left out: the cluster's default.
 	//
@@ -453,13 +453,13 @@ type ServerResources struct {
 	//
 	// +optional
 	// +kubebuilder:validation:MaxProperties=8
-	Requests map[string]resource.Quantity `json:"requests,omitempty"`
+	Requests map[string]resource.Quantity `json:"requests,omitempty"` //nolint:kubeapilinter // as in pods
 
 	// limits are what a server may use at most, by resource, e.g. {memory: 1Gi}. A limit of cpu makes answers wait.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxProperties=8
-	Limits map[string]resource.Quantity `json:"limits,omitempty"`
+	Limits map[string]resource.Quantity `json:"limits,omitempty"` //nolint:kubeapilinter // as in pods
 }
 
 // TolerationOperator says how a toleration's value is compared with that of a taint.

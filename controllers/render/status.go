@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -337,8 +338,9 @@ type Absence struct {
 // DatacenterInputs is all that a Datacenter's status says.
 type DatacenterInputs struct {
 	Datacenter *v1alpha1.Datacenter
-	Servers    []DatacenterServer // connected
-	Workloads  *WorkloadReport    // of Managed groups; nil: they were not looked at yet
+	Servers    []DatacenterServer    // connected
+	Others     []v1alpha1.Datacenter // all that there are, itself too
+	Workloads  *WorkloadReport       // of Managed groups; nil: they were not looked at yet
 	Now        metav1.Time
 }
 
@@ -417,6 +419,11 @@ func DatacenterStatus(in DatacenterInputs) v1alpha1.DatacenterStatus {
 		})
 	}
 	set(v1alpha1.ConditionAccepted, true, v1alpha1.ReasonAccepted, "the spec is valid")
+	if shared := in.sharedNetworks(); shared != "" {
+		set(v1alpha1.ConditionNetworkConflict, true, v1alpha1.ReasonSharedNetworks, shared)
+	} else {
+		meta.RemoveStatusCondition(&s.Conditions, v1alpha1.ConditionNetworkConflict)
+	}
 	workloads(in.Workloads, dc.Status, &s, set)
 	missing := total - len(in.Servers)
 	slices.Sort(refused)
@@ -461,6 +468,41 @@ func DatacenterStatus(in DatacenterInputs) v1alpha1.DatacenterStatus {
 		meta.RemoveStatusCondition(&s.Conditions, v1alpha1.ConditionBreakGlass)
 	}
 	return s
+}
+
+// maxShared is how many networks a message lists that two datacenters have.
+const maxShared = 4
+
+// sharedNetworks says which networks the datacenter has in vain, since another has them that comes first; "": none.
+func (in DatacenterInputs) sharedNetworks() string {
+	own := map[netip.Prefix]bool{}
+	for _, n := range in.Datacenter.Spec.Networks {
+		if p, err := netip.ParsePrefix(string(n)); err == nil {
+			own[p] = true
+		}
+	}
+	var shared []string
+	for i := range in.Others {
+		other := &in.Others[i]
+		if other.Name == in.Datacenter.Name || cmp.Or(cmp.Compare(rank(other), rank(in.Datacenter)), cmp.Compare(other.Name, in.Datacenter.Name)) > 0 {
+			continue
+		}
+		for _, n := range other.Spec.Networks {
+			if p, err := netip.ParsePrefix(string(n)); err == nil && own[p] {
+				shared = append(shared, fmt.Sprintf("%s (%s)", p, other.Name))
+			}
+		}
+	}
+	if len(shared) == 0 {
+		return ""
+	}
+	slices.Sort(shared)
+	rest := ""
+	if n := len(shared) - maxShared; n > 0 {
+		rest = fmt.Sprintf(" and %d more", n)
+	}
+	return fmt.Sprintf("clients in %s%s are near the other Datacenter, which comes first by rank and name: take the network out of one of the two, or divide it",
+		strings.Join(shared[:min(len(shared), maxShared)], ", "), rest)
 }
 
 // DatacenterChanges returns when the status changes by itself; zero: it does not.

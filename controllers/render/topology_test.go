@@ -180,3 +180,27 @@ func TestWhatADatacenterSaysOfItsServers(t *testing.T) {
 		})
 	}
 }
+
+func TestWhoseANetworkIsThatTwoDatacentersHave(t *testing.T) {
+	datacenter := func(name string, rank int32, networks ...v1alpha1.CIDR) v1alpha1.Datacenter {
+		return v1alpha1.Datacenter{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.DatacenterSpec{Rank: &rank, Networks: networks}}
+	}
+	all := []v1alpha1.Datacenter{
+		datacenter("dc-a", 2, "10.1.0.0/16", "10.2.0.0/16"), datacenter("dc-b", 1, "10.2.0.0/16", "10.3.0.0/16"), datacenter("dc-c", 2, "10.2.0.0/16", "10.1.0.0/24"),
+	}
+	topology := render.Topology(render.TopologyInputs{Datacenters: []*v1alpha1.Datacenter{&all[0], &all[1], &all[2]}})
+	world, err := steering.NewWorld(topology)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"10.2.0.0/16 (dc-b) are near the other", "", "10.2.0.0/16 (dc-a), 10.2.0.0/16 (dc-b)"} {
+		s := render.DatacenterStatus(render.DatacenterInputs{Datacenter: &all[i], Others: all})
+		got := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionNetworkConflict)
+		if (got != nil) != (want != "") || got != nil && !strings.Contains(got.Message, want) {
+			t.Errorf("%s: %+v, want %q", all[i].Name, got, want)
+		}
+	}
+	if near := world.Locate(netip.MustParseAddr("10.2.0.1")); near != "dc-b" {
+		t.Errorf("clients in the network are near %s", near)
+	}
+}

@@ -183,7 +183,7 @@ func (in WorkloadInputs) meta(name string) metav1.ObjectMeta {
 	m := metav1.ObjectMeta{Namespace: in.Namespace, Name: name, Labels: workloadLabels(in.key())}
 	if in.Owned {
 		m.OwnerReferences = []metav1.OwnerReference{{
-			APIVersion: v1alpha1.SchemeGroupVersion.String(), Kind: "Datacenter", Name: in.Datacenter.Name, UID: in.Datacenter.UID, Controller: ptr.To(true),
+			APIVersion: v1alpha1.SchemeGroupVersion.String(), Kind: "Datacenter", Name: in.Datacenter.Name, UID: in.Datacenter.UID, Controller: new(true),
 		}}
 	}
 	return m
@@ -193,7 +193,7 @@ func (in WorkloadInputs) serviceAccount() *corev1.ServiceAccount {
 	return &corev1.ServiceAccount{
 		TypeMeta:                     metav1.TypeMeta{APIVersion: "v1", Kind: "ServiceAccount"},
 		ObjectMeta:                   in.meta(WorkloadName(in.key())),
-		AutomountServiceAccountToken: ptr.To(false),
+		AutomountServiceAccountToken: new(false),
 	}
 }
 
@@ -203,7 +203,7 @@ func (in WorkloadInputs) disruptionBudget() *policyv1.PodDisruptionBudget {
 		TypeMeta:   metav1.TypeMeta{APIVersion: "policy/v1", Kind: "PodDisruptionBudget"},
 		ObjectMeta: in.meta(WorkloadName(in.key())),
 		Spec: policyv1.PodDisruptionBudgetSpec{
-			MaxUnavailable:             ptr.To(intstr.FromInt32(1)),
+			MaxUnavailable:             new(intstr.FromInt32(1)),
 			UnhealthyPodEvictionPolicy: ptr.To(policyv1.AlwaysAllow),
 			Selector:                   &metav1.LabelSelector{MatchLabels: WorkloadSelector(in.key())},
 		},
@@ -215,9 +215,9 @@ func (in WorkloadInputs) disruptionBudget() *policyv1.PodDisruptionBudget {
 func (in WorkloadInputs) networkPolicy() *networkingv1.NetworkPolicy {
 	open := networkingv1.NetworkPolicyIngressRule{}
 	for _, p := range in.clientPorts() {
-		open.Ports = append(open.Ports, networkingv1.NetworkPolicyPort{Protocol: ptr.To(p.protocol), Port: ptr.To(intstr.FromInt32(p.pod))})
+		open.Ports = append(open.Ports, networkingv1.NetworkPolicyPort{Protocol: new(p.protocol), Port: new(intstr.FromInt32(p.pod))})
 	}
-	open.Ports = append(open.Ports, networkingv1.NetworkPolicyPort{Protocol: ptr.To(corev1.ProtocolTCP), Port: ptr.To(intstr.FromInt32(podPortPeer))})
+	open.Ports = append(open.Ports, networkingv1.NetworkPolicyPort{Protocol: ptr.To(corev1.ProtocolTCP), Port: new(intstr.FromInt32(podPortPeer))})
 	return &networkingv1.NetworkPolicy{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "NetworkPolicy"},
 		ObjectMeta: in.meta(WorkloadName(in.key())),
@@ -226,7 +226,7 @@ func (in WorkloadInputs) networkPolicy() *networkingv1.NetworkPolicy {
 			PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress},
 			Ingress: []networkingv1.NetworkPolicyIngressRule{open, {
 				From:  []networkingv1.NetworkPolicyPeer{{NamespaceSelector: &metav1.LabelSelector{}}},
-				Ports: []networkingv1.NetworkPolicyPort{{Protocol: ptr.To(corev1.ProtocolTCP), Port: ptr.To(intstr.FromInt32(podPortHTTP))}},
+				Ports: []networkingv1.NetworkPolicyPort{{Protocol: ptr.To(corev1.ProtocolTCP), Port: new(intstr.FromInt32(podPortHTTP))}},
 			}},
 		},
 	}
@@ -445,7 +445,7 @@ func (in WorkloadInputs) statefulSet() *appsv1.StatefulSet {
 		TypeMeta:   metav1.TypeMeta{APIVersion: "apps/v1", Kind: "StatefulSet"},
 		ObjectMeta: in.meta(WorkloadName(key)),
 		Spec: appsv1.StatefulSetSpec{
-			Replicas:    ptr.To(int32(in.Replicas)),
+			Replicas:    new(int32(in.Replicas)),
 			ServiceName: peersName(key),
 			Selector:    &metav1.LabelSelector{MatchLabels: WorkloadSelector(key)},
 			Template:    template,
@@ -500,9 +500,9 @@ func (in WorkloadInputs) pod() corev1.PodTemplateSpec {
 	drain := drainSeconds(in.Group)
 	spec := corev1.PodSpec{
 		ServiceAccountName:            WorkloadName(key),
-		AutomountServiceAccountToken:  ptr.To(false),
-		EnableServiceLinks:            ptr.To(false),
-		TerminationGracePeriodSeconds: ptr.To(drain + stopGrace),
+		AutomountServiceAccountToken:  new(false),
+		EnableServiceLinks:            new(false),
+		TerminationGracePeriodSeconds: new(drain + stopGrace),
 		PriorityClassName:             pods.PriorityClassName,
 		NodeSelector:                  pods.NodeSelector,
 		Containers:                    []corev1.Container{in.container(drain)},
@@ -510,7 +510,7 @@ func (in WorkloadInputs) pod() corev1.PodTemplateSpec {
 			SecretName: ServerSecret(key), DefaultMode: ptr.To[int32](0o440),
 		}}}},
 		SecurityContext: &corev1.PodSecurityContext{
-			RunAsNonRoot: ptr.To(true), RunAsUser: ptr.To[int64](serverUser), RunAsGroup: ptr.To[int64](serverUser), FSGroup: ptr.To[int64](serverUser),
+			RunAsNonRoot: new(true), RunAsUser: ptr.To[int64](serverUser), RunAsGroup: ptr.To[int64](serverUser), FSGroup: ptr.To[int64](serverUser),
 			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 			// Transports may be opened on their usual ports below 1024 without a restart.
 			Sysctls: []corev1.Sysctl{{Name: "net.ipv4.ip_unprivileged_port_start", Value: "0"}},
@@ -556,7 +556,7 @@ func (in WorkloadInputs) container(drain int64) corev1.Container {
 		Image: ServerImage(in.Group, in.Image),
 		Env:   []corev1.EnvVar{fromPod("POD_NAME", "metadata.name"), fromPod("POD_IP", "status.podIP")},
 		SecurityContext: &corev1.SecurityContext{
-			AllowPrivilegeEscalation: ptr.To(false), ReadOnlyRootFilesystem: ptr.To(true),
+			AllowPrivilegeEscalation: new(false), ReadOnlyRootFilesystem: new(true),
 			Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
 		},
 		VolumeMounts: []corev1.VolumeMount{{Name: stateVolume, MountPath: stateFolder}, {Name: "tls", MountPath: tlsFolder, ReadOnly: true}},

@@ -1,6 +1,7 @@
 package render_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -118,4 +119,4 @@ func TestWhatADatacenterSaysOfItsWorkloads(t *testing.T) {
 	}
 }
 
-func itoa(n *int32) string { return string(rune('0' + ptr.Deref(n, 9))) }
+func itoa(n *int32) string { return fmt.Sprint(ptr.Deref(n, 9)) }
