@@ -22,6 +22,7 @@ type heardReports struct {
 }
 
 func newHeardReports(t *testing.T) *heardReports {
+	t.Helper()
 	h := &heardReports{t: t}
 	h.Reports = &Reports{
 		Clock:    clocktesting.NewFakeClock(time.Unix(1000, 0)),

@@ -73,7 +73,7 @@ func (e *steeringEvents) tell(alike string, event steeringEvent, about ...massEv
 		e.crowds[alike] = c
 	}
 	if c.count++; c.count == 1 {
-		time.AfterFunc(massGather, func() { e.flush(alike, c) })
+		time.AfterFunc(massGather, func() { e.flush(c) })
 	}
 	if len(c.waiting) <= massMoves {
 		c.waiting = append(c.waiting, event)
@@ -84,7 +84,7 @@ func (e *steeringEvents) tell(alike string, event steeringEvent, about ...massEv
 }
 
 // flush tells what has gathered.
-func (e *steeringEvents) flush(alike string, c *crowd) {
+func (e *steeringEvents) flush(c *crowd) {
 	e.mu.Lock()
 	now := time.Now()
 	waiting, about := c.waiting, c.about

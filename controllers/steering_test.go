@@ -431,13 +431,13 @@ spec: {action: Drain, drain: {datacenter: dc-a}, expires: "2099-12-01T04:00:00Z"
 	})
 }
 
-// control asks a server's own control.
-func (p *process) control(method, path, body string) string {
+// override makes an override by a server's own control.
+func (p *process) override(body string) string {
 	p.t.Helper()
 	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return dnsserver.DialControl(ctx, p.config.Hub.StateDir)
 	}}}
-	r, err := http.NewRequestWithContext(p.t.Context(), method, "http://server"+path, strings.NewReader(body))
+	r, err := http.NewRequestWithContext(p.t.Context(), http.MethodPost, "http://server/overrides", strings.NewReader(body))
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -460,13 +460,13 @@ func TestBreakGlassSpreadsAmongServersAndShowsWhenTheHubIsBack(t *testing.T) {
 	drain := func(lasting time.Duration) string {
 		return fmt.Sprintf(`{"source": "local/drain", "allRecords": true, "expires": "%d", "keepAtLeast": 1, "drain": {"datacenter": "dc-b"}}`, time.Now().Add(lasting).UnixMilli())
 	}
-	if got := servers[0].control(http.MethodPost, "/overrides", drain(48*time.Hour)); !strings.HasPrefix(got, "400") {
+	if got := servers[0].override(drain(48 * time.Hour)); !strings.HasPrefix(got, "400") {
 		t.Errorf("an override of two days is answered %s", got)
 	}
-	if got := servers[0].control(http.MethodPost, "/overrides", strings.Replace(drain(time.Hour), "dc-b", "dc-x", 1)); !strings.HasPrefix(got, "400") {
+	if got := servers[0].override(strings.Replace(drain(time.Hour), "dc-b", "dc-x", 1)); !strings.HasPrefix(got, "400") {
 		t.Errorf("an override of what no record has is answered %s", got)
 	}
-	if got := servers[0].control(http.MethodPost, "/overrides", drain(time.Hour)); !strings.HasPrefix(got, "204") {
+	if got := servers[0].override(drain(time.Hour)); !strings.HasPrefix(got, "204") {
 		t.Fatalf("an override is answered %s", got)
 	}
 	e.awaitGiven(servers, "NOERROR "+backendA, "NOERROR "+backendA)
@@ -475,7 +475,7 @@ func TestBreakGlassSpreadsAmongServersAndShowsWhenTheHubIsBack(t *testing.T) {
 	e.awaitGiven(servers, "NOERROR "+backendA, "NOERROR "+backendA)
 	e.startManager(1)
 	e.awaitRecord(recordCondition(v1alpha1.ConditionOverridden, metav1.ConditionTrue, "Override", "local/drain"))
-	if got := servers[1].control(http.MethodPost, "/overrides", drain(0)); !strings.HasPrefix(got, "204") { // ended, at the other server
+	if got := servers[1].override(drain(0)); !strings.HasPrefix(got, "204") { // ended, at the other server
 		t.Fatalf("the end is answered %s", got)
 	}
 	e.awaitGiven(servers, "NOERROR "+backendA, "NOERROR "+backendB)

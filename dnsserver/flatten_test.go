@@ -24,7 +24,10 @@ type resolver struct {
 	answers atomic.Pointer[func(*dns.Msg) *dns.Msg]
 }
 
-func startResolver(t *testing.T) *resolver { return startResolverAt(t, "127.0.0.1") }
+func startResolver(t *testing.T) *resolver {
+	t.Helper()
+	return startResolverAt(t, "127.0.0.1")
+}
 
 func startResolverAt(t *testing.T, address string) *resolver {
 	t.Helper()

@@ -17,11 +17,11 @@ import (
 )
 
 // batchesOf returns a server that answers nothing yet, and how it is to answer over UDP.
-func batchesOf(t *testing.T, workers int, addresses ...netip.AddrPort) (*Server, *udpBatches) {
+func batchesOf(t *testing.T, addresses ...netip.AddrPort) (*Server, *udpBatches) {
 	t.Helper()
 	view := &zone.View{}
 	view.Update([]*zone.Served{exampleZone(t)}, nil)
-	s, err := Listen(Options{Addresses: addresses, View: view, Log: logr.Discard(), Workers: workers})
+	s, err := Listen(Options{Addresses: addresses, View: view, Log: logr.Discard(), Workers: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func TestWorkersShareTheSocketsOfAllAddresses(t *testing.T) {
 // the query was sent to is cut off.
 func TestControlMessagesThatAreCut(t *testing.T) {
 	for _, address := range []string{"0.0.0.0:0", "[::]:0"} {
-		s, batches := batchesOf(t, 1, netip.MustParseAddrPort(address))
+		s, batches := batchesOf(t, netip.MustParseAddrPort(address))
 		if err := unix.SetsockoptInt(batches.bound[0][0], unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
 			t.Fatal(err)
 		}
@@ -123,7 +123,7 @@ func TestSourceControl(t *testing.T) {
 }
 
 func TestBatchesDoNotAllocate(t *testing.T) {
-	s, batches := batchesOf(t, 1, netip.MustParseAddrPort("127.0.0.1:0"))
+	s, batches := batchesOf(t, netip.MustParseAddrPort("127.0.0.1:0"))
 	w := s.udpWork[0].(*batchWorker)
 	w.fit()
 	fd := batches.bound[0][0]
@@ -169,7 +169,7 @@ func TestOverload(t *testing.T) {
 		"two bursts with nothing between them are none": {[]received{{0, 64}, {10 * ms, 0}, {1000 * ms, 64}}, false},
 	} {
 		t.Run(sentence, func(t *testing.T) {
-			s, _ := batchesOf(t, 1, netip.MustParseAddrPort("127.0.0.1:0"))
+			s, _ := batchesOf(t, netip.MustParseAddrPort("127.0.0.1:0"))
 			if err := s.Configure(Settings{Resolvers: prefixes("10.0.0.0/8")}); err != nil {
 				t.Fatal(err)
 			}
@@ -184,7 +184,7 @@ func TestOverload(t *testing.T) {
 			}
 		})
 	}
-	s, _ := batchesOf(t, 1, netip.MustParseAddrPort("127.0.0.1:0"))
+	s, _ := batchesOf(t, netip.MustParseAddrPort("127.0.0.1:0"))
 	w := s.udpWork[0].(*batchWorker)
 	for i := range 10 {
 		w.responder.now = limit.Time(i) * 100 * ms
@@ -197,7 +197,7 @@ func TestOverload(t *testing.T) {
 
 // TestRepliesThatCannotBeSentCostNoOthers has replies to port 0, which no datagram can go to, among others.
 func TestRepliesThatCannotBeSentCostNoOthers(t *testing.T) {
-	s, batches := batchesOf(t, 1, netip.MustParseAddrPort("127.0.0.1:0"))
+	s, batches := batchesOf(t, netip.MustParseAddrPort("127.0.0.1:0"))
 	w := s.udpWork[0].(*batchWorker)
 	w.fit()
 	c := newUDPClient(t, s.Addresses()[0])

@@ -50,8 +50,7 @@ func (c controlClient) call(ctx context.Context, method, path string, body []byt
 		return nil, err
 	}
 	reply, err := client.Do(r)
-	var failed *url.Error
-	if errors.As(err, &failed) {
+	if failed, is := errors.AsType[*url.Error](err); is {
 		err = failed.Err // without the address that stands for the socket
 	}
 	if err != nil {

@@ -118,7 +118,7 @@ func TestSteeredNamesThatMayNotFitAreNamed(t *testing.T) {
 				pool.Targets = append(pool.Targets, v1alpha1.Target{Address: target})
 			}
 			if c.most > 0 {
-				pool.MaxAnswers = ptr.To(int32(c.most))
+				pool.MaxAnswers = new(int32(c.most))
 			}
 			record := func(host string) *v1alpha1.DynamicRecord {
 				r := &v1alpha1.DynamicRecord{ObjectMeta: metav1.ObjectMeta{Namespace: "dns", Name: host}, Spec: v1alpha1.DynamicRecordSpec{

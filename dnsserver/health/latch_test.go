@@ -46,12 +46,12 @@ func app(t *testing.T, change func(*steeringpb.Record)) *lab {
 	return l
 }
 
-// fall has a target be down for a moment, seen by all.
-func (l *lab) fall(address string) {
+// fall has the target of dc-a be down for a moment, seen by all.
+func (l *lab) fall() {
 	l.t.Helper()
-	l.all(all3, address, "dd")
+	l.all(all3, aTarget, "dd")
 	l.pass(2 * time.Second)
-	l.all(all3, address, "uu")
+	l.all(all3, aTarget, "uu")
 }
 
 const all3 = "dc-a-1 dc-b-1 dc-c-1"
@@ -78,9 +78,9 @@ func TestLatches(t *testing.T) {
 			l.want("test/app", "U U U")
 		}},
 		"falling again starts the delay over": {delayed, func(l *lab) {
-			l.fall(aTarget)
+			l.fall()
 			l.pass(30 * time.Second)
-			l.fall(aTarget)
+			l.fall()
 			l.pass(59 * time.Second)
 			l.want("test/app", "U! U U")
 			l.pass(2 * time.Second)
@@ -126,7 +126,7 @@ func TestLatches(t *testing.T) {
 			l.want("test/app", "D D D")
 		}},
 		"what was left comes in at once if it is all there is": {nearest, func(l *lab) {
-			l.fall(aTarget)
+			l.fall()
 			l.all(all3, bTarget, "dd")
 			l.all(all3, cTarget, "dd")
 			l.pass(time.Second)
@@ -173,7 +173,7 @@ func TestLatches(t *testing.T) {
 			l.want("test/app", "U U U")
 		}},
 		"failing back spares the delay": {delayed, func(l *lab) {
-			l.fall(aTarget)
+			l.fall()
 			l.want("test/app", "U! U U")
 			l.controls(health.Controls{Failback: true})
 			l.pass(time.Second)
@@ -205,7 +205,7 @@ func TestLatches(t *testing.T) {
 			l.controls(health.Controls{Drained: []int{1}})
 			l.want("test/app", "D! U U")
 		}},
-		"a record without a second pool has none to leave": {func(r *steeringpb.Record) { r.Pools = r.Pools[:1] }, func(l *lab) {}},
+		"a record without a second pool has none to leave": {func(r *steeringpb.Record) { r.Pools = r.Pools[:1] }, func(*lab) {}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -272,16 +272,16 @@ func (p *processes) world(records []*steeringpb.Record, hubAt string) *world {
 		}
 	}
 	for k, s := range w.servers {
-		real := p.servers[s]
-		real.log = filepath.Join(p.t.TempDir(), s.id.Name+".log")
-		real.args = []string{
-			"--name", s.id.Name, "--listen", fmt.Sprintf("%s:%d", real.addr, dnsPort), "--http-listen", "", "--threads", "1",
-			"--tls-dir", p.certs[s.id.Datacenter], "--state-dir", real.state, "--peer-listen", fmt.Sprintf("%s:%d", real.addr, peerPort),
+		rs := p.servers[s]
+		rs.log = filepath.Join(p.t.TempDir(), s.id.Name+".log")
+		rs.args = []string{
+			"--name", s.id.Name, "--listen", fmt.Sprintf("%s:%d", rs.addr, dnsPort), "--http-listen", "", "--threads", "1",
+			"--tls-dir", p.certs[s.id.Datacenter], "--state-dir", rs.state, "--peer-listen", fmt.Sprintf("%s:%d", rs.addr, peerPort),
 			"--hub", fmt.Sprintf("%s:%d", p.hubFrom(s.id.Datacenter), hubPort),
 		}
 		for j, o := range w.servers {
 			if j != k && o.site == s.site {
-				real.args = append(real.args, "--sibling", fmt.Sprintf("%s:%d", p.servers[o].addr, peerPort))
+				rs.args = append(rs.args, "--sibling", fmt.Sprintf("%s:%d", p.servers[o].addr, peerPort))
 			}
 		}
 		p.start(s)
@@ -416,31 +416,31 @@ func (p *processes) publish(kind string, message func(dc string) proto.Message) 
 
 func (p *processes) start(s *server) {
 	p.t.Helper()
-	real := p.servers[s]
-	proc, err := process.Start(process.Options{Name: s.id.Name, Log: real.log, Env: []string{"HOME=" + real.state}}, p.program, real.args...)
+	rs := p.servers[s]
+	proc, err := process.Start(process.Options{Name: s.id.Name, Log: rs.log, Env: []string{"HOME=" + rs.state}}, p.program, rs.args...)
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	real.proc = proc
+	rs.proc = proc
 	p.mu.Lock()
 	p.pids[proc.PID()] = s.id.Datacenter
 	p.mu.Unlock()
 }
 
 func (p *processes) kill(s *server) {
-	real := p.servers[s]
-	if real.proc == nil {
+	rs := p.servers[s]
+	if rs.proc == nil {
 		return
 	}
 	p.mu.Lock()
-	delete(p.pids, real.proc.PID())
+	delete(p.pids, rs.proc.PID())
 	p.mu.Unlock()
-	if err := real.proc.Stop(0); err != nil {
+	if err := rs.proc.Stop(0); err != nil {
 		p.t.Error(err)
 	}
-	real.proc = nil
+	rs.proc = nil
 	if p.t.Failed() {
-		if text, err := os.ReadFile(real.log); err == nil {
+		if text, err := os.ReadFile(rs.log); err == nil {
 			p.t.Logf("log of %s:\n%s", s.id.Name, text)
 		}
 	}
@@ -457,12 +457,12 @@ func (p *processes) pause(s *server, still bool) {
 
 // ask is what a client near a datacenter is answered: the letter of a pool.
 func (p *processes) ask(s *server, r *steering.Record, near string) string {
-	real := p.servers[s]
-	if real.proc == nil || s.paused {
+	rs := p.servers[s]
+	if rs.proc == nil || s.paused {
 		return "-"
 	}
 	c := dns.Client{Timeout: 500 * time.Millisecond, Dialer: &net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(p.client(near), 0))}}
-	reply, _, err := c.Exchange(new(dns.Msg).SetQuestion(r.Owner.String(), dns.TypeA), fmt.Sprintf("%s:%d", real.addr, dnsPort))
+	reply, _, err := c.Exchange(new(dns.Msg).SetQuestion(r.Owner.String(), dns.TypeA), fmt.Sprintf("%s:%d", rs.addr, dnsPort))
 	if err != nil || reply.Rcode != dns.RcodeSuccess {
 		return "?"
 	}

@@ -85,6 +85,7 @@ func TestADamagedMemoryIsSetAside(t *testing.T) {
 func TestAGoodMemoryIsNotSetAside(t *testing.T) {
 	for why, hinder := range map[string]func(t *testing.T, path string) (undo func()){
 		"somebody else has it": func(t *testing.T, path string) func() {
+			t.Helper()
 			db, err := bolt.Open(path, 0o600, nil)
 			if err != nil {
 				t.Fatal(err)
@@ -92,6 +93,7 @@ func TestAGoodMemoryIsNotSetAside(t *testing.T) {
 			return func() { db.Close() }
 		},
 		"the process has no more descriptors": func(t *testing.T, _ string) func() {
+			t.Helper()
 			var limit syscall.Rlimit
 			if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 				t.Fatal(err)
