@@ -13,12 +13,14 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/go-logr/logr"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/yaml"
 
 	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
@@ -39,6 +41,7 @@ var chartTools = sync.OnceValues(func() (string, error) { return controlplane.Ch
 var bin string
 
 func TestMain(m *testing.M) {
+	log.SetLogger(logr.Discard())
 	var err error
 	if bin, err = os.MkdirTemp("", "fingerpost-charts-*"); err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -124,7 +124,7 @@ func TestRightsAreEnough(t *testing.T) {
 func valuesOf(t *testing.T, server netAddr) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "values.yaml")
-	text := "apexNamespaces: [payments, cards]\nrootZone: {enabled: true}\n" +
+	text := "apexNamespaces: [payments, cards]\nrootZone: {enabled: true, spec: {serverGroup: root, allowedChildren: [{namespaces: {from: All}, names: [pay, cards]}]}}\n" +
 		"datacenters: {dc-a: {serverGroups: [{name: root, management: External, addresses: [" + server.host + "]}]}}\n"
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)

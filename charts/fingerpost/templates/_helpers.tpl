@@ -27,14 +27,14 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{/* Namespaces whose zones need no parent, with commas. */}}
 {{- define "fingerpost.apexNamespaces" -}}
-{{- $namespaces := .Values.apexNamespaces -}}
+{{- $namespaces := .Values.apexNamespaces | default list -}}
 {{- if .Values.rootZone.enabled }}{{ $namespaces = append $namespaces .Values.rootZone.namespace }}{{ end -}}
 {{- $namespaces | uniq | join "," -}}
 {{- end }}
 
 {{/* Namespaces that are watched beside that of the release, as a list; empty: all. */}}
 {{- define "fingerpost.watchNamespaces" -}}
-{{- $namespaces := .Values.watchNamespaces -}}
+{{- $namespaces := .Values.watchNamespaces | default list -}}
 {{- if and $namespaces .Values.rootZone.enabled }}{{ $namespaces = append $namespaces .Values.rootZone.namespace }}{{ end -}}
 {{- $namespaces | uniq | toJson -}}
 {{- end }}
