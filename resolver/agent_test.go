@@ -177,7 +177,10 @@ func mustName(t testing.TB, text string) engine.Name {
 	return n
 }
 
-func TestExpiredRecordsServeWhenAllAuthoritiesAreGone(t *testing.T) {
+// expire returns when a record that was got before, with the TTL of short, has expired: engines count whole seconds.
+func expire() { <-time.NewTimer(2500 * time.Millisecond).C }
+
+func TestExpiredRecordsServeWhenAllAuthoritiesAreGoneAndNotBefore(t *testing.T) {
 	for _, p := range products {
 		t.Run(string(p), func(t *testing.T) {
 			w := newWorld(t)
@@ -187,23 +190,45 @@ func TestExpiredRecordsServeWhenAllAuthoritiesAreGone(t *testing.T) {
 			if got := said(s.ask("short.pay.corp.")); got != "10.9.9.9" {
 				t.Fatalf("before: %q", got)
 			}
+			w.move(payCorp, "10.9.9.10", 1, 2)
+			expire()
+			if got := said(s.ask("short.pay.corp.")); got != "10.9.9.10" {
+				t.Errorf("while authorities answer: %q", got)
+			}
 			for _, dc := range []int{1, 2} {
 				for _, a := range w.datacenter(dc) {
 					a.stop()
 				}
 			}
-			// Its TTL of a second is over when the answer is of no other age.
-			expired := time.NewTimer(1500 * time.Millisecond)
-			<-expired.C
-			eventually(t, "the expired record is served", func() bool { return said(s.ask("short.pay.corp.")) == "10.9.9.9" })
+			expire()
+			eventually(t, "the expired record is served", func() bool { return said(s.ask("short.pay.corp.")) == "10.9.9.10" })
 			if err := s.Ready(); err != nil {
 				t.Errorf("authorities that are gone make it unready: %v", err)
 			}
+		})
+	}
+}
+
+func TestExpiredRecordsAreNotServedForever(t *testing.T) {
+	// The Recursor counts in steps of 30 s, and is left out: a test would take as long.
+	for _, p := range []engine.Product{engine.Unbound, engine.KnotResolver} {
+		t.Run(string(p), func(t *testing.T) {
+			w := newWorld(t)
+			c := w.config()
+			c.ServeStale = &engine.ServeStale{MaxAge: engine.Duration(2 * time.Second), TTL: engine.Duration(time.Second)}
+			s := startPool(t, p, c)
+			s.ask("short.pay.corp.")
 			for _, dc := range []int{1, 2} {
 				for _, a := range w.datacenter(dc) {
-					w.start(a)
+					a.stop()
 				}
 			}
+			eventually(t, "the record is too old", func() bool {
+				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+				defer cancel()
+				reply, err := ask(ctx, netip.Addr{}, s.at, question("short.pay.corp.", dns.TypeA, true))
+				return err != nil || reply.Rcode == dns.RcodeServerFailure // nobody is owed an answer soon
+			})
 		})
 	}
 }

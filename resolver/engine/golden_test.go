@@ -3,6 +3,7 @@ package engine
 import (
 	"flag"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
+	"pgregory.net/rapid"
 	"sigs.k8s.io/yaml"
 )
 
@@ -119,4 +121,46 @@ func TestWhatIsNotRead(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestOthers: an address is in the given networks, or in others, and never in both.
+func TestOthers(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		address := func(label string) netip.Addr {
+			if rapid.Bool().Draw(t, label+" is IPv4") {
+				return netip.AddrFrom4([4]byte(rapid.SliceOfN(rapid.Byte(), 4, 4).Draw(t, label)))
+			}
+			return netip.AddrFrom16([16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, label)))
+		}
+		var given []netip.Prefix
+		for i := range rapid.IntRange(0, 5).Draw(t, "networks") {
+			a := address(fmt.Sprint("network ", i))
+			given = append(given, netip.PrefixFrom(a, rapid.IntRange(0, a.BitLen()).Draw(t, "bits")).Masked())
+		}
+		rest := others(given)
+		in := func(networks []netip.Prefix, a netip.Addr) (n int) {
+			for _, p := range networks {
+				if p.Contains(a) {
+					n++
+				}
+			}
+			return n
+		}
+		addresses := []netip.Addr{address("address")}
+		for _, p := range given {
+			// Where networks begin, and the address before.
+			addresses = append(addresses, p.Addr())
+			if before := p.Addr().Prev(); before.IsValid() {
+				addresses = append(addresses, before)
+			}
+		}
+		for _, a := range addresses {
+			if a.Is4In6() {
+				continue // in no prefix of IPv6
+			}
+			if (in(given, a) > 0) == (in(rest, a) > 0) || in(rest, a) > 1 {
+				t.Errorf("%s is in %d of %v and %d of %v", a, in(given, a), given, in(rest, a), rest)
+			}
+		}
+	})
 }

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// patience bounds waits for what has to happen; nothing is asserted by it.
+const patience = 60 * time.Second
+
+// eventually returns when a condition holds.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for limit := time.Now().Add(patience); !holds(); <-tick.C {
+		if time.Now().After(limit) {
+			t.Fatalf("it did not happen that %s", what)
+		}
+	}
+}
+
+// Addresses of these tests, which nobody else's take.
+const (
+	engineAt = "127.53.6.1:5306"
+	httpAt   = "127.53.6.1:8056"
+	flushAt  = "127.53.6.1:8054"
+)
+
+// pool is a configuration whose authorities are nobody.
+const pool = `
+listen: ["` + engineAt + `"]
+clients: [127.0.0.0/8]
+rootHints: [{name: ns-a, addresses: [127.53.6.9]}]
+authorityNetworks: [127.53.6.0/24]
+loopbackServers: true
+cacheMiB: 8
+`
+
+func TestTheAgentRunsAnEngineFromAFile(t *testing.T) {
+	dir, err := os.MkdirTemp("", "fp") //nolint:usetesting // the path of a socket is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	config := filepath.Join(dir, "pool.yaml")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(config+".new", []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(config+".new", config); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(pool)
+	client := certificates(t, dir)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	c := command()
+	c.SetArgs([]string{
+		"--engine", "Unbound", "--config", config, "--dir", filepath.Join(dir, "run"), "--http-listen", httpAt, "--flush-listen", flushAt, "--flush-tls-dir", dir,
+		"--drain", "0s", "--log-format", "json",
+	})
+	ended := make(chan error, 1)
+	go func() { ended <- c.ExecuteContext(ctx) }()
+	get := func(path string) (int, string) {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+httpAt+path, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reply, err := http.DefaultClient.Do(request)
+		if err != nil {
+			return 0, ""
+		}
+		defer reply.Body.Close()
+		text, _ := io.ReadAll(reply.Body)
+		return reply.StatusCode, string(text)
+	}
+	eventually(t, "it is ready", func() bool {
+		select {
+		case err := <-ended:
+			t.Fatalf("it ended: %v", err)
+		default:
+		}
+		code, _ := get("/readyz")
+		return code == http.StatusOK
+	})
+
+	write(pool + "block: {names: [blocked.corp]}\n")
+	eventually(t, "a change of the file is in force", func() bool {
+		m := new(dns.Msg).SetQuestion("www.blocked.corp.", dns.TypeA)
+		m.SetEdns0(1232, false)
+		reply, _, err := (&dns.Client{Timeout: time.Second}).ExchangeContext(t.Context(), m, engineAt)
+		return err == nil && reply.Rcode == dns.RcodeNameError
+	})
+	for _, bad := range []struct{ text, want string }{
+		{"listen: [\n", "refused: " + config + ": "},
+		{pool + "rootHint: []\n", `unknown field "rootHint"`},
+		{strings.Replace(pool, "rootHints: [{name: ns-a, addresses: [127.53.6.9]}]", "rootHints: []", 1), "refused: rootHints is empty"},
+	} {
+		write(bad.text)
+		eventually(t, "it is refused: "+bad.want, func() bool {
+			_, status := get("/status")
+			return strings.Contains(status, bad.want) && strings.HasPrefix(status, "ready")
+		})
+	}
+
+	flush := func(client *tls.Config) (string, error) {
+		h := &http.Client{Transport: &http.Transport{TLSClientConfig: client, DisableKeepAlives: true}, Timeout: 10 * time.Second}
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+flushAt+"/v1/flush", strings.NewReader(`{"changes": [{"name": "app.corp"}]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		reply, err := h.Do(request)
+		if err != nil {
+			return "", err
+		}
+		defer reply.Body.Close()
+		text, err := io.ReadAll(reply.Body)
+		return strings.TrimSpace(string(text)), err
+	}
+	stranger := client.Clone()
+	stranger.Certificates = nil
+	if said, err := flush(stranger); err == nil {
+		t.Errorf("a client without a certificate flushed: %s", said)
+	}
+	if said, err := flush(client); err != nil || said != `{"outcomes":["NoAuthority"]}` {
+		t.Errorf("a client with a certificate got %q, %v", said, err)
+	}
+
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+	if code, _ := get("/readyz"); code != 0 {
+		t.Errorf("it still answers: %d", code)
+	}
+}
+
+// certificates writes those of a server into dir, and returns how a client shows one of the same authority.
+func certificates(t *testing.T, dir string) *tls.Config {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, DNSNames: []string{"agent"},
+	}
+	made, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown, hidden := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: made}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})
+	for name, content := range map[string][]byte{"tls.crt": shown, "ca.crt": shown, "tls.key": hidden} {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pair, err := tls.X509KeyPair(shown, hidden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(shown)
+	return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: "agent", Certificates: []tls.Certificate{pair}}
+}
+
+func TestWhatIsAskedWrongIsToldAtOnce(t *testing.T) {
+	good := filepath.Join(t.TempDir(), "pool.yaml")
+	if err := os.WriteFile(good, []byte(pool), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "run")
+	base := []string{"--engine", "Unbound", "--config", good, "--dir", dir, "--http-listen", ""}
+	for name, tt := range map[string]struct {
+		args []string
+		want string
+	}{
+		"an engine that is none":                  {append(base, "--engine", "BIND"), `--engine: engine "BIND" is none of [KnotResolver Recursor Unbound]`},
+		"no configuration":                        {[]string{"--engine", "Unbound"}, `required flag(s) "config" not set`},
+		"a configuration that is not there":       {append(base, "--config", "/nonexistent"), "open /nonexistent: no such file or directory"},
+		"flushes by everybody":                    {append(base, "--flush-listen", "0.0.0.0:0"), "--flush-listen 0.0.0.0:0 is not of loopback: it needs --flush-tls-dir, or anybody could empty the cache"},
+		"flushes with certificates not there":     {append(base, "--flush-listen", "127.53.6.1:0", "--flush-tls-dir", "/nonexistent"), "--flush-tls-dir: open /nonexistent/tls.crt: no such file or directory"},
+		"a zone that is no name":                  {append(base, "--recursion-check", "a..b"), `--recursion-check: name "a..b" has an empty label`},
+		"a folder that no engine's file may name": {append(base, "--dir", "/tmp/a b"), fmt.Sprintf("--dir: path %q is not absolute, or has other characters than letters, digits and ._@:+-", "/tmp/a b")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := command()
+			c.SetArgs(tt.args)
+			c.SetOut(&bytes.Buffer{})
+			if err := c.ExecuteContext(t.Context()); err == nil || err.Error() != tt.want {
+				t.Errorf("got %v, want %s", err, tt.want)
+			}
+		})
+	}
+}
