@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/miekg/dns"
 
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
 	"github.com/fingerpost-dns/fingerpost/resolver/engine"
@@ -164,38 +166,75 @@ func TestFlushesAreAskedForOverHTTP(t *testing.T) {
 // of 200 names at once.
 func BenchmarkFlush(b *testing.B) {
 	w := newWorld(b)
+	var many []Change
+	for i := range 200 {
+		many = append(many, Change{Name: mustZoneName(b, fmt.Sprintf("n%d.deep.pay.corp.", i))})
+	}
 	for _, p := range products {
-		s := startPool(b, p, w.config())
-		var many []Change
-		for i := range 200 {
-			many = append(many, Change{Name: mustZoneName(b, fmt.Sprintf("n%d.deep.pay.corp.", i))})
-		}
-		for _, changes := range [][]Change{app(b), many} {
-			b.Run(fmt.Sprintf("engine=%s/names=%d", p, len(changes)), func(b *testing.B) {
-				address := 10
-				var took []float64
-				for b.Loop() {
-					b.StopTimer()
-					for _, c := range changes {
-						s.ask(c.Name.String())
+		b.Run("engine="+string(p), func(b *testing.B) {
+			s := startPool(b, p, w.config())
+			for _, changes := range [][]Change{app(b), many} {
+				b.Run(fmt.Sprintf("names=%d", len(changes)), func(b *testing.B) {
+					var took []float64
+					for n := 0; b.Loop(); n++ {
+						b.StopTimer()
+						for _, c := range changes {
+							s.ask(c.Name.String())
+						}
+						if len(changes) == 1 {
+							w.move(payCorp, fmt.Sprintf("10.9.%d.%d", n/200%256, n%200+1), 1, 2)
+						}
+						b.StartTimer()
+						began := time.Now()
+						if outcomes := s.Flush(b.Context(), changes); slices.Contains(outcomes, Unconfirmed) {
+							b.Fatal(outcomes)
+						}
+						took = append(took, time.Since(began).Seconds()*1000)
 					}
-					if len(changes) == 1 {
-						address++
-						w.move(payCorp, fmt.Sprintf("10.9.%d.%d", address/200, address%200+1), 1, 2)
-					}
-					b.StartTimer()
-					began := time.Now()
-					outcomes := s.Flush(b.Context(), changes)
-					took = append(took, time.Since(began).Seconds()*1000)
-					if slices.Contains(outcomes, Unconfirmed) {
-						b.Fatal(outcomes)
-					}
+					tell(b, took)
+				})
+			}
+		})
+	}
+}
+
+// tell reports times in ms.
+func tell(b *testing.B, took []float64) {
+	b.Helper()
+	slices.Sort(took)
+	b.ReportMetric(took[len(took)/2], "p50-ms")
+	b.ReportMetric(took[len(took)*99/100], "p99-ms")
+	b.ReportMetric(took[len(took)-1], "worst-ms")
+}
+
+// BenchmarkMissWithoutADatacenter tells how long clients wait for names that are in nobody's cache when all servers of one
+// datacenter take questions without a word.
+func BenchmarkMissWithoutADatacenter(b *testing.B) {
+	for _, p := range products {
+		b.Run("engine="+string(p), func(b *testing.B) {
+			w := newWorld(b)
+			s := startPool(b, p, w.config())
+			for _, apex := range levels[1:] {
+				s.ask("app." + apex)
+			}
+			for _, a := range w.datacenter(2) {
+				b.Cleanup(w.blackhole(a))
+			}
+			var took []float64
+			failed := 0
+			for n := 0; b.Loop(); n++ {
+				began := time.Now()
+				ctx, cancel := context.WithTimeout(b.Context(), 10*time.Second)
+				reply, err := ask(ctx, netip.Addr{}, s.at, question(fmt.Sprintf("n%d.%s", n, levels[1+n%3]), dns.TypeA, true))
+				cancel()
+				if err != nil || reply.Rcode != dns.RcodeNameError {
+					failed++
 				}
-				slices.Sort(took)
-				b.ReportMetric(took[len(took)/2], "p50-ms")
-				b.ReportMetric(took[len(took)*99/100], "p99-ms")
-			})
-		}
+				took = append(took, time.Since(began).Seconds()*1000)
+			}
+			tell(b, took)
+			b.ReportMetric(float64(failed), "failed")
+		})
 	}
 }
 

@@ -76,6 +76,12 @@ func recursor(c *Config) *Rendered {
 		local = append(local, z+"=empty.zone")
 	}
 	set("auth-zones", "%s", strings.Join(local, ","))
+	// Of one server, in ms: the next is asked then. Resolvers that have to ask others themselves get what is the default.
+	if len(c.Forward) == 0 {
+		set("network-timeout", "400")
+	} else {
+		set("network-timeout", "1500")
+	}
 	set("minimum-ttl-override", "%d", c.TTL.Min.Seconds())
 	if c.TTL.Max > 0 {
 		set("max-cache-ttl", "%d", c.TTL.Max.Seconds())
