@@ -70,6 +70,12 @@ func TestRightsAreEnough(t *testing.T) {
 				return fmt.Sprintf("%d pods are labelled as leader", len(list.Items))
 			}, client.InNamespace(namespace), leads)
 
+			await(t, api, &appsv1.StatefulSetList{}, func(list *appsv1.StatefulSetList) string {
+				if len(list.Items) == 1 && list.Items[0].Name == "fingerpost-dc-a-run" {
+					return ""
+				}
+				return fmt.Sprintf("%d StatefulSets, wanted that of the Managed group", len(list.Items))
+			}, client.InNamespace(namespace))
 			startServer(t, plane, m.hub, server)
 			zoneYAML(t, api, `{metadata: {name: pay, namespace: payments}, spec: {name: pay, serverGroup: root, recordsFrom: [{configMapKeyRef: {name: legacy, key: zone}}]}}`)
 			zoneYAML(t, api, `{metadata: {name: cards, namespace: cards}, spec: {name: cards, serverGroup: root, records: [{name: www, type: A, values: [192.0.2.2]}]}}`)
@@ -125,7 +131,7 @@ func valuesOf(t *testing.T, server netAddr) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "values.yaml")
 	text := "apexNamespaces: [payments, cards]\nrootZone: {enabled: true, spec: {serverGroup: root, allowedChildren: [{namespaces: {from: All}, names: [pay, cards]}]}}\n" +
-		"datacenters: {dc-a: {serverGroups: [{name: root, management: External, addresses: [" + server.host + "]}]}}\n"
+		"datacenters: {dc-a: {serverGroups: [{name: root, management: External, addresses: [" + server.host + "]}, {name: run, management: Managed}]}}\n"
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
