@@ -226,7 +226,7 @@ func (r *release) expectDeployment(replicas int32) {
 func (r *release) expectRegion(region string) {
 	r.t.Helper()
 	var dc v1alpha1.Datacenter
-	if r.get("dc-a", &dc); string(dc.Spec.Region) != region {
+	if r.get("dc-a", &dc); dc.Spec.Region != region {
 		r.t.Errorf("region %s of dc-a, wanted %s", dc.Spec.Region, region)
 	}
 }

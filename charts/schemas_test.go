@@ -53,7 +53,9 @@ func writeSchemas(t *testing.T, config *rest.Config) string {
 			t.Fatal(err)
 		}
 		var doc struct {
-			Components struct{ Schemas map[string]map[string]any }
+			Components struct {
+				Schemas map[string]map[string]any `json:"schemas"`
+			} `json:"components"`
 		}
 		if err := json.Unmarshal([]byte(strings.ReplaceAll(string(text), "#/components/schemas/", "#/definitions/")), &doc); err != nil {
 			t.Fatal(err)
@@ -88,7 +90,7 @@ func writeSchemas(t *testing.T, config *rest.Config) string {
 func closeObjects(schema map[string]any) {
 	delete(schema, "format") // Kubernetes has its own
 	properties, ok := schema["properties"].(map[string]any)
-	if ok && schema["x-kubernetes-preserve-unknown-fields"] != true && schema["additionalProperties"] == nil {
+	if open, _ := schema["x-kubernetes-preserve-unknown-fields"].(bool); ok && !open && schema["additionalProperties"] == nil {
 		schema["additionalProperties"] = false
 	}
 	for _, p := range properties {

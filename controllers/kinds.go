@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"slices"
@@ -103,7 +104,7 @@ func lackingSchema(path string, want, have *apiextensionsv1.JSONSchemaProps) []s
 	var lacks []string
 	if len(have.Enum) > 0 {
 		for _, value := range want.Enum {
-			if !slices.ContainsFunc(have.Enum, func(h apiextensionsv1.JSON) bool { return string(h.Raw) == string(value.Raw) }) {
+			if !slices.ContainsFunc(have.Enum, func(h apiextensionsv1.JSON) bool { return bytes.Equal(h.Raw, value.Raw) }) {
 				lacks = append(lacks, path+"="+strings.Trim(string(value.Raw), `"`))
 			}
 		}

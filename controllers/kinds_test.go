@@ -85,14 +85,13 @@ func TestCheckKinds(t *testing.T) {
 				d.Status.Conditions = []apiextensionsv1.CustomResourceDefinitionCondition{{Type: apiextensionsv1.Established, Status: apiextensionsv1.ConditionTrue}}
 			}
 			err := controllers.CheckKinds(t.Context(), c.change(installed), built)
-			var kinds *controllers.KindsError
 			if len(c.says) == 0 {
 				if err != nil {
 					t.Error(err)
 				}
 				return
 			}
-			if !errors.As(err, &kinds) {
+			if _, ok := errors.AsType[*controllers.KindsError](err); !ok {
 				t.Fatalf("error %v, wanted a KindsError", err)
 			}
 			for _, text := range c.says {

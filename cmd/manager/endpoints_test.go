@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"github.com/spf13/pflag"
-	"sigs.k8s.io/controller-runtime/pkg/cache"
 )
 
 func TestHubEndpoints(t *testing.T) {
@@ -53,6 +52,6 @@ func TestCachedNamespaces(t *testing.T) {
 	}
 	got := cachedNamespaces([]string{"payments", "dns"}, "dns")
 	if _, own := got["dns"]; !own || len(got) != 2 {
-		t.Errorf("%v, wanted payments and dns", map[string]cache.Config(got))
+		t.Errorf("%v, wanted payments and dns", got)
 	}
 }

@@ -139,12 +139,12 @@ func strict(schema map[string]any) {
 			delete(schema, key)
 		}
 	}
-	if schema["x-kubernetes-int-or-string"] == true {
+	if either, _ := schema["x-kubernetes-int-or-string"].(bool); either {
 		delete(schema, "x-kubernetes-int-or-string")
 		schema["type"] = []any{"integer", "string"}
 	}
 	if properties, ok := schema["properties"].(map[string]any); ok {
-		if schema["x-kubernetes-preserve-unknown-fields"] != true {
+		if open, _ := schema["x-kubernetes-preserve-unknown-fields"].(bool); !open {
 			schema["additionalProperties"] = false
 		}
 		for _, p := range properties {
