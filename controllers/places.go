@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"sync"
 	"time"
 
@@ -298,5 +299,20 @@ func clusterFault(err error) render.Refusal {
 	case errors.As(err, &status) && !apierrors.IsServiceUnavailable(err) && !apierrors.IsTimeout(err) && !apierrors.IsServerTimeout(err) && !apierrors.IsInternalError(err):
 		return nil
 	}
-	return render.Refuse(v1alpha1.ReasonUnreachable, "the cluster does not answer: %v. Servers there go on as they are; it is tried again every minute at least", err)
+	return render.Refuse(v1alpha1.ReasonUnreachable, "the cluster does not answer: %s. Servers there go on as they are; it is tried again every minute at least", silence(err))
+}
+
+// silence says why a cluster does not answer, in the same words as long as the cause is the same: no ports of this side.
+func silence(err error) string {
+	var timeout interface{ Timeout() bool }
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		return "it takes too long"
+	}
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		return op.Err.Error()
+	}
+	if call := (*url.Error)(nil); errors.As(err, &call) {
+		return call.Err.Error()
+	}
+	return err.Error()
 }

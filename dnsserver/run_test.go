@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -194,5 +195,21 @@ func TestRegistryTakesAllParts(t *testing.T) {
 	families, err := registry("v1", s, &zoneFiles{}).Gather()
 	if err != nil || len(families) == 0 {
 		t.Errorf("%d metrics, %v", len(families), err)
+	}
+}
+
+func TestPeerAddressesHaveBracketsOnlyAroundIPv6(t *testing.T) {
+	peers, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peers.Close()
+	for given, want := range map[string]string{
+		"[10.1.2.3]:8054": "10.1.2.3:8054", "[2001:db8::1]:8054": "[2001:db8::1]:8054", "host.example:8054": "host.example:8054", "10.1.2.3:8054": "10.1.2.3:8054",
+	} {
+		h := hubSource{cfg: HubConfig{PeerAddress: given}, peers: peers}
+		if got := h.peerAddress(); got != want {
+			t.Errorf("%s is told as %s", given, got)
+		}
 	}
 }

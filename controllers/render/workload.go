@@ -304,8 +304,8 @@ func (in WorkloadInputs) clientService() *corev1.Service {
 	s.Spec.Selector[LabelServing] = "true"
 	for _, p := range in.clientPorts() {
 		port := corev1.ServicePort{Name: p.name, Protocol: p.protocol, Port: p.client, TargetPort: intstr.FromInt32(p.pod)}
-		if p.client == portDNS {
-			port.NodePort = ptr.Deref(exposure.NodePort, 0)
+		if p.client == portDNS { // by name, since pods that are yet to restart may have it elsewhere
+			port.TargetPort, port.NodePort = intstr.FromString(p.name), ptr.Deref(exposure.NodePort, 0)
 		}
 		s.Spec.Ports = append(s.Spec.Ports, port)
 	}
@@ -588,12 +588,13 @@ func (in WorkloadInputs) container(drain int64) corev1.Container {
 		fmt.Sprintf("--peer-listen=:%d", podPortPeer), fmt.Sprintf("--peer-address=[$(POD_IP)]:%d", podPortPeer),
 		fmt.Sprintf("--sibling=%s.%s.svc:%d", peersName(in.key()), in.Namespace, podPortPeer),
 		fmt.Sprintf("--drain-delay=%ds", drain))
-	for _, p := range in.clientPorts() {
-		c.Ports = append(c.Ports, corev1.ContainerPort{Name: p.name, Protocol: p.protocol, ContainerPort: p.pod})
+	dns := in.clientPorts()[0].pod
+	c.Ports = []corev1.ContainerPort{ // without those of other transports, which come and go without a restart
+		{Name: "dns-udp", Protocol: corev1.ProtocolUDP, ContainerPort: dns},
+		{Name: "dns-tcp", Protocol: corev1.ProtocolTCP, ContainerPort: dns},
+		{Name: "http", Protocol: corev1.ProtocolTCP, ContainerPort: podPortHTTP},
+		{Name: "peers", Protocol: corev1.ProtocolTCP, ContainerPort: podPortPeer},
 	}
-	c.Ports = append(c.Ports,
-		corev1.ContainerPort{Name: "http", Protocol: corev1.ProtocolTCP, ContainerPort: podPortHTTP},
-		corev1.ContainerPort{Name: "peers", Protocol: corev1.ProtocolTCP, ContainerPort: podPortPeer})
 	return c
 }
 

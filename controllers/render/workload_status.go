@@ -185,25 +185,31 @@ func (g *GroupReport) troubles() []Refusal {
 	return all
 }
 
-// podTrouble is why a pod will not get ready by itself; "" if it may.
+// pullError comes before the cause in what kubelets say while they wait to pull an image again.
+const pullError = "ErrImagePull: "
+
+// podTrouble is why a pod will not get ready by itself; "" if it may. It says the same as long as nothing else is wrong,
+// though kubelets try again and again, and write down each time how far they got.
 func podTrouble(p *corev1.Pod) (reason, message string) {
 	for _, c := range p.Status.ContainerStatuses {
-		if c.State.Waiting == nil {
-			continue
+		waiting := corev1.ContainerStateWaiting{}
+		if c.State.Waiting != nil {
+			waiting = *c.State.Waiting
 		}
-		why := c.State.Waiting.Reason
-		if m := c.State.Waiting.Message; m != "" {
-			why += ": " + m
-		}
-		switch c.State.Waiting.Reason {
+		switch waiting.Reason {
 		case "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable":
+			why := waiting.Message
+			if at := strings.Index(why, pullError); at >= 0 {
+				why = why[at+len(pullError):]
+			}
 			return v1alpha1.ReasonImageNotPulled, fmt.Sprintf("node %s can't get image %s for pod %s (%s). Check the image's name, and that the node reaches "+
 				"its registry, with pods.imagePullSecrets where it asks for credentials", p.Spec.NodeName, c.Image, p.Name, why)
-		case "CrashLoopBackOff", "RunContainerError", "CreateContainerError", "CreateContainerConfigError":
-			if ended := c.LastTerminationState.Terminated; ended != nil {
-				why += fmt.Sprintf("; it ended with code %d, %s", ended.ExitCode, ended.Reason)
-			}
-			return v1alpha1.ReasonPodsFailing, fmt.Sprintf("pod %s does not run (%s). `kubectl logs -n %s %s --previous` says more", p.Name, why, p.Namespace, p.Name)
+		case "RunContainerError", "CreateContainerError", "CreateContainerConfigError":
+			return v1alpha1.ReasonPodsFailing, fmt.Sprintf("pod %s can't be started (%s: %s)", p.Name, waiting.Reason, waiting.Message)
+		}
+		if ended := cmp.Or(c.LastTerminationState.Terminated, c.State.Terminated); ended != nil && (waiting.Reason == "CrashLoopBackOff" || c.RestartCount > 1) {
+			return v1alpha1.ReasonPodsFailing, fmt.Sprintf("pod %s ends again and again (%s, code %d). `kubectl logs -n %s %s --previous` says more",
+				p.Name, ended.Reason, ended.ExitCode, p.Namespace, p.Name)
 		}
 	}
 	if p.Status.Phase == corev1.PodFailed {

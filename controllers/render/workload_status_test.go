@@ -63,13 +63,22 @@ func TestWhatADatacenterSaysOfItsWorkloads(t *testing.T) {
 		workloads, reachs string // status, reason, words; "" if there is no such condition
 		counts            string // replicas/ready/updated
 	}{
-		"all is well":                        {with(render.GroupReport{Pods: good}), "True WorkloadsReady", "", "2/2/2"},
-		"all is well elsewhere":              {&render.WorkloadReport{Remote: true}, "", "True Reachable", ""},
-		"a cluster that is away":             {&render.WorkloadReport{Remote: true, Cluster: render.Refuse("Unreachable", "no route")}, "False ClusterAway no route", "False Unreachable no route", ""},
-		"the namespace goes":                 {&render.WorkloadReport{Failure: render.Refuse("NamespaceTerminating", "it goes")}, "False NamespaceTerminating it goes", "", ""},
-		"an object is refused":               {with(render.GroupReport{Pods: good, Failure: render.Refuse("Refused", "no such type")}), "False Refused group root: no such type", "", "2/2/2"},
-		"an image that can't be pulled":      {bad(waitingFor("ImagePullBackOff", "not found")), "False ImageNotPulled node n1 can't get image example.com/dnsserver:v9 for pod p-1 (ImagePullBackOff: not found)", "", "2/1/2"},
-		"a server that ends again and again": {bad(waitingFor("CrashLoopBackOff", "back-off")), "False PodsFailing code 1", "", "2/1/2"},
+		"all is well":                            {with(render.GroupReport{Pods: good}), "True WorkloadsReady", "", "2/2/2"},
+		"all is well elsewhere":                  {&render.WorkloadReport{Remote: true}, "", "True Reachable", ""},
+		"a cluster that is away":                 {&render.WorkloadReport{Remote: true, Cluster: render.Refuse("Unreachable", "no route")}, "False ClusterAway no route", "False Unreachable no route", ""},
+		"the namespace goes":                     {&render.WorkloadReport{Failure: render.Refuse("NamespaceTerminating", "it goes")}, "False NamespaceTerminating it goes", "", ""},
+		"an object is refused":                   {with(render.GroupReport{Pods: good, Failure: render.Refuse("Refused", "no such type")}), "False Refused group root: no such type", "", "2/2/2"},
+		"an image that can't be pulled":          {bad(waitingFor("ImagePullBackOff", "not found")), "False ImageNotPulled node n1 can't get image example.com/dnsserver:v9 for pod p-1 (not found)", "", "2/1/2"},
+		"the same, when it is to be tried again": {bad(waitingFor("ImagePullBackOff", `Back-off pulling image "example.com/dnsserver:v9": ErrImagePull: not found`)), "False ImageNotPulled (not found)", "", "2/1/2"},
+		"a server that ends again and again":     {bad(waitingFor("CrashLoopBackOff", "back-off 20s")), "False PodsFailing pod p-1 ends again and again (Error, code 1)", "", "2/1/2"},
+		"the same, while it runs for a moment": {bad(func(p *corev1.Pod) {
+			waitingFor("", "")(p)
+			p.Status.ContainerStatuses[0].State, p.Status.ContainerStatuses[0].RestartCount = corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}, 2
+		}), "False PodsFailing pod p-1 ends again and again (Error, code 1)", "", "2/1/2"},
+		"a server that has restarted once": {bad(func(p *corev1.Pod) {
+			waitingFor("", "")(p)
+			p.Status.ContainerStatuses[0].State, p.Status.ContainerStatuses[0].RestartCount = corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}, 1
+		}), "False PodsNotReady", "", "2/1/2"},
 		"a node that has no memory left": {bad(func(p *corev1.Pod) {
 			p.Status.Phase, p.Status.Reason, p.Status.Message = corev1.PodFailed, "Evicted", "low on memory"
 		}),

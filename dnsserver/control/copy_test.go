@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -228,4 +229,14 @@ func TestAHubThatComesEndsTheCopy(t *testing.T) {
 	hub.SetComplete()
 	close(goOn)
 	w.await("the hub's version is here", func() bool { return s.version(newer.Content.Apex()) == newer.Version })
+}
+
+func TestSiblingsAreEveryServerOfANameButThisOne(t *testing.T) {
+	c := &Client{opts: ClientOptions{
+		Log: logr.Discard(), Peer: "127.0.0.1:8054", // an address of this machine, as a pod's is of the pod
+		Siblings: []string{"127.0.0.1:8054", "127.0.0.1:8055", "127.9.9.9:8054", "127.9.9.9:8054", "[::1]:9", "no port"},
+	}}
+	if got, want := c.siblings(t.Context()), []string{"127.0.0.1:8055", "127.9.9.9:8054", "[::1]:9", "no port"}; !slices.Equal(got, want) {
+		t.Errorf("siblings are %q, want %q", got, want)
+	}
 }
