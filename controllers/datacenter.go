@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"iter"
 	"strings"
 	"time"
 
@@ -33,6 +34,8 @@ type DatacenterReconciler struct {
 	Budget    *StatusBudget
 	Events    events.EventRecorder
 	Clock     clock.PassiveClock
+	// Foreign returns the overrides in force that come from another hub cluster.
+	Foreign func() []render.ForeignOverride
 }
 
 // +kubebuilder:rbac:groups=fingerpost.dev,resources=datacenters,verbs=get;list;watch
@@ -41,14 +44,15 @@ type DatacenterReconciler struct {
 // Reconcile writes the status of one Datacenter, on transitions only.
 func (r *DatacenterReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	var dc v1alpha1.Datacenter
-	if err := r.Client.Get(ctx, req.NamespacedName, &dc); apierrors.IsNotFound(err) {
+	err := r.Client.Get(ctx, req.NamespacedName, &dc)
+	if apierrors.IsNotFound(err) {
 		r.Budget.Same(req.NamespacedName, r.Clock.Now())
 		return reconcile.Result{}, nil
 	} else if err != nil {
 		return reconcile.Result{}, fmt.Errorf("reading Datacenter %s: %w", req.Name, err)
 	}
-	for digest := range strings.SplitSeq(dc.Annotations[v1alpha1.ApproveRemovalAnnotation], ",") {
-		r.Hub.ApproveAbsence(dc.Name, strings.TrimSpace(digest))
+	for digest := range approvals(&dc) {
+		r.Hub.ApproveAbsence(dc.Name, digest)
 	}
 	if !r.Estate.Complete() {
 		return reconcile.Result{}, nil // the estate calls again
@@ -57,7 +61,8 @@ func (r *DatacenterReconciler) Reconcile(ctx context.Context, req reconcile.Requ
 	if err := r.Client.List(ctx, &all, client.UnsafeDisableDeepCopy); err != nil {
 		return reconcile.Result{}, fmt.Errorf("listing Datacenters: %w", err)
 	}
-	in := render.DatacenterInputs{Datacenter: &dc, Servers: r.servers(dc.Name), Others: all.Items, Workloads: r.Workloads.Of(dc.Name), Now: metav1.NewTime(r.Clock.Now())}
+	in := render.DatacenterInputs{Datacenter: &dc, Servers: r.servers(dc.Name), Others: all.Items, Workloads: r.Workloads.Of(dc.Name), Foreign: r.Foreign(), Now: metav1.NewTime(r.Clock.Now())}
+	in.Undeclared = undeclared(r.Hub, pointers(all.Items))
 	want := render.DatacenterStatus(in)
 	var again time.Duration
 	if at := render.DatacenterChanges(in); !at.IsZero() {
@@ -86,6 +91,17 @@ func (r *DatacenterReconciler) Reconcile(ctx context.Context, req reconcile.Requ
 	r.announce(&dc, before.Status.Conditions, want.Conditions)
 	r.announceVantage(&dc, before.Status.Vantage, want.Vantage)
 	return reconcile.Result{RequeueAfter: again}, nil
+}
+
+// approvals are the digests that a Datacenter's annotation approves.
+func approvals(dc *v1alpha1.Datacenter) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for digest := range strings.SplitSeq(dc.Annotations[v1alpha1.ApproveRemovalAnnotation], ",") {
+			if digest = strings.TrimSpace(digest); digest != "" && !yield(digest) {
+				return
+			}
+		}
+	}
 }
 
 // servers lists the datacenter's connected servers.

@@ -68,10 +68,7 @@ func (r *DocumentReconciler) Reconcile(ctx context.Context, _ reconcile.Request)
 	if err := r.Client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
 		return reconcile.Result{}, fmt.Errorf("listing Datacenters: %w", err)
 	}
-	datacenters := make([]*v1alpha1.Datacenter, len(list.Items))
-	for i := range list.Items {
-		datacenters[i] = &list.Items[i]
-	}
+	datacenters := pointers(list.Items)
 	groups := groupsOf(datacenters)
 	r.withdraw(groups)
 	next, errs := now.Add(secretCheck), []error(nil)
@@ -84,7 +81,9 @@ func (r *DocumentReconciler) Reconcile(ctx context.Context, _ reconcile.Request)
 		}
 	}
 	if r.Settled() {
-		if err := r.topology(ctx, datacenters, groups); err != nil {
+		if missing := undeclared(r.Hub, datacenters); len(missing) > 0 {
+			log.FromContext(ctx).Info("Servers are not told who is where: some have zones of another hub cluster and are of datacenters that are not declared here", "datacenters", missing)
+		} else if err := r.topology(ctx, datacenters, groups); err != nil {
 			errs = append(errs, err)
 		}
 		if r.Forget != nil {
@@ -93,6 +92,22 @@ func (r *DocumentReconciler) Reconcile(ctx context.Context, _ reconcile.Request)
 		r.Published()
 	}
 	return reconcile.Result{RequeueAfter: max(next.Sub(now), statusInterval)}, errors.Join(errs...)
+}
+
+func pointers(list []v1alpha1.Datacenter) []*v1alpha1.Datacenter {
+	all := make([]*v1alpha1.Datacenter, len(list))
+	for i := range list {
+		all[i] = &list[i]
+	}
+	return all
+}
+
+// undeclared lists the datacenters of connected servers that another hub cluster knew and that are not declared here: their
+// Datacenters are yet to be applied. Without them servers everywhere would forget their networks and their votes.
+func undeclared(hub *control.Hub, datacenters []*v1alpha1.Datacenter) []string {
+	return slices.DeleteFunc(hub.ForeignDatacenters(), func(name string) bool {
+		return slices.ContainsFunc(datacenters, func(dc *v1alpha1.Datacenter) bool { return dc.Name == name })
+	})
 }
 
 // placedGroup is a server group at its place.

@@ -275,6 +275,38 @@ func (r *EstateReconciler) ServedAt(l render.Location) []types.NamespacedName {
 	return keys
 }
 
+// Use is a zone that uses a server group of a datacenter, or would if it were accepted.
+type Use struct {
+	Key       types.NamespacedName
+	Placement *render.Placement
+	Elsewhere bool // it has a name server in another datacenter
+}
+
+// Uses lists the zones that name the group and may be in the datacenter, by key.
+func (r *EstateReconciler) Uses(l render.Location) []Use {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var uses []Use
+	for key, d := range r.decided {
+		chosen := d.claim.datacenters
+		if d.claim.group != l.Group || len(chosen) > 0 && !slices.Contains(chosen, v1alpha1.DatacenterName(l.Datacenter)) {
+			continue
+		}
+		elsewhere := slices.ContainsFunc(d.placement.NameServers, func(ns render.NameServer) bool { return ns.Datacenter != l.Datacenter })
+		uses = append(uses, Use{key, d.placement, elsewhere})
+	}
+	slices.SortFunc(uses, func(a, b Use) int { return compareKeys(a.Key, b.Key) })
+	return uses
+}
+
+// Decided returns what is decided about a zone; false if nothing is.
+func (r *EstateReconciler) Decided(key types.NamespacedName) (*render.Placement, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	d, known := r.decided[key]
+	return d.placement, known
+}
+
 // Owner returns the DNSZone whose zone has the name.
 func (r *EstateReconciler) Owner(name zone.Name) (types.NamespacedName, bool) {
 	r.mu.Lock()

@@ -52,6 +52,7 @@ type estate struct {
 
 	cookieRotation time.Duration                            // of managers; 0: the default
 	statusWrites   int                                      // of managers, a second; 0: 50
+	dnsPort        uint16                                   // where managers ask addresses; 0: 53
 	replicas       func(*dnsserver.Replica) control.Replica // what servers say they have; nil: what they have
 
 	changed chan struct{} // closed and replaced whenever an object or a server changed
@@ -64,19 +65,32 @@ type estate struct {
 // of servers stay.
 func newEstate(t *testing.T, objects ...string) *estate {
 	t.Helper()
-	e := &estate{t: t, api: apiServer(t), cp: cluster.plane, changed: make(chan struct{}), servers: map[control.ServerID]*server{}}
+	e := estateOn(t, apiServer(t), cluster.plane)
 	e.clear()
 	t.Cleanup(e.clear)
+	e.begin(objects...)
+	return e
+}
+
+// estateOn is an estate on a control plane, without anything.
+func estateOn(t *testing.T, api client.WithWatch, plane *controlplane.ControlPlane) *estate {
+	t.Helper()
+	e := &estate{t: t, api: api, cp: plane, changed: make(chan struct{}), servers: map[control.ServerID]*server{}}
 	for range 2 {
 		e.hub = append(e.hub, freeAddress(t))
 	}
+	return e
+}
+
+// begin gives the manager its rights and applies the objects.
+func (e *estate) begin(objects ...string) {
+	e.t.Helper()
 	e.grant()
 	e.watch(&v1alpha1.DNSZoneList{})
 	e.watch(&v1alpha1.DatacenterList{})
 	for _, doc := range objects {
 		e.apply(doc)
 	}
-	return e
 }
 
 // clear deletes what a story leaves, when its managers have stopped.
@@ -110,6 +124,15 @@ func (e *estate) clear() {
 	}
 	if err := e.api.DeleteAllOf(ctx, &v1alpha1.Datacenter{}); err != nil {
 		e.t.Fatal(err)
+	}
+	var left v1alpha1.DatacenterList
+	if err := e.api.List(ctx, &left); err != nil {
+		e.t.Fatal(err)
+	}
+	for i := range left.Items { // nobody is there to let go of them
+		if err := client.IgnoreNotFound(e.api.Patch(ctx, &left.Items[i], client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`)))); err != nil {
+			e.t.Fatal(err)
+		}
 	}
 }
 
@@ -260,7 +283,7 @@ func (e *estate) startManager(n int) *manager {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	err = controllers.Setup(ctx, mgr, controllers.Options{
-		Namespace: operatorNamespace, ApexNamespaces: []string{"dns-root"}, HubAddress: e.hub[n], StatusWrites: cmp.Or(e.statusWrites, 50), CookieRotation: e.cookieRotation,
+		Namespace: operatorNamespace, ApexNamespaces: []string{"dns-root"}, HubAddress: e.hub[n], StatusWrites: cmp.Or(e.statusWrites, 50), CookieRotation: e.cookieRotation, AddressPort: e.dnsPort,
 		Certificates:   controllers.CertificateOptions{Namespace: operatorNamespace, Policy: pki.DefaultPolicy()},
 		DNSServerImage: "fingerpost/dnsserver:test", HubEndpoints: e.hub,
 	})

@@ -49,21 +49,23 @@ func apiServer(t *testing.T) client.WithWatch {
 	return cluster.client
 }
 
-func startCluster(ctx context.Context) error {
-	plane, err := controlplane.Start(ctx, controlplane.Options{})
-	if err != nil {
-		return err
+func startCluster(ctx context.Context) (err error) {
+	if cluster.plane, err = controlplane.Start(ctx, controlplane.Options{}); err == nil {
+		cluster.client, err = equip(cluster.plane)
 	}
-	cluster.plane = plane
+	return err
+}
+
+// equip installs the CRDs and returns an administrator's client.
+func equip(plane *controlplane.ControlPlane) (client.WithWatch, error) {
 	crds := envtest.CRDInstallOptions{Paths: []string{"../config/crd/bases"}, ErrorIfPathMissing: true}
 	if _, err := envtest.InstallCRDs(plane.Config(), crds); err != nil {
-		return fmt.Errorf("installing CRDs: %w", err)
+		return nil, fmt.Errorf("installing CRDs: %w", err)
 	}
 	scheme := runtime.NewScheme()
 	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
 	utilruntime.Must(v1alpha1.AddToScheme(scheme))
-	cluster.client, err = client.NewWithWatch(plane.Config(), client.Options{Scheme: scheme})
-	return err
+	return client.NewWithWatch(plane.Config(), client.Options{Scheme: scheme})
 }
 
 // newNamespace makes a namespace that no other test uses.

@@ -198,6 +198,18 @@ func (r *Reports) Vantages(datacenter string) map[control.ServerID]*steeringpb.V
 	return all
 }
 
+// Told returns the overrides that servers have in force from a hub, for each server that has told of some.
+func (r *Reports) Told() (all [][]*steeringpb.Override) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range r.servers {
+		if told := s.vantage.GetTold(); len(told) > 0 {
+			all = append(all, told)
+		}
+	}
+	return all
+}
+
 // Forget drops what servers have told that no Datacenter has any more, and calls for the records that they told of.
 func (r *Reports) Forget(known func(control.ServerID) bool) {
 	r.mu.Lock()

@@ -40,6 +40,14 @@ type process struct {
 // startProcess starts one, whose state lies in the folder, when its certificate exists.
 func (e *estate) startProcess(id control.ServerID, dir string, siblings ...string) *process {
 	e.t.Helper()
+	p := e.newProcess(id, dir, siblings...)
+	p.start()
+	return p
+}
+
+// newProcess is a process that is yet to be started.
+func (e *estate) newProcess(id control.ServerID, dir string, siblings ...string) *process {
+	e.t.Helper()
 	secret := e.awaitSecret("fingerpost-server." + id.Datacenter + "." + id.Group)
 	files := e.t.TempDir()
 	for name, data := range secret.Data {
@@ -57,7 +65,6 @@ func (e *estate) startProcess(id control.ServerID, dir string, siblings ...strin
 		},
 		Version: "test",
 	}
-	p.start()
 	return p
 }
 

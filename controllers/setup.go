@@ -49,6 +49,7 @@ type Options struct {
 	Certificates    CertificateOptions
 	MaxAbsent       control.AbsenceLimit
 	StatusWrites    int                   // a second, for all objects
+	AddressPort     uint16                // where the servers of Managed groups answer DNS; 0: 53
 	CookieRotation  time.Duration         // how long a secret makes DNS cookies; 0: DefaultCookieRotation
 	Metrics         prometheus.Registerer // nil: none are registered
 }
@@ -74,6 +75,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		probes      = make(chan event.GenericEvent, 1024)
 		secrets     = make(chan event.GenericEvent, 1)
 		workloads   = make(chan event.GenericEvent, 1024)
+		addresses   = make(chan event.GenericEvent, 1024)
 		seen        = make(chan uint64, 1)
 		joined      = make(chan control.ServerID, 1)
 	)
@@ -106,6 +108,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	}
 	leader.OnSettled = func() {
 		estateReconciler.Refresh()
+		events.override()
 		offer(documents, event.GenericEvent{Object: &metav1.PartialObjectMetadata{}})
 	}
 	estateReconciler.OnComplete = func() {
@@ -129,10 +132,11 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	if err := setupSteering(ctx, mgr, recordReconciler, records); err != nil {
 		return err
 	}
-	if err := setupOverrides(mgr, &OverrideReconciler{
+	overrideReconciler := &OverrideReconciler{
 		Client: mgr.GetClient(), Hub: hub, Estate: estateReconciler, Reports: reports, Budget: budget.Other(), Events: recorder,
-		Clock: clock.RealClock{}, Namespace: o.Namespace,
-	}, overrides); err != nil {
+		Clock: clock.RealClock{}, Namespace: o.Namespace, Cluster: cluster, Settled: leader.Settled, OnForeign: func() { events.everyDatacenter(ctx) },
+	}
+	if err := setupOverrides(mgr, overrideReconciler, overrides); err != nil {
 		return err
 	}
 	if err := setupProbes(mgr, &ProbeReconciler{
@@ -147,7 +151,9 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	}
 	running := &WorkloadReports{OnReport: events.datacenter}
 	changed := newPendingSet(func(name any) {
-		workloads <- event.GenericEvent{Object: &v1alpha1.Datacenter{ObjectMeta: metav1.ObjectMeta{Name: name.(string)}}}
+		e := event.GenericEvent{Object: &v1alpha1.Datacenter{ObjectMeta: metav1.ObjectMeta{Name: name.(string)}}}
+		workloads <- e
+		addresses <- e
 	})
 	places := &Places{
 		Config: mgr.GetConfig(), Secrets: mgr.GetAPIReader(), Namespace: o.Namespace, Log: mgr.GetLogger().WithName("places"),
@@ -167,7 +173,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	namespaces.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
 	toEstate := handler.EnqueueRequestsFromMapFunc(func(context.Context, client.Object) []reconcile.Request { return []reconcile.Request{estateKey} })
 	if err := ctrl.NewControllerManagedBy(mgr).Named("estate").
-		Watches(&v1alpha1.Datacenter{}, toEstate, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&v1alpha1.Datacenter{}, toEstate, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, addressesChanged))).
 		WatchesMetadata(namespaces, toEstate, builder.WithPredicates(predicate.LabelChangedPredicate{})).
 		WatchesRawSource(source.Channel(estate, toEstate)).
 		WatchesRawSource(once()).
@@ -191,8 +197,14 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		Watches(&v1alpha1.Datacenter{}, handler.EnqueueRequestsFromMapFunc(everyDatacenter(mgr.GetClient())), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		WatchesRawSource(source.Channel(datacenters, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{EnableWarmup: &warm}).
-		Complete(&DatacenterReconciler{Client: mgr.GetClient(), Hub: hub, Estate: estateReconciler, Reports: reports, Workloads: running, Budget: budget, Events: recorder, Clock: clock.RealClock{}}); err != nil {
+		Complete(&DatacenterReconciler{Client: mgr.GetClient(), Hub: hub, Estate: estateReconciler, Reports: reports, Workloads: running, Budget: budget, Events: recorder, Clock: clock.RealClock{}, Foreign: overrideReconciler.Foreign}); err != nil {
 		return fmt.Errorf("setting up Datacenters: %w", err)
+	}
+	if err := setupAddresses(mgr, &AddressReconciler{
+		Client: mgr.GetClient(), Hub: hub, Estate: estateReconciler, Zones: zoneReconciler, Events: recorder, Clock: clock.RealClock{}, Port: cmp.Or(o.AddressPort, 53),
+		Places: places,
+	}, addresses); err != nil {
+		return err
 	}
 	documentReconciler := &DocumentReconciler{
 		Client: mgr.GetClient(), Hub: hub, Settled: leader.Settled, Published: estateReconciler.DocumentsPublished,
@@ -205,7 +217,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	allDocuments := func(context.Context, client.Object) []reconcile.Request { return []reconcile.Request{{}} }
 	toDocuments := handler.EnqueueRequestsFromMapFunc(allDocuments)
 	if err := ctrl.NewControllerManagedBy(mgr).Named("documents").
-		Watches(&v1alpha1.Datacenter{}, toDocuments, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&v1alpha1.Datacenter{}, toDocuments, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, addressesChanged))).
 		Watches(&v1alpha1.DynamicRecord{}, gathered(allDocuments), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&v1alpha1.DNSZone{}, gathered(allDocuments), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		WatchesRawSource(source.Channel(documents, toDocuments)).
@@ -321,7 +333,7 @@ func (r *relay) record(key types.NamespacedName) { r.pending.add(recordKey(key))
 func (r *relay) override() {
 	offer(r.overrides, event.GenericEvent{Object: &v1alpha1.TrafficOverride{}})
 }
-func (r *relay) vantage(id control.ServerID) { r.pending.add(id.Datacenter) }
+func (r *relay) vantage(id control.ServerID) { r.pending.add(id.Datacenter); r.override() }
 func (r *relay) datacenter(name string)      { r.pending.add(name) }
 
 // recordKey is a DynamicRecord among the items that wait, probeKey a HealthProbe.

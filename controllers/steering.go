@@ -51,7 +51,7 @@ func setupOverrides(mgr ctrl.Manager, overrides *OverrideReconciler, calls <-cha
 	if err := ctrl.NewControllerManagedBy(mgr).Named("trafficoverride").
 		For(&v1alpha1.TrafficOverride{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&v1alpha1.DynamicRecord{}, all, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.LabelChangedPredicate{}))).
-		Watches(&v1alpha1.Datacenter{}, all, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&v1alpha1.Datacenter{}, all, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
 		WatchesRawSource(source.Channel(calls, gathered(func(context.Context, client.Object) []reconcile.Request { return []reconcile.Request{everyOverride} }))).
 		WatchesRawSource(once()).
 		WithOptions(controller.Options{EnableWarmup: &warm}).

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -42,9 +43,15 @@ type OverrideReconciler struct {
 	Events    events.EventRecorder
 	Clock     clock.PassiveClock
 	Namespace string // the operator's own, whose overrides act on all records
+	Cluster   string // identity of the cluster
+	// OnForeign is called when Foreign has become another list. It does not block.
+	OnForeign func()
+	// Settled reports whether the servers have said what they have in force. Before that nothing is published.
+	Settled func() bool
 
 	mu        sync.Mutex
 	decided   map[types.NamespacedName]decidedOverride
+	foreign   []render.ForeignOverride
 	published map[control.GroupKey]bool
 	since     time.Time // when this manager began to lead, or soon after
 }
@@ -71,7 +78,8 @@ func (r *OverrideReconciler) Reconcile(ctx context.Context, req reconcile.Reques
 	return r.status(ctx, req.NamespacedName)
 }
 
-// publish gives the servers of every group what is to be in force. What the API has is all there is: an empty list ends all.
+// publish gives the servers of every group what is to be in force: what the API has, and what servers have from another hub
+// cluster whose objects are not here. An empty list ends all that this cluster has made.
 func (r *OverrideReconciler) publish(ctx context.Context) error {
 	var overrides v1alpha1.TrafficOverrideList
 	var records v1alpha1.DynamicRecordList
@@ -82,7 +90,7 @@ func (r *OverrideReconciler) publish(ctx context.Context) error {
 		}
 	}
 	decided := map[types.NamespacedName]decidedOverride{}
-	all := &steeringpb.Overrides{}
+	in := render.OverridesInputs{Cluster: r.Cluster, Told: r.Reports.Told(), Approved: map[string]bool{}, Now: r.Clock.Now()}
 	for i := range overrides.Items {
 		o := &overrides.Items[i]
 		if o.DeletionTimestamp != nil {
@@ -91,15 +99,15 @@ func (r *OverrideReconciler) publish(ctx context.Context) error {
 		message, refused := render.Override(o, records.Items, r.Namespace, r.Clock.Now())
 		decided[client.ObjectKeyFromObject(o)] = decidedOverride{message, refused}
 		if refused == nil {
-			all.Overrides = append(all.Overrides, message)
+			in.Own = append(in.Own, message)
 		}
 	}
-	slices.SortFunc(all.Overrides, func(a, b *steeringpb.Override) int {
-		if a.GetSource() < b.GetSource() {
-			return -1
+	for _, dc := range datacenters.Items {
+		for digest := range approvals(&dc) {
+			in.Approved[digest] = true
 		}
-		return 1
-	})
+	}
+	all, foreign := render.Overrides(in)
 	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(all)
 	if err != nil {
 		return fmt.Errorf("encoding overrides: %w", err)
@@ -110,7 +118,11 @@ func (r *OverrideReconciler) publish(ctx context.Context) error {
 			groups[control.GroupKey{Datacenter: dc.Name, Group: g.Name}] = true
 		}
 	}
+	settled := r.Settled() // if not, the leader calls again
 	for g := range groups {
+		if !settled {
+			continue
+		}
 		if err := r.Hub.PublishDocument(g, control.Document{Kind: documentOverrides, Body: body}); err != nil {
 			return fmt.Errorf("publishing overrides: %w", err)
 		}
@@ -122,11 +134,29 @@ func (r *OverrideReconciler) publish(ctx context.Context) error {
 			r.Hub.WithdrawDocument(g, documentOverrides)
 		}
 	}
-	r.decided, r.published = decided, groups
+	if !reflect.DeepEqual(digestsOf(r.foreign), digestsOf(foreign)) {
+		defer r.OnForeign()
+	}
+	r.decided, r.published, r.foreign = decided, groups, foreign
 	if r.since.IsZero() {
 		r.since = r.Clock.Now()
 	}
 	return nil
+}
+
+// Foreign returns the overrides in force that come from another hub cluster and that no TrafficOverride here stands for, by source.
+func (r *OverrideReconciler) Foreign() []render.ForeignOverride {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.foreign
+}
+
+func digestsOf(foreign []render.ForeignOverride) []string {
+	digests := make([]string, len(foreign))
+	for i, o := range foreign {
+		digests[i] = o.Digest
+	}
+	return digests
 }
 
 // statuses writes the status of every override, and asks again when the first of them may change by itself.

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -71,8 +72,9 @@ type steerer struct {
 	world    *steering.World
 	topology *steeringpb.Topology
 	reach    probe.Reach
-	hub      []*steering.Override // from the hub
-	local    localOverrides       // break-glass
+	hub      []*steering.Override  // from the hub
+	told     *steeringpb.Overrides // the same, as the hub has told of them; nil: it has not
+	local    localOverrides        // break-glass
 	secrets  map[string]*tls.Certificate
 	sources  map[string]*steeredSource
 	owners   map[ownerKey]string // the source of each steered owner
@@ -331,7 +333,14 @@ func (s *steerer) document(kind string, body []byte) error {
 		if err != nil {
 			return err
 		}
-		s.hub = overrides
+		message := &steeringpb.Overrides{}
+		if err := proto.Unmarshal(body, message); err != nil {
+			return fmt.Errorf("overrides do not decode: %w", err)
+		}
+		if lost := steering.Forgotten(s.told, message, now); len(lost) > 0 {
+			return fmt.Errorf("the hub of another cluster has told of overrides in force that this one does not know, and whose end nobody has approved: %s", strings.Join(lost, ", "))
+		}
+		s.hub, s.told = overrides, message
 		s.allDirty()
 	case documentSecrets:
 		certificates, err := decodeCertificates(body, s.secrets)

@@ -212,7 +212,7 @@ func (s *steerer) reportsDue() time.Time {
 func (s *steerer) reports(now time.Time) map[string]proto.Message {
 	reports := map[string]proto.Message{}
 	vantage := s.machine.Vantage()
-	v := &steeringpb.VantageReport{Isolated: vantage.Isolated, Sick: vantage.Sick, Unreachable: vantage.Unreachable, Local: s.local.messages()}
+	v := &steeringpb.VantageReport{Isolated: vantage.Isolated, Sick: vantage.Sick, Unreachable: vantage.Unreachable, Local: s.local.messages(), Told: s.toldInForce(now)}
 	if body, err := marshal.Marshal(v); err == nil && (s.vantage == nil || string(body) != *s.vantage) {
 		text := string(body)
 		s.vantage = &text
@@ -258,6 +258,28 @@ func (s *steerer) makeReports(reports map[string]proto.Message) bool {
 	}
 	maps.Copy(reports, made)
 	return true
+}
+
+// Bounds of the hub's overrides in a report, beside those that were made at servers.
+const (
+	mostTold     = 256
+	mostToldSize = 192 << 10
+)
+
+// toldInForce are the hub's overrides that have not ended, for a hub that does not know them.
+func (s *steerer) toldInForce(now time.Time) []*steeringpb.Override {
+	var all []*steeringpb.Override
+	size := 0
+	for _, o := range s.told.GetOverrides() {
+		if o.GetExpires() <= uint64(now.UnixMilli()) {
+			continue
+		}
+		if size += proto.Size(o); size > mostToldSize || len(all) == mostTold {
+			break
+		}
+		all = append(all, o)
+	}
+	return all
 }
 
 var marshal = proto.MarshalOptions{Deterministic: true}

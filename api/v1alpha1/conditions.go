@@ -170,7 +170,8 @@ const (
 	ReasonNothingWithheld = "NothingWithheld"
 	// ReasonMassRemoval: an update would remove more than the zone's guard, or the manager's flags, let pass at once.
 	ReasonMassRemoval = "MassRemoval"
-	// ReasonSourceVanished: a ConfigMap or zone that held published content is gone.
+	// ReasonSourceVanished: a ConfigMap or zone that held published content is gone; or servers have something from another
+	// hub cluster that no object of this one stands for.
 	ReasonSourceVanished = "SourceVanished"
 )
 

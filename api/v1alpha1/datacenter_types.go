@@ -333,7 +333,6 @@ const (
 // +kubebuilder:validation:XValidation:rule="self.type != 'HostNetwork' || !has(self.annotations)",message="annotations are for the Service, and HostNetwork has none: those of the pods are in pods.annotations",fieldPath=".annotations"
 // +kubebuilder:validation:XValidation:rule="self.type == 'LoadBalancer' || !has(self.loadBalancerClass)",message="loadBalancerClass is for type LoadBalancer",fieldPath=".loadBalancerClass"
 // +kubebuilder:validation:XValidation:rule="self.type == 'NodePort' || !has(self.nodePort)",message="nodePort is for type NodePort",fieldPath=".nodePort"
-// +kubebuilder:validation:XValidation:rule="self.type != 'LoadBalancer' || oldSelf.type != 'LoadBalancer' || (has(self.loadBalancerClass) == has(oldSelf.loadBalancerClass) && (!has(self.loadBalancerClass) || self.loadBalancerClass == oldSelf.loadBalancerClass))",message="Kubernetes does not let a Service change its loadBalancerClass: make another group",fieldPath=".loadBalancerClass"
 type ServerExposure struct {
 	// type is LoadBalancer (the cluster's provider gives the Service its addresses), NodePort (something in front of the
 	// nodes forwards port 53 of addresses to the Service's node port, and keeps the clients' addresses), ExternalIPs
@@ -357,7 +356,8 @@ type ServerExposure struct {
 	Addresses []IP `json:"addresses,omitempty"`
 
 	// loadBalancerClass says which of several providers makes the load balancer, e.g. example.com/internal. Left out:
-	// the cluster's default one. It can't change.
+	// the cluster's default one. Where it changes, another Service is made beside the first, which stays until resolvers have
+	// forgotten its addresses.
 	//
 	// +optional
 	// +kubebuilder:validation:MinLength=1

@@ -269,6 +269,7 @@ type AddressCondition struct {
 type GroupAddresses struct {
 	Group  string
 	Result AddressResult
+	Wants  bool // there are addresses that it is to have
 	// Waits says what has to come before there is an address; "" if that is not known.
 	Waits string
 	// Unknown says why the addresses can't be told now; "": they can.
@@ -289,12 +290,9 @@ func SumAddresses(groups []GroupAddresses) AddressCondition {
 		}
 	}
 	for _, g := range groups {
-		delegated, lost := 0, []netip.Addr(nil)
+		var lost []netip.Addr
 		for _, a := range g.Result.Addresses {
-			switch a.State {
-			case v1alpha1.ServerAddressDelegated:
-				delegated++
-			case v1alpha1.ServerAddressLost:
+			if a.State == v1alpha1.ServerAddressLost {
 				lost = append(lost, parsed(a.Address))
 			}
 		}
@@ -311,7 +309,7 @@ func SumAddresses(groups []GroupAddresses) AddressCondition {
 		case g.Removed:
 		case len(g.Result.Missing) > 0:
 			note(1, v1alpha1.ReasonNoAddress, "group %s has not got %s%s", g.Group, joinAddresses(g.Result.Missing), because(g.Waits))
-		case delegated == 0:
+		case !g.Wants:
 			note(1, v1alpha1.ReasonNoAddress, "group %s has no address yet%s", g.Group, because(g.Waits))
 		}
 	}

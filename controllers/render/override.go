@@ -2,11 +2,14 @@ package render
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -15,6 +18,66 @@ import (
 	"github.com/fingerpost-dns/fingerpost/dnsserver/steering"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/steering/steeringpb"
 )
+
+// OverridesInputs is all that servers are told of overrides.
+type OverridesInputs struct {
+	Cluster string                 // identity of the cluster that the objects are in
+	Own     []*steeringpb.Override // of its TrafficOverrides; in any order
+	// Told are the overrides that servers have in force, as each of them reports; nil: none.
+	Told [][]*steeringpb.Override
+	// Approved are the digests that people have approved.
+	Approved map[string]bool
+	Now      time.Time
+}
+
+// ForeignOverride is one of another hub cluster, which no TrafficOverride of this one stands for.
+type ForeignOverride struct {
+	*steeringpb.Override
+	Digest string // to approve its end
+}
+
+// Overrides returns the list that servers get, and those of its overrides that come from another hub cluster, by source: they
+// go on until they expire, a TrafficOverride of their name is made, or their end is approved. So a second hub cluster whose
+// objects are not all there ends nothing by mistake.
+func Overrides(in OverridesInputs) (*steeringpb.Overrides, []ForeignOverride) {
+	list := &steeringpb.Overrides{Cluster: in.Cluster}
+	known := map[string]bool{}
+	for _, o := range in.Own {
+		known[o.GetSource()] = true
+		own := proto.CloneOf(o)
+		own.Cluster = in.Cluster
+		list.Overrides = append(list.Overrides, own)
+	}
+	latest := map[string]*steeringpb.Override{} // by source
+	for _, told := range in.Told {
+		for _, o := range told {
+			if o.GetCluster() == "" || o.GetCluster() == in.Cluster || known[o.GetSource()] || o.GetExpires() <= uint64(in.Now.UnixMilli()) {
+				continue
+			}
+			if before := latest[o.GetSource()]; before == nil || before.GetCreated() < o.GetCreated() || before.GetCreated() == o.GetCreated() && before.GetExpires() < o.GetExpires() {
+				latest[o.GetSource()] = o
+			}
+		}
+	}
+	var foreign []ForeignOverride
+	for _, source := range sortedKeys(latest) {
+		o := latest[source]
+		if digest := overrideDigest(o); in.Approved[digest] {
+			list.Ended = append(list.Ended, source)
+		} else if _, err := steering.NewOverride(o); err == nil {
+			list.Overrides = append(list.Overrides, o)
+			foreign = append(foreign, ForeignOverride{o, digest})
+		}
+	}
+	slices.SortFunc(list.Overrides, func(a, b *steeringpb.Override) int { return cmp.Compare(a.GetSource(), b.GetSource()) })
+	return list, foreign
+}
+
+// overrideDigest stands for one override of another cluster: 16 hexadecimal digits.
+func overrideDigest(o *steeringpb.Override) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%d\x00%d", o.GetCluster(), o.GetSource(), o.GetCreated(), o.GetExpires()))
+	return hex.EncodeToString(sum[:8])
+}
 
 // Override makes of a TrafficOverride what servers are told. Those in the operator's namespace act on the records of all
 // namespaces. records are all there are. Nil with a Refusal: servers are told nothing.

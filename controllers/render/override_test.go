@@ -2,6 +2,7 @@ package render
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/steering"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/steering/steeringpb"
 )
 
@@ -59,5 +61,72 @@ func TestSafeToProceed(t *testing.T) {
 	})
 	if got.SafeAt != nil {
 		t.Error("an override that is not accepted is safe at some time")
+	}
+}
+
+func TestOverridesOfAnotherHubClusterEndByNameOnly(t *testing.T) {
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	drain := func(source, cluster string, expires time.Time) *steeringpb.Override {
+		return &steeringpb.Override{
+			Source: source, Cluster: cluster, Created: uint64(now.Add(-time.Hour).UnixMilli()), Expires: uint64(expires.UnixMilli()), AllRecords: true, KeepAtLeast: 1,
+			Action: &steeringpb.Override_Drain{Drain: &steeringpb.Drain{Datacenter: "dc-b"}},
+		}
+	}
+	later, over := now.Add(time.Hour), now.Add(-time.Minute)
+	for sentence, c := range map[string]struct {
+		own, told []*steeringpb.Override
+		approved  string // source whose end is approved
+		want      string // sources and clusters of the list
+		ended     string
+		foreign   string
+	}{
+		"what the API has is told as of this cluster":                 {own: []*steeringpb.Override{drain("ops/a", "", later)}, want: "ops/a of second"},
+		"what this cluster had and has no more ends":                  {told: []*steeringpb.Override{drain("ops/a", "second", later)}},
+		"what another cluster had goes on":                            {told: []*steeringpb.Override{drain("ops/a", "first", later)}, want: "ops/a of first", foreign: "ops/a"},
+		"what another cluster had and this one has too is this one's": {own: []*steeringpb.Override{drain("ops/a", "", later)}, told: []*steeringpb.Override{drain("ops/a", "first", later)}, want: "ops/a of second"},
+		"what another cluster had and is over is over":                {told: []*steeringpb.Override{drain("ops/a", "first", over)}},
+		"what another cluster had ends when that is approved":         {told: []*steeringpb.Override{drain("ops/a", "first", later), drain("ops/b", "first", later)}, approved: "ops/a", want: "ops/b of first", ended: "ops/a", foreign: "ops/b"},
+		"what nobody says whose it is ends with the list":             {told: []*steeringpb.Override{drain("ops/a", "", later)}},
+	} {
+		t.Run(sentence, func(t *testing.T) {
+			in := OverridesInputs{Cluster: "second", Own: c.own, Told: [][]*steeringpb.Override{c.told, c.told}, Approved: map[string]bool{}, Now: now}
+			for _, o := range c.told {
+				if o.GetSource() == c.approved {
+					in.Approved[overrideDigest(o)] = true
+				}
+			}
+			list, foreign := Overrides(in)
+			var got, others []string
+			for _, o := range list.GetOverrides() {
+				got = append(got, o.GetSource()+" of "+o.GetCluster())
+			}
+			for _, o := range foreign {
+				others = append(others, o.GetSource())
+			}
+			if strings.Join(got, ", ") != c.want || strings.Join(list.GetEnded(), ", ") != c.ended || strings.Join(others, ", ") != c.foreign {
+				t.Errorf("list %q, ended %q, foreign %q", got, list.GetEnded(), others)
+			}
+			if lost := steering.Forgotten(&steeringpb.Overrides{Cluster: "first", Overrides: c.told}, list, now); len(lost) > 0 {
+				t.Errorf("servers that have told would refuse it for %v", lost)
+			}
+		})
+	}
+	first := &steeringpb.Overrides{Cluster: "first", Overrides: []*steeringpb.Override{drain("ops/b", "first", later), drain("ops/a", "first", later), drain("ops/c", "first", over)}}
+	for sentence, c := range map[string]struct {
+		next *steeringpb.Overrides
+		want string
+	}{
+		"another cluster does not know them":    {&steeringpb.Overrides{Cluster: "second"}, "ops/a ops/b"},
+		"the same cluster ends them":            {&steeringpb.Overrides{Cluster: "first"}, ""},
+		"a manager that does not say who it is": {&steeringpb.Overrides{}, ""},
+		"another cluster knows one and ends the other": {&steeringpb.Overrides{
+			Cluster: "second", Overrides: []*steeringpb.Override{drain("ops/a", "second", later)}, Ended: []string{"ops/b"},
+		}, ""},
+	} {
+		t.Run("a server: "+sentence, func(t *testing.T) {
+			if got := strings.Join(steering.Forgotten(first, c.next, now), " "); got != c.want {
+				t.Errorf("forgotten are %q, want %q", got, c.want)
+			}
+		})
 	}
 }

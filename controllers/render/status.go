@@ -340,6 +340,8 @@ type DatacenterInputs struct {
 	Datacenter *v1alpha1.Datacenter
 	Servers    []DatacenterServer    // connected
 	Others     []v1alpha1.Datacenter // all that there are, itself too
+	Foreign    []ForeignOverride     // in force at servers
+	Undeclared []string              // datacenters of another hub cluster whose servers are here; sorted
 	Workloads  *WorkloadReport       // of Managed groups; nil: they were not looked at yet
 	Now        metav1.Time
 }
@@ -461,7 +463,7 @@ func DatacenterStatus(in DatacenterInputs) v1alpha1.DatacenterStatus {
 	default:
 		set(v1alpha1.ConditionDegraded, false, v1alpha1.ReasonHealthy, "all declared servers are connected")
 	}
-	in.withheldZones(set)
+	in.withheld(set)
 	if text, _ := breakGlass(in.Servers, in.Now.Time); text != "" {
 		set(v1alpha1.ConditionBreakGlass, true, "LocalOverrides", "made at servers by dnsserver ctl, and unknown to the API: "+text)
 	} else if vantage(in.Servers) != "" { // else nobody has told yet: what is known stays
@@ -511,8 +513,42 @@ func DatacenterChanges(in DatacenterInputs) time.Time {
 	return until
 }
 
+// withheld says which removals wait for approval: of zones that nobody wants any more, and of overrides of another hub cluster.
+func (in DatacenterInputs) withheld(set setCondition) {
+	reason, message, digests := in.withheldZones()
+	if len(in.Foreign) > 0 {
+		texts := make([]string, 0, maxForeign)
+		for _, o := range in.Foreign[:min(len(in.Foreign), maxForeign)] {
+			texts = append(texts, fmt.Sprintf("%s (%s) until %s", o.GetSource(), localAction(o.Override), time.UnixMilli(int64(o.GetExpires())).UTC().Format(time.RFC3339)))
+			digests = append(digests, o.Digest)
+		}
+		if message != "" {
+			message += ". "
+		}
+		message += fmt.Sprintf("%s of another hub cluster in no TrafficOverride here, and in force until the end: %s. Apply here what is missing; or, to end all that is listed: kubectl annotate --overwrite datacenter %s %s=%s",
+			plural(len(in.Foreign), "override is", "overrides are"), strings.Join(texts, "; "), in.Datacenter.Name, v1alpha1.ApproveRemovalAnnotation, strings.Join(digests, ","))
+		reason = cmp.Or(reason, v1alpha1.ReasonSourceVanished)
+	}
+	if len(in.Undeclared) > 0 {
+		if message != "" {
+			message += ". "
+		}
+		message += fmt.Sprintf("servers of %s have zones of another hub cluster, and there is no such Datacenter here: until it is applied, or they are stopped, servers stay with what they were told of who is where",
+			strings.Join(in.Undeclared, ", "))
+		reason = cmp.Or(reason, v1alpha1.ReasonSourceVanished)
+	}
+	if message == "" {
+		set(v1alpha1.ConditionRemovalWithheld, false, v1alpha1.ReasonNothingWithheld, "no removal waits for approval")
+		return
+	}
+	set(v1alpha1.ConditionRemovalWithheld, true, reason, message)
+}
+
+// maxForeign is how many overrides of another hub cluster a message lists at once.
+const maxForeign = 8
+
 // withheldZones lists the removals that wait for approval. Servers may wait with different ones: each has its own digest.
-func (in DatacenterInputs) withheldZones(set setCondition) {
+func (in DatacenterInputs) withheldZones() (reason, message string, digests []string) {
 	absences := map[string]*Absence{} // by digest
 	for _, srv := range in.Servers {
 		if srv.Absent != nil {
@@ -520,10 +556,9 @@ func (in DatacenterInputs) withheldZones(set setCondition) {
 		}
 	}
 	if len(absences) == 0 {
-		set(v1alpha1.ConditionRemovalWithheld, false, v1alpha1.ReasonNothingWithheld, "no removal waits for approval")
-		return
+		return "", "", nil
 	}
-	digests := sortedKeys(absences)
+	digests = sortedKeys(absences)
 	slices.SortStableFunc(digests, func(a, b string) int { return cmp.Compare(absences[b].Count, absences[a].Count) })
 	digests = digests[:min(len(digests), maxAbsences)]
 	what := make([]string, len(digests))
@@ -532,14 +567,13 @@ func (in DatacenterInputs) withheldZones(set setCondition) {
 	}
 	first := absences[digests[0]]
 	if len(digests) == 1 {
-		set(v1alpha1.ConditionRemovalWithheld, true, first.Reason, fmt.Sprintf(
+		return first.Reason, fmt.Sprintf(
 			"%s that servers hold are in no DNSZone any more and go on being served, e.g. %s. To approve their removal: kubectl annotate --overwrite datacenter %s %s=%s",
-			count(first.Count, "zone"), inText(first.Examples), in.Datacenter.Name, v1alpha1.ApproveRemovalAnnotation, digests[0]))
-		return
+			count(first.Count, "zone"), inText(first.Examples), in.Datacenter.Name, v1alpha1.ApproveRemovalAnnotation, digests[0]), digests
 	}
-	set(v1alpha1.ConditionRemovalWithheld, true, first.Reason, fmt.Sprintf(
+	return first.Reason, fmt.Sprintf(
 		"servers hold zones that are in no DNSZone any more and go on being served, not all the same: %s. To approve the removal of all: kubectl annotate --overwrite datacenter %s %s=%s",
-		strings.Join(what, "; "), in.Datacenter.Name, v1alpha1.ApproveRemovalAnnotation, strings.Join(digests, ",")))
+		strings.Join(what, "; "), in.Datacenter.Name, v1alpha1.ApproveRemovalAnnotation, strings.Join(digests, ",")), digests
 }
 
 // maxAbsences is how many different removals a message lists at once, those of most zones first.

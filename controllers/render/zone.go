@@ -446,7 +446,7 @@ func settingsOf(in Inputs) settings {
 		apex:     in.Placement.Apex,
 		ttl:      seconds(spec.TTL.Default, 60),
 		negative: seconds(spec.TTL.Negative, 30),
-		infra:    seconds(spec.TTL.Infrastructure, 24*3600),
+		infra:    seconds(spec.TTL.Infrastructure, defaultInfrastructureTTL),
 		min:      seconds(spec.TTL.Min, 0),
 		max:      seconds(spec.TTL.Max, zone.MaxTTL),
 	}
@@ -460,6 +460,9 @@ func settingsOf(in Inputs) settings {
 	}
 	return s
 }
+
+// defaultInfrastructureTTL is in seconds.
+const defaultInfrastructureTTL = 24 * 3600
 
 // seconds reads a duration; the API server has checked its form.
 func seconds(d v1alpha1.Duration, unset uint32) uint32 {

@@ -512,6 +512,25 @@ func (h *Hub) HeldZones() []zone.Name {
 	return slices.SortedFunc(maps.Keys(seen), zone.Name.Compare)
 }
 
+// ForeignDatacenters lists the datacenters of connected servers that hold a zone of another hub cluster, sorted.
+func (h *Hub) ForeignDatacenters() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	seen := map[string]struct{}{}
+	for _, p := range h.peers {
+		if _, known := seen[p.id.Datacenter]; known || !p.ready() {
+			continue
+		}
+		for _, s := range p.zones {
+			if s.holds() && s.held.Cluster != h.opts.Cluster {
+				seen[p.id.Datacenter] = struct{}{}
+				break
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(seen))
+}
+
 // Content returns content of the zone that the hub has in memory, for it was published under
 // this leader and is recent; else nil.
 func (h *Hub) Content(apex zone.Name, digest zone.Digest) *zone.Content {

@@ -67,6 +67,25 @@ func DecodeOverrides(document []byte) ([]*Override, error) {
 	return all, nil
 }
 
+// Forgotten returns the sources of overrides in force that the list before has from another cluster than that of the next list,
+// and that the next one neither has nor says to be ended; sorted. Lists without a cluster end what they do not have.
+func Forgotten(before, next *steeringpb.Overrides, now time.Time) []string {
+	if next.GetCluster() == "" {
+		return nil
+	}
+	var lost []string
+	for _, o := range before.GetOverrides() {
+		if o.GetCluster() == "" || o.GetCluster() == next.GetCluster() || !unixMilli(o.GetExpires()).After(now) || slices.Contains(next.GetEnded(), o.GetSource()) {
+			continue
+		}
+		if !slices.ContainsFunc(next.GetOverrides(), func(n *steeringpb.Override) bool { return n.GetSource() == o.GetSource() }) {
+			lost = append(lost, o.GetSource())
+		}
+	}
+	slices.Sort(lost)
+	return lost
+}
+
 // NewOverride reads one override.
 func NewOverride(m *steeringpb.Override) (*Override, error) {
 	o := &Override{

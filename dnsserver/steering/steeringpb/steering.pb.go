@@ -2139,8 +2139,12 @@ func (x *Server) GetMesh() string {
 
 // Overrides are all that are in force or will be.
 type Overrides struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Overrides     []*Override            `protobuf:"bytes,1,rep,name=overrides,proto3" json:"overrides,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Overrides []*Override            `protobuf:"bytes,1,rep,name=overrides,proto3" json:"overrides,omitempty"`
+	// Identity of the hub cluster that made the list; empty: it does not say. One may end what another has made only by name:
+	// of the overrides of other clusters it lists those that go on, and those whose end a person has approved.
+	Cluster       string   `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Ended         []string `protobuf:"bytes,3,rep,name=ended,proto3" json:"ended,omitempty"` // sources
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2182,6 +2186,20 @@ func (x *Overrides) GetOverrides() []*Override {
 	return nil
 }
 
+func (x *Overrides) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *Overrides) GetEnded() []string {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
 // Override is a TrafficOverride, or one that was made at a server (break-glass).
 type Override struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -2193,6 +2211,7 @@ type Override struct {
 	// Sources of the records that it may act on; empty with all: every record.
 	AllRecords bool     `protobuf:"varint,6,opt,name=all_records,json=allRecords,proto3" json:"all_records,omitempty"`
 	Records    []string `protobuf:"bytes,7,rep,name=records,proto3" json:"records,omitempty"`
+	Cluster    string   `protobuf:"bytes,14,opt,name=cluster,proto3" json:"cluster,omitempty"` // identity of the hub cluster whose object it is; empty: it is not known, or break-glass
 	// Types that are valid to be assigned to Action:
 	//
 	//	*Override_Drain
@@ -2283,6 +2302,13 @@ func (x *Override) GetRecords() []string {
 		return x.Records
 	}
 	return nil
+}
+
+func (x *Override) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
 }
 
 func (x *Override) GetAction() isOverride_Action {
@@ -2837,6 +2863,7 @@ type VantageReport struct {
 	Sick          bool                   `protobuf:"varint,2,opt,name=sick,proto3" json:"sick,omitempty"`              // abstains: its sibling sees up what it sees down
 	Unreachable   []string               `protobuf:"bytes,3,rep,name=unreachable,proto3" json:"unreachable,omitempty"` // datacenters none of whose servers it hears
 	Local         []*Override            `protobuf:"bytes,4,rep,name=local,proto3" json:"local,omitempty"`             // break-glass overrides in force
+	Told          []*Override            `protobuf:"bytes,5,rep,name=told,proto3" json:"told,omitempty"`               // overrides in force that a hub has told of, the first by source
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2895,6 +2922,13 @@ func (x *VantageReport) GetUnreachable() []string {
 func (x *VantageReport) GetLocal() []*Override {
 	if x != nil {
 		return x.Local
+	}
+	return nil
+}
+
+func (x *VantageReport) GetTold() []*Override {
+	if x != nil {
+		return x.Told
 	}
 	return nil
 }
@@ -3331,9 +3365,11 @@ const file_dnsserver_steering_steeringpb_steering_proto_rawDesc = "" +
 	"\x06Server\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
-	"\x04mesh\x18\x03 \x01(\tR\x04mesh\"K\n" +
+	"\x04mesh\x18\x03 \x01(\tR\x04mesh\"{\n" +
 	"\tOverrides\x12>\n" +
-	"\toverrides\x18\x01 \x03(\v2 .fingerpost.steering.v1.OverrideR\toverrides\"\xb7\x04\n" +
+	"\toverrides\x18\x01 \x03(\v2 .fingerpost.steering.v1.OverrideR\toverrides\x12\x18\n" +
+	"\acluster\x18\x02 \x01(\tR\acluster\x12\x14\n" +
+	"\x05ended\x18\x03 \x03(\tR\x05ended\"\xd1\x04\n" +
 	"\bOverride\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
@@ -3342,7 +3378,8 @@ const file_dnsserver_steering_steeringpb_steering_proto_rawDesc = "" +
 	"\rkeep_at_least\x18\x05 \x01(\rR\vkeepAtLeast\x12\x1f\n" +
 	"\vall_records\x18\x06 \x01(\bR\n" +
 	"allRecords\x12\x18\n" +
-	"\arecords\x18\a \x03(\tR\arecords\x125\n" +
+	"\arecords\x18\a \x03(\tR\arecords\x12\x18\n" +
+	"\acluster\x18\x0e \x01(\tR\acluster\x125\n" +
 	"\x05drain\x18\b \x01(\v2\x1d.fingerpost.steering.v1.DrainH\x00R\x05drain\x125\n" +
 	"\x05force\x18\t \x01(\v2\x1d.fingerpost.steering.v1.ForceH\x00R\x05force\x128\n" +
 	"\x06freeze\x18\n" +
@@ -3378,12 +3415,13 @@ const file_dnsserver_steering_steeringpb_steering_proto_rawDesc = "" +
 	"\vcertificate\x18\x02 \x01(\fR\vcertificate\x12\x10\n" +
 	"\x03key\x18\x03 \x01(\fR\x03key\"H\n" +
 	"\x06Report\x12>\n" +
-	"\arecords\x18\x01 \x03(\v2$.fingerpost.steering.v1.RecordReportR\arecords\"\x99\x01\n" +
+	"\arecords\x18\x01 \x03(\v2$.fingerpost.steering.v1.RecordReportR\arecords\"\xcf\x01\n" +
 	"\rVantageReport\x12\x1a\n" +
 	"\bisolated\x18\x01 \x01(\bR\bisolated\x12\x12\n" +
 	"\x04sick\x18\x02 \x01(\bR\x04sick\x12 \n" +
 	"\vunreachable\x18\x03 \x03(\tR\vunreachable\x126\n" +
-	"\x05local\x18\x04 \x03(\v2 .fingerpost.steering.v1.OverrideR\x05local\"\xcd\x04\n" +
+	"\x05local\x18\x04 \x03(\v2 .fingerpost.steering.v1.OverrideR\x05local\x124\n" +
+	"\x04told\x18\x05 \x03(\v2 .fingerpost.steering.v1.OverrideR\x04told\"\xcd\x04\n" +
 	"\fRecordReport\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12>\n" +
 	"\atargets\x18\x02 \x03(\v2$.fingerpost.steering.v1.TargetReportR\atargets\x12\x14\n" +
@@ -3545,15 +3583,16 @@ var file_dnsserver_steering_steeringpb_steering_proto_depIdxs = []int32{
 	36, // 29: fingerpost.steering.v1.Certificates.certificates:type_name -> fingerpost.steering.v1.Certificate
 	39, // 30: fingerpost.steering.v1.Report.records:type_name -> fingerpost.steering.v1.RecordReport
 	28, // 31: fingerpost.steering.v1.VantageReport.local:type_name -> fingerpost.steering.v1.Override
-	40, // 32: fingerpost.steering.v1.RecordReport.targets:type_name -> fingerpost.steering.v1.TargetReport
-	5,  // 33: fingerpost.steering.v1.RecordReport.state:type_name -> fingerpost.steering.v1.RecordReport.State
-	41, // 34: fingerpost.steering.v1.RecordReport.effects:type_name -> fingerpost.steering.v1.RecordReport.Effect
-	6,  // 35: fingerpost.steering.v1.TargetReport.state:type_name -> fingerpost.steering.v1.TargetReport.State
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	28, // 32: fingerpost.steering.v1.VantageReport.told:type_name -> fingerpost.steering.v1.Override
+	40, // 33: fingerpost.steering.v1.RecordReport.targets:type_name -> fingerpost.steering.v1.TargetReport
+	5,  // 34: fingerpost.steering.v1.RecordReport.state:type_name -> fingerpost.steering.v1.RecordReport.State
+	41, // 35: fingerpost.steering.v1.RecordReport.effects:type_name -> fingerpost.steering.v1.RecordReport.Effect
+	6,  // 36: fingerpost.steering.v1.TargetReport.state:type_name -> fingerpost.steering.v1.TargetReport.State
+	37, // [37:37] is the sub-list for method output_type
+	37, // [37:37] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_dnsserver_steering_steeringpb_steering_proto_init() }

@@ -23,7 +23,8 @@ type ServerExposureApplyConfiguration struct {
 	// spec.loadBalancerIP if it is one, else as its annotations say; left out: whatever the provider gives.
 	Addresses []apiv1alpha1.IP `json:"addresses,omitempty"`
 	// loadBalancerClass says which of several providers makes the load balancer, e.g. example.com/internal. Left out:
-	// the cluster's default one. It can't change.
+	// the cluster's default one. Where it changes, another Service is made beside the first, which stays until resolvers have
+	// forgotten its addresses.
 	LoadBalancerClass *string `json:"loadBalancerClass,omitempty"`
 	// nodePort is the node port of DNS over UDP and TCP, 1 to 65535 as the cluster allows (30000 to 32767 by default).
 	// Left out: Kubernetes chooses, one for UDP and another for TCP.
