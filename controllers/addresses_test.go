@@ -247,6 +247,21 @@ func (g *grown) awaitEvent(reason, note string) {
 	})
 }
 
+// awaitHints waits until the root hints have the address.
+func (g *grown) awaitHints(address string) {
+	g.t.Helper()
+	g.poll(func() error {
+		var cm corev1.ConfigMap
+		if err := g.api.Get(g.t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: "fingerpost-root-hints"}, &cm); err != nil {
+			return err
+		}
+		if hints := cm.Data["root.hints"]; !strings.Contains(hints, "NS   ns-dc-b.\n") || !strings.Contains(hints, "A    "+address+"\n") {
+			return fmt.Errorf("hints are %q", hints)
+		}
+		return nil
+	})
+}
+
 // soa asks an address for corp.
 func (g *grown) soa(at netip.Addr) error {
 	reply, err := dns.Exchange(new(dns.Msg).SetQuestion("corp.", dns.TypeSOA), netip.AddrPortFrom(at, g.port).String())
@@ -290,6 +305,9 @@ func TestGlueFollowsTheAddressesOfServices(t *testing.T) {
 	g.awaitReferral("ns-dc-a.corp. " + b.String() + ", " + referralToB)
 	left := time.Now()
 	g.awaitEvent("AddressLeaving", a.String())
+	g.awaitHints("203.0.113.1")
+	g.apply(strings.Split(managedEstate(otherProvider, "203.0.113.2"), "---\n")[3])
+	g.awaitHints("203.0.113.2")
 	if err := g.soa(a); err != nil {
 		t.Errorf("%s is not answered any more: %v", a, err)
 	}

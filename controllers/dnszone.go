@@ -49,9 +49,11 @@ type ZoneReconciler struct {
 	Secrets    *ProbeSecrets
 	// CallSecrets has the certificates of probes published anew; it does not block.
 	CallSecrets func()
-	Budget      *StatusBudget
-	Events      events.EventRecorder
-	Clock       clock.PassiveClock
+	// CallHints has the root hints made anew; it does not block.
+	CallHints func()
+	Budget    *StatusBudget
+	Events    events.EventRecorder
+	Clock     clock.PassiveClock
 
 	mu      sync.Mutex
 	memory  map[types.NamespacedName]*memory
@@ -269,6 +271,9 @@ func (r *ZoneReconciler) publish(ctx context.Context, z *v1alpha1.DNSZone, place
 	})
 	if !inForce {
 		return errOverruled
+	}
+	if place.Apex == rootApex {
+		r.CallHints()
 	}
 	status.Oversized = r.oversized(key, place.UDPOnly, decision.Content)
 	r.notifyChildren(place, known, next)

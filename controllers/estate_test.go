@@ -52,6 +52,7 @@ type estate struct {
 
 	cookieRotation time.Duration                            // of managers; 0: the default
 	statusWrites   int                                      // of managers, a second; 0: 50
+	certificates   pki.Policy                               // of managers; zero: the default
 	dnsPort        uint16                                   // where managers ask addresses; 0: 53
 	replicas       func(*dnsserver.Replica) control.Replica // what servers say they have; nil: what they have
 
@@ -284,7 +285,7 @@ func (e *estate) startManager(n int) *manager {
 	ctx, cancel := context.WithCancel(context.Background())
 	err = controllers.Setup(ctx, mgr, controllers.Options{
 		Namespace: operatorNamespace, ApexNamespaces: []string{"dns-root"}, HubAddress: e.hub[n], StatusWrites: cmp.Or(e.statusWrites, 50), CookieRotation: e.cookieRotation, AddressPort: e.dnsPort,
-		Certificates:   controllers.CertificateOptions{Namespace: operatorNamespace, Policy: pki.DefaultPolicy()},
+		Certificates:   controllers.CertificateOptions{Namespace: operatorNamespace, Policy: cmp.Or(e.certificates, pki.DefaultPolicy())},
 		DNSServerImage: "fingerpost/dnsserver:test", HubEndpoints: e.hub,
 	})
 	if err != nil {

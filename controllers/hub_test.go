@@ -287,7 +287,7 @@ func (e *estate) leader(servers []*server, before uint64) (n int, epoch uint64) 
 // TestLeadersThatDieAndSleepInAStormReuseNoSerial kills the leading manager with SIGKILL, or stops it until another one leads,
 // at random moments while a thousand changes are made.
 func TestLeadersThatDieAndSleepInAStormReuseNoSerial(t *testing.T) {
-	const changes, disturbances, zones = 1000, 6, 8
+	const changes, disturbances, zones = 1000, 4, 8
 	seed := stormSeed(t)
 	random := rand.New(rand.NewPCG(seed, 0))
 	e := newEstate(t, twoDatacenters, strings.Replace(rootZone, "names: [corp]", `names: ["*"]`, 1))

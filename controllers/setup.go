@@ -74,6 +74,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		overrides   = make(chan event.GenericEvent, 1)
 		probes      = make(chan event.GenericEvent, 1024)
 		secrets     = make(chan event.GenericEvent, 1)
+		hints       = make(chan event.GenericEvent, 1)
 		workloads   = make(chan event.GenericEvent, 1024)
 		addresses   = make(chan event.GenericEvent, 1024)
 		seen        = make(chan uint64, 1)
@@ -123,6 +124,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		Budget: budget, Events: recorder, Clock: clock.RealClock{}, Secrets: probeSecrets,
 		CallSecrets: func() { offer(secrets, event.GenericEvent{Object: &metav1.PartialObjectMetadata{}}) },
 	}
+	zoneReconciler.CallHints = func() { offer(hints, event.GenericEvent{Object: &metav1.PartialObjectMetadata{}}) }
 	events.hub, events.estate, events.reports = hub, estateReconciler, reports
 	recordReconciler := &RecordReconciler{
 		Client: mgr.GetClient(), Zones: zoneReconciler, Estate: estateReconciler, Reports: reports, Budget: budget.Other(),
@@ -225,6 +227,12 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		WithOptions(controller.Options{EnableWarmup: &warm, MaxConcurrentReconciles: 1}).
 		Complete(documentReconciler); err != nil {
 		return fmt.Errorf("setting up documents: %w", err)
+	}
+	if err := ctrl.NewControllerManagedBy(mgr).Named("root-hints").
+		WatchesRawSource(source.Channel(hints, toDocuments)).
+		WithOptions(controller.Options{EnableWarmup: &warm}).
+		Complete(&HintsReconciler{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Zones: zoneReconciler, Estate: estateReconciler, Namespace: o.Namespace}); err != nil {
+		return fmt.Errorf("setting up root hints: %w", err)
 	}
 	if err := mgr.Add(leader); err != nil {
 		return fmt.Errorf("adding the leader: %w", err)

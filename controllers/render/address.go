@@ -207,7 +207,7 @@ func sortAddresses(list []netip.Addr) []netip.Addr {
 // its spec, and all of them are delegated to.
 func addressesOf(dc *v1alpha1.Datacenter, g v1alpha1.ServerGroup, states ...v1alpha1.ServerAddressState) []netip.Addr {
 	var all []netip.Addr
-	if g.Management == v1alpha1.ServerGroupExternal {
+	if g.Management != v1alpha1.ServerGroupManaged {
 		for _, text := range g.Addresses {
 			if a := parsed(text); a.IsValid() {
 				all = append(all, a)
