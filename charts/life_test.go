@@ -176,6 +176,10 @@ func (r *release) runJob(job *batchv1.Job, manager, dir string) error {
 			return err
 		}
 	}
+	admitted := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: job.Name, Labels: job.Spec.Template.Labels}, Spec: pod}
+	if err := r.api.Create(r.t.Context(), admitted, client.DryRunAll); err != nil {
+		return fmt.Errorf("the pod of the Job: %w", err)
+	}
 	kubeconfig := filepath.Join(dir, "kubeconfig")
 	if err := r.plane.WriteKubeconfig(kubeconfig, "system:serviceaccount:"+namespace+":"+pod.ServiceAccountName); err != nil {
 		return err

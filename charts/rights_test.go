@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -51,7 +52,7 @@ func TestRightsAreEnough(t *testing.T) {
 			// The pods that the Deployment would have: the API server takes them as those of a restricted namespace.
 			d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: namespace}}
 			r.get("fingerpost-manager", d)
-			for _, pod := range []string{"manager-dead", "manager-0"} {
+			for _, pod := range []string{"manager-dead", "manager-0", "manager-1"} {
 				create(t, api, &corev1.Pod{
 					ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: pod, Labels: d.Spec.Template.Labels},
 					Spec:       d.Spec.Template.Spec,
@@ -62,13 +63,9 @@ func TestRightsAreEnough(t *testing.T) {
 
 			m := startManager(t, plane, d.Spec.Template.Spec.Containers[0], "manager-0")
 			m.awaitReady(t)
-			leads := client.MatchingLabels{controllers.LeaderLabel: "true"}
-			await(t, api, &corev1.PodList{}, func(list *corev1.PodList) string {
-				if len(list.Items) == 1 && list.Items[0].Name == "manager-0" {
-					return ""
-				}
-				return fmt.Sprintf("%d pods are labelled as leader", len(list.Items))
-			}, client.InNamespace(namespace), leads)
+			awaitLeader(t, api, "manager-0")
+			next := startManager(t, plane, d.Spec.Template.Spec.Containers[0], "manager-1")
+			next.awaitReady(t) // one that does not lead is ready too
 
 			await(t, api, &appsv1.StatefulSetList{}, func(list *appsv1.StatefulSetList) string {
 				if len(list.Items) == 1 && list.Items[0].Name == "fingerpost-dc-a-run" {
@@ -106,21 +103,12 @@ func TestRightsAreEnough(t *testing.T) {
 				}
 			}
 
-			if err := m.process.Stop(20 * time.Second); err != nil {
-				t.Error(err)
-			}
+			m.stop(t)
+			awaitLeader(t, api, "manager-1") // long before the lease would have ended
+			next.stop(t)
 			var pods corev1.PodList
 			if err := api.List(t.Context(), &pods, client.InNamespace(namespace), leads); err != nil || len(pods.Items) != 0 {
-				t.Errorf("after it has stopped, %d pods are labelled as leader (%v)", len(pods.Items), err)
-			}
-			log, err := os.ReadFile(m.log)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for line := range strings.Lines(string(log)) {
-				if strings.Contains(line, "forbidden") || strings.Contains(line, "cannot ") {
-					t.Errorf("the manager lacks a right: %s", line)
-				}
+				t.Errorf("after all have stopped, %d pods are labelled as leader (%v)", len(pods.Items), err)
 			}
 		})
 	}
@@ -214,6 +202,23 @@ func (m *runningManager) awaitReady(t *testing.T) {
 	}
 }
 
+// stop ends the manager in order, and reports what it was not allowed to do.
+func (m *runningManager) stop(t *testing.T) {
+	t.Helper()
+	if err := m.process.Stop(20 * time.Second); err != nil {
+		t.Error(err)
+	}
+	log, err := os.ReadFile(m.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(log)) {
+		if strings.Contains(line, "forbidden") || strings.Contains(line, "cannot ") {
+			t.Errorf("the manager lacks a right: %s", line)
+		}
+	}
+}
+
 // startServer runs a server of dc-a/root with a certificate that an administrator exports.
 func startServer(t *testing.T, plane *controlplane.ControlPlane, hub string, at netAddr) {
 	t.Helper()
@@ -303,6 +308,26 @@ func await[L client.ObjectList](t *testing.T, api client.WithWatch, list L, miss
 			t.Fatal(says)
 		}
 	}
+}
+
+// leads selects the pods that are labelled as the leader's.
+var leads = client.MatchingLabels{controllers.LeaderLabel: "true"}
+
+// awaitLeader waits until a pod, and no other, is labelled as the leader's.
+func awaitLeader(t *testing.T, api client.WithWatch, pod string) {
+	t.Helper()
+	await(t, api, &corev1.PodList{}, func(list *corev1.PodList) string {
+		var names []string
+		for _, p := range list.Items {
+			if p.Labels[controllers.LeaderLabel] == "true" {
+				names = append(names, p.Name)
+			}
+		}
+		if slices.Equal(names, []string{pod}) {
+			return ""
+		}
+		return fmt.Sprintf("%v are labelled as leader, wanted %s", names, pod)
+	}, client.InNamespace(namespace))
 }
 
 func awaitZone(t *testing.T, api client.WithWatch, namespace, name string) {
