@@ -607,7 +607,11 @@ func (r *WorkloadReconciler) prune(ctx context.Context, dc *v1alpha1.Datacenter,
 		name := o.GetLabels()[render.LabelGroup]
 		if group := declared[name]; group != nil {
 			s, is := o.(*corev1.Service)
-			if !is || s.Labels[render.LabelService] != render.ServiceOfClients || s.Name == clientService(dc, *group, live) || render.ServiceStays(s, known[name]) {
+			if !is || s.Labels[render.LabelService] != render.ServiceOfClients {
+				continue
+			}
+			_, services, _ := live.of(name)
+			if present := clientService(dc, *group, live); s.Name == present || render.ServiceStays(s, known[name], present, services) {
 				continue
 			}
 		} else if known[name] != nil && len(known[name].Addresses) > 0 {

@@ -423,15 +423,31 @@ func ServiceAddresses(s *corev1.Service) []netip.Addr {
 	return all
 }
 
-// ServiceStays reports whether resolvers may still come to an address of a Service that clients are not to come by any more.
-func ServiceStays(s *corev1.Service, status *v1alpha1.ServerGroupStatus) bool {
+// ServiceStays reports whether resolvers may still come to an address of a Service that clients are not to come by any more, and
+// that does not lead to the one that they are to come by (present, "" for none of services). What is forwarded to a NodePort no
+// Service knows: it stays for every address that no other explains.
+func ServiceStays(s *corev1.Service, status *v1alpha1.ServerGroupStatus, present string, services []corev1.Service) bool {
 	if status == nil {
 		return false
 	}
-	has := ServiceAddresses(s)
+	has, leads, explained := ServiceAddresses(s), []netip.Addr(nil), []netip.Addr(nil)
+	for _, o := range services {
+		if o.Name == present {
+			leads = ServiceAddresses(&o)
+		}
+		if o.Name != s.Name {
+			explained = append(explained, ServiceAddresses(&o)...)
+		}
+	}
 	return slices.ContainsFunc(status.Addresses, func(known v1alpha1.ServerAddress) bool {
-		a, err := netip.ParseAddr(string(known.Address))
-		return err == nil && known.State != v1alpha1.ServerAddressPending && slices.Contains(has, a.Unmap())
+		a := parsed(known.Address)
+		switch {
+		case known.State == v1alpha1.ServerAddressPending || slices.Contains(leads, a):
+			return false
+		case s.Spec.Type == corev1.ServiceTypeNodePort:
+			return !slices.Contains(explained, a)
+		}
+		return slices.Contains(has, a)
 	})
 }
 

@@ -194,17 +194,30 @@ func TestClientService(t *testing.T) {
 }
 
 func TestServicesStayWhileResolversMayCome(t *testing.T) {
-	s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{render.ExposureAnnotation: "ExternalIPs 192.0.2.1 192.0.2.2"}}}
+	s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "old", Annotations: map[string]string{render.ExposureAnnotation: "ExternalIPs 192.0.2.1 192.0.2.2"}}}
 	for state, stays := range map[v1alpha1.ServerAddressState]bool{
 		v1alpha1.ServerAddressPending: false, v1alpha1.ServerAddressDelegated: true, v1alpha1.ServerAddressLeaving: true,
 	} {
 		status := &v1alpha1.ServerGroupStatus{Addresses: []v1alpha1.ServerAddress{{Address: "192.0.2.9", State: v1alpha1.ServerAddressDelegated}, {Address: "192.0.2.2", State: state}}}
-		if got := render.ServiceStays(s, status); got != stays {
+		if got := render.ServiceStays(s, status, "", []corev1.Service{*s}); got != stays {
 			t.Errorf("with an address that is %s: stays %v", state, got)
 		}
 	}
-	if render.ServiceStays(s, nil) {
+	if render.ServiceStays(s, nil, "", nil) {
 		t.Error("stays though nothing is known of its group")
+	}
+	for name, c := range map[string]struct {
+		known, old, present string
+		stays               bool
+	}{
+		"an address that the present Service has too":      {"192.0.2.1 Delegated 0", "old ExternalIPs 192.0.2.1 | 192.0.2.1", "new ExternalIPs 192.0.2.1 192.0.2.2 | 192.0.2.1 192.0.2.2", false},
+		"an address of a node port":                        {"192.0.2.1 Leaving 0, 192.0.2.2 Delegated 0", "old NodePort", "new LoadBalancer | 192.0.2.2", true},
+		"a node port with no address but the present ones": {"192.0.2.2 Delegated 0", "old NodePort", "new LoadBalancer | 192.0.2.2", false},
+	} {
+		old, present := serviceIn(c.old), serviceIn(c.present)
+		if got := render.ServiceStays(&old, &v1alpha1.ServerGroupStatus{Addresses: knownIn(t, c.known)}, "new", []corev1.Service{old, present}); got != c.stays {
+			t.Errorf("%s: stays %v", name, got)
+		}
 	}
 }
 
