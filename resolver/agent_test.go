@@ -144,6 +144,23 @@ func TestNamesResolveFromThePrivateRootAndNothingLeaves(t *testing.T) {
 	}
 }
 
+// TestWithoutAuthorityNetworksReferralsAreFollowed shows that what the test above looks for is seen.
+func TestWithoutAuthorityNetworksReferralsAreFollowed(t *testing.T) {
+	w := newWorld(t)
+	leaks := watchLeaks(t, inside...)
+	c := w.config()
+	c.AuthorityNetworks, c.Source = nil, nil
+	s := startPool(t, engine.Unbound, c)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, _ = ask(ctx, netip.Addr{}, s.at, question("www.example.com.", dns.TypeA, true))
+	eventually(t, "a question to the servers of com is seen", func() bool {
+		leaks.mu.Lock()
+		defer leaks.mu.Unlock()
+		return len(leaks.seen) > 0
+	})
+}
+
 func TestOthersAreNotAnswered(t *testing.T) {
 	w := newWorld(t)
 	for _, p := range products {
@@ -357,6 +374,25 @@ func TestAHungEngineIsUnreadyUntilItAnswers(t *testing.T) {
 				t.Fatal(err)
 			}
 			eventually(t, "it is ready again", func() bool { return s.Ready() == nil })
+		})
+	}
+}
+
+func TestADrainingEngineAnswersAndIsUnready(t *testing.T) {
+	w := newWorld(t)
+	for _, p := range products {
+		t.Run(string(p), func(t *testing.T) {
+			s := startPool(t, p, w.config())
+			s.o.Drain = time.Hour
+			s.cancel()
+			eventually(t, "it is unready", func() bool { return s.Ready() != nil })
+			if got := said(s.ask("app.pay.corp.")); got != "10.9.9.9" {
+				t.Errorf("it answers %q", got)
+			}
+			// One that dies now stays dead, and the agent ends.
+			if err := syscall.Kill(s.current().process.pid(), syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
 		})
 	}
 }

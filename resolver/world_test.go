@@ -230,6 +230,7 @@ type pool struct {
 	t       testing.TB
 	at      netip.AddrPort
 	changed chan struct{}
+	cancel  func() // has the agent drain and end
 	log     *lockedBuffer
 	mu      sync.Mutex
 	next    *engine.Config
@@ -279,6 +280,7 @@ func startPool(t testing.TB, p engine.Product, c *engine.Config) *pool {
 		},
 	})
 	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
 	t.Cleanup(func() {
