@@ -83,6 +83,16 @@ type running struct {
 	at       netip.AddrPort // where it is probed
 }
 
+// alive reports whether the process has not ended.
+func (r *running) alive() bool {
+	select {
+	case <-r.process.exited:
+		return false
+	default:
+		return true
+	}
+}
+
 // New returns an agent that Run makes work.
 func New(o Options) *Agent {
 	a := &Agent{o: o}
@@ -170,6 +180,9 @@ func (a *Agent) supervise(ctx context.Context) {
 		case <-again:
 			again = nil
 			r := a.current()
+			if r.alive() {
+				break // a new configuration has started one meanwhile
+			}
 			if next, err := a.start(ctx, r.config, r.rendered); err != nil {
 				a.o.Log.Error(err, "starting the engine again", "engine", a.o.Product)
 				again = time.After(pause)
@@ -217,8 +230,9 @@ func (a *Agent) begin(ctx context.Context, c *engine.Config) error {
 	if err != nil {
 		return err
 	}
-	// What an engine of an earlier agent has left: it ended with its agent, its sockets did not.
-	for _, stale := range []string{engine.UnboundSocket, engine.RecursorSocket, engine.KnotResolverControl} {
+	// What an engine of an earlier agent has left: it ended with its agent, its sockets did not. Nobody knows which names of
+	// a cache that survived have changed since.
+	for _, stale := range []string{engine.UnboundSocket, engine.RecursorSocket, engine.KnotResolverControl, engine.KnotResolverCache} {
 		if err := os.RemoveAll(filepath.Join(a.o.Folder.String(), stale)); err != nil {
 			return err
 		}
@@ -380,14 +394,16 @@ func (a *Agent) apply(ctx context.Context, c *engine.Config) error {
 // change has the engine that runs, or another process, read the files in the folder. Whatever it returns, before is what to
 // go back to.
 func (a *Agent) change(ctx context.Context, before *running, c *engine.Config, rendered *engine.Rendered, changed []string, how engine.Change) (*running, error) {
-	switch how {
-	case engine.ReloadPart, engine.Reload:
+	switch {
+	case !before.alive():
+		return a.start(ctx, c, rendered)
+	case how <= engine.Reload:
 		next := &running{c, rendered, before.process, before.control, reachable(c.Listen[0])}
 		if err := reload(ctx, before.control, changed); err != nil {
 			return next, err
 		}
 		return next, a.await(ctx, next)
-	case engine.Replace:
+	case how == engine.Replace:
 		next, err := a.start(ctx, c, rendered)
 		if err != nil {
 			return nil, err
@@ -405,18 +421,7 @@ func (a *Agent) goBack(ctx context.Context, before, next *running, changed []str
 	if err := a.write(before.rendered.Files); err != nil {
 		return err
 	}
-	alive := func(r *running) bool {
-		if r == nil {
-			return false
-		}
-		select {
-		case <-r.process.exited:
-			return false
-		default:
-			return true
-		}
-	}
-	if alive(before) {
+	if before.alive() {
 		if how > engine.Reload {
 			return nil // the process before was not stopped
 		}
@@ -426,11 +431,11 @@ func (a *Agent) goBack(ctx context.Context, before, next *running, changed []str
 		before.process.stop(0)
 	}
 	// Where the cache is kept two processes may share the addresses: there the one takes over from the other.
-	if how == engine.Restart && alive(next) {
+	if how == engine.Restart && next != nil && next.alive() {
 		next.process.stop(stopGrace)
 	}
 	old, err := a.start(ctx, before.config, before.rendered)
-	if alive(next) && next.process != before.process {
+	if next != nil && next.alive() && next.process != before.process {
 		next.process.stop(stopGrace)
 	}
 	if err != nil {

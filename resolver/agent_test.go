@@ -360,6 +360,25 @@ func TestAKilledEngineRunsAgain(t *testing.T) {
 	}
 }
 
+func TestADeadEngineIsStartedByANewConfiguration(t *testing.T) {
+	w := newWorld(t)
+	for _, p := range products {
+		t.Run(string(p), func(t *testing.T) {
+			s := startPool(t, p, w.config())
+			if err := syscall.Kill(s.current().process.pid(), syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			c := *w.config()
+			c.TTL.Max = engine.Duration(time.Hour)
+			s.set(&c)
+			eventually(t, "it answers by the new configuration", func() bool { return s.current().config == &c && s.Refused() == nil && s.Ready() == nil })
+			if got := said(s.ask("app.pay.corp.")); got != "10.9.9.9" {
+				t.Errorf("it resolves %q", got)
+			}
+		})
+	}
+}
+
 func TestAHungEngineIsUnreadyUntilItAnswers(t *testing.T) {
 	w := newWorld(t)
 	for _, p := range products {

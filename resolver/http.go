@@ -63,8 +63,8 @@ func (a *Agent) FlushHandler() http.Handler {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		if a.Ready() != nil {
-			http.Error(w, "not ready", http.StatusServiceUnavailable)
+		if a.current() == nil {
+			http.Error(w, "the engine has not been started yet: its cache is empty", http.StatusServiceUnavailable)
 			return
 		}
 		// The flush goes on if whoever asked has gone.

@@ -12,19 +12,20 @@ import (
 
 // metrics of an agent and its engine. Those of the engine are asked for when somebody looks.
 type metrics struct {
-	agent     *Agent
-	registry  *prometheus.Registry
-	engine    map[control.Statistic]*prometheus.Desc
-	up        *prometheus.Desc
-	ready     *prometheus.Desc
-	inForce   *prometheus.Desc
-	probe     prometheus.Histogram
-	deaths    prometheus.Counter
-	refusals  prometheus.Counter
-	changes   *prometheus.CounterVec // by "by"
-	recursion *prometheus.GaugeVec   // by "what"
-	flushes   *prometheus.CounterVec // by "outcome"
-	flushTime prometheus.Histogram
+	agent         *Agent
+	registry      *prometheus.Registry
+	engine        map[control.Statistic]*prometheus.Desc
+	up            *prometheus.Desc
+	ready         *prometheus.Desc
+	inForce       *prometheus.Desc
+	probe         prometheus.Histogram
+	deaths        prometheus.Counter
+	refusals      prometheus.Counter
+	changes       *prometheus.CounterVec // by "by"
+	recursion     prometheus.Gauge
+	recursionTime prometheus.Gauge
+	flushes       *prometheus.CounterVec // by "outcome"
+	flushTime     prometheus.Histogram
 }
 
 const prefix = "fingerpost_resolver_"
@@ -50,9 +51,12 @@ func newMetrics(a *Agent) *metrics {
 		changes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: prefix + "configurations_total", Help: "Configurations that came into force, by what it took: Started, ReloadPart, Reload, Replace, Restart.", ConstLabels: engineLabel,
 		}, []string{"by"}),
-		recursion: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: prefix + "recursion_check", Help: "Last recursion check: ok is 1 if authorities answered; seconds is what it took.", ConstLabels: engineLabel,
-		}, []string{"what"}),
+		recursion: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: prefix + "recursion_ok", Help: "1 if authorities answered the last recursion check.", ConstLabels: engineLabel,
+		}),
+		recursionTime: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: prefix + "recursion_seconds", Help: "Time of the last recursion check.", ConstLabels: engineLabel,
+		}),
 		flushes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: prefix + "flushes_total", Help: "Names that were to be flushed, by outcome: Confirmed, Unconfirmed, NoAuthority, Failed.", ConstLabels: engineLabel,
 		}, []string{"outcome"}),
@@ -70,7 +74,7 @@ func newMetrics(a *Agent) *metrics {
 		m.engine[statistic] = desc(string(statistic)+"_total", help)
 	}
 	m.engine[control.CacheEntries] = desc(string(control.CacheEntries), "Entries of the cache.")
-	m.registry.MustRegister(m, m.probe, m.deaths, m.refusals, m.changes, m.recursion, m.flushes, m.flushTime,
+	m.registry.MustRegister(m, m.probe, m.deaths, m.refusals, m.changes, m.recursion, m.recursionTime, m.flushes, m.flushTime,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -123,6 +127,6 @@ func (m *metrics) recursed(ok bool, took time.Duration) {
 	if ok {
 		v = 1
 	}
-	m.recursion.WithLabelValues("ok").Set(v)
-	m.recursion.WithLabelValues("seconds").Set(took.Seconds())
+	m.recursion.Set(v)
+	m.recursionTime.Set(took.Seconds())
 }

@@ -12,6 +12,9 @@ import (
 // named by its process id.
 const KnotResolverControl = "control"
 
+// KnotResolverCache is the folder, in the server's own, of the cache, which outlives its processes.
+const KnotResolverCache = "cache"
+
 // knotResolver renders kresd.conf, which is a program in Lua.
 func knotResolver(c *Config) *Rendered {
 	r := &Rendered{Program: "kresd", Args: []string{"-n", "-c", "kresd.conf", "."}}
@@ -48,7 +51,7 @@ func knotResolver(c *Config) *Rendered {
 		r.lacks("threads", "a process uses one CPU: run more replicas")
 	}
 
-	say("\ncache.open(%d * MB, 'lmdb://cache')", cmp.Or(c.CacheMiB, 64))
+	say("\ncache.open(%d * MB, 'lmdb://%s')", cmp.Or(c.CacheMiB, 64), KnotResolverCache)
 	say("cache.min_ttl(%d)", c.TTL.Min.Seconds())
 	if c.TTL.Max > 0 {
 		say("cache.max_ttl(%d)", c.TTL.Max.Seconds())
