@@ -74,14 +74,28 @@ func TestRightsAreEnough(t *testing.T) {
 				return fmt.Sprintf("%d StatefulSets, wanted that of the Managed group", len(list.Items))
 			}, client.InNamespace(namespace))
 			startServer(t, plane, m.hub, server)
-			zoneYAML(t, api, `{metadata: {name: pay, namespace: payments}, spec: {name: pay, serverGroup: root, recordsFrom: [{configMapKeyRef: {name: legacy, key: zone}}]}}`)
-			zoneYAML(t, api, `{metadata: {name: cards, namespace: cards}, spec: {name: cards, serverGroup: root, records: [{name: www, type: A, values: [192.0.2.2]}]}}`)
+			create(t, api, parsed(t, &v1alpha1.DNSZone{}, `{metadata: {name: pay, namespace: payments}, spec: {name: pay, serverGroup: root, recordsFrom: [{configMapKeyRef: {name: legacy, key: zone}}]}}`))
+			create(t, api, parsed(t, &v1alpha1.DNSZone{}, `{metadata: {name: cards, namespace: cards}, spec: {name: cards, serverGroup: root, records: [{name: www, type: A, values: [192.0.2.2]}]}}`))
 			create(t, api, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "payments", Name: "legacy"}, Data: map[string]string{"zone": "www IN A 192.0.2.1\n"}})
 			awaitZone(t, api, "dns-root", "root")
 			awaitZone(t, api, "payments", "pay")
 			if got := ask(t, server, "www.pay."); got != "192.0.2.1" {
 				t.Errorf("www.pay. is %q", got)
 			}
+			create(t, api, parsed(t, &v1alpha1.HealthProbe{}, `{metadata: {name: up, namespace: payments}, spec: {type: TCP, tcp: {port: 9}}}`))
+			create(t, api, parsed(t, &v1alpha1.DynamicRecord{}, `{metadata: {name: app, namespace: payments}, spec: {zoneRef: {name: pay}, host: app,
+				steering: {policy: Nearest}, pools: [{name: a, datacenter: dc-a, targets: [{address: 192.0.2.9}]}], probeRef: {name: up}}}`))
+			create(t, api, parsed(t, &v1alpha1.TrafficOverride{}, `{metadata: {name: drain, namespace: payments}, spec: {action: Drain, drain: {datacenter: dc-a},
+				expires: "2099-12-01T04:00:00Z", reason: test}}`))
+			await(t, api, &v1alpha1.HealthProbeList{}, func(l *v1alpha1.HealthProbeList) string {
+				return unseen("HealthProbe", l.Items[0].Status.ObservedGeneration)
+			})
+			await(t, api, &v1alpha1.DynamicRecordList{}, func(l *v1alpha1.DynamicRecordList) string {
+				return unseen("DynamicRecord", l.Items[0].Status.ObservedGeneration)
+			})
+			await(t, api, &v1alpha1.TrafficOverrideList{}, func(l *v1alpha1.TrafficOverrideList) string {
+				return unseen("TrafficOverride", l.Items[0].Status.ObservedGeneration)
+			})
 			cards := &v1alpha1.DNSZone{ObjectMeta: metav1.ObjectMeta{Namespace: "cards"}}
 			if listed == "null" {
 				awaitZone(t, api, "cards", "cards")
@@ -268,13 +282,21 @@ func create(t *testing.T, api client.Client, object client.Object) {
 	}
 }
 
-func zoneYAML(t *testing.T, api client.Client, text string) {
+// parsed fills an object from YAML and returns it.
+func parsed[O client.Object](t *testing.T, object O, text string) O {
 	t.Helper()
-	z := &v1alpha1.DNSZone{}
-	if err := yaml.UnmarshalStrict([]byte(text), z); err != nil {
+	if err := yaml.UnmarshalStrict([]byte(text), object); err != nil {
 		t.Fatal(err)
 	}
-	create(t, api, z)
+	return object
+}
+
+// unseen says that a status has not been written, unless it has.
+func unseen(kind string, observed int64) string {
+	if observed == 0 {
+		return "no status of " + kind
+	}
+	return ""
 }
 
 // label marks a pod as that of the leader, as one leaves it that is killed.
