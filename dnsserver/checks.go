@@ -40,7 +40,7 @@ func (c *checks) ready(ctx context.Context) error {
 // for one of them, another each time, at every address. What was not asked in ctx's time is asked the next time.
 func (c *checks) serving(ctx context.Context) error {
 	switch {
-	case c.server.draining.Load():
+	case c.server.parting.Load() || c.server.draining.Load():
 		return errors.New("shutting down")
 	case !c.view.Ready():
 		return errors.New("no zones were received yet")

@@ -212,7 +212,7 @@ func Run(ctx context.Context, cfg Config) error {
 	asked, stop := drained(ctx, cfg.DrainDelay, func() {
 		server.leaving.Store(true)
 		log.Info("leaving: not ready any more, answering on", "for", cfg.DrainDelay.String())
-	})
+	}, func() { server.parting.Store(true) })
 	defer stop()
 	group, ctx := errgroup.WithContext(asked)
 	if cfg.HTTPListen != "" {
@@ -282,20 +282,29 @@ func registry(version string, parts ...prometheus.Collector) *prometheus.Registr
 	return r
 }
 
-// drained returns a context that ends delay after ctx, which calls leave at its own end. stop ends it.
-func drained(ctx context.Context, delay time.Duration, leave func()) (_ context.Context, stop func()) {
+// farewell is the end of DrainDelay in which clients that were never told to go elsewhere are led there: the server is not
+// serving any more, so that kube-proxy forgets which flows went to it, and answers those that come all the same.
+const farewell = 6 * time.Second
+
+// drained returns a context that ends delay after ctx. It calls leave at the end of ctx, and part before its own, for
+// farewell or half of delay. stop ends it.
+func drained(ctx context.Context, delay time.Duration, leave, part func()) (_ context.Context, stop func()) {
 	if delay <= 0 {
 		return ctx, func() {}
 	}
 	later, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	last := min(farewell, delay/2)
 	stopped := context.AfterFunc(ctx, func() {
 		leave()
-		timer := time.NewTimer(delay)
+		timer := time.NewTimer(delay - last)
 		defer timer.Stop()
-		select {
-		case <-timer.C:
-			cancel()
-		case <-later.Done():
+		for _, next := range []func(){func() { part(); timer.Reset(last) }, cancel} {
+			select {
+			case <-timer.C:
+				next()
+			case <-later.Done():
+				return
+			}
 		}
 	})
 	return later, func() { stopped(); cancel() }

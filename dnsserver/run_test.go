@@ -94,6 +94,11 @@ func TestReadiness(t *testing.T) {
 	if err := state.serving(t.Context()); err != nil {
 		t.Errorf("while it leaves and answers on, it is not serving: %v", err)
 	}
+	s.parting.Store(true)
+	if err := state.serving(t.Context()); err == nil {
+		t.Error("at the end of the drain delay it is serving")
+	}
+	s.parting.Store(false)
 	stop()
 	if err := <-done; err != nil {
 		t.Error(err)
@@ -159,20 +164,22 @@ func TestLiveIsWhoAnswersAnybody(t *testing.T) {
 
 func TestDrainedEndsLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
 		ctx, end := context.WithCancel(t.Context())
-		left := false
-		later, stop := drained(ctx, 10*time.Second, func() { left = true })
+		var told []string
+		later, stop := drained(ctx, 15*time.Second, func() { told = append(told, "leave") }, func() { told = append(told, "part") })
 		defer stop()
 		end()
-		time.Sleep(9 * time.Second) // of the bubble
-		synctest.Wait()
-		if !left || later.Err() != nil {
-			t.Errorf("after 9 s of 10: told %v, ended by %v", left, later.Err())
-		}
-		time.Sleep(2 * time.Second)
-		synctest.Wait()
-		if later.Err() == nil {
-			t.Error("it goes on after 11 s of 10")
+		for _, c := range []struct {
+			seconds int
+			told    string
+			over    bool
+		}{{0, "leave", false}, {8, "leave", false}, {10, "leave part", false}, {14, "leave part", false}, {16, "leave part", true}} {
+			time.Sleep(time.Until(began.Add(time.Duration(c.seconds) * time.Second))) // of the bubble
+			synctest.Wait()
+			if got := strings.Join(told, " "); got != c.told || (later.Err() != nil) != c.over {
+				t.Errorf("after %d s of 15: told %q, ended by %v", c.seconds, got, later.Err())
+			}
 		}
 	})
 }

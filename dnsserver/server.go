@@ -114,6 +114,7 @@ type Server struct {
 	answering answering
 	draining  atomic.Bool
 	leaving   atomic.Bool // it answers on, and is to be sent no more clients
+	parting   atomic.Bool // nor those that had been sent to it before
 
 	ownSecret   [16]byte        // of cookies, where the group has none
 	configuring sync.Mutex      // for Configure, and accounts

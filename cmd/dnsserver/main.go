@@ -210,7 +210,7 @@ func command(cpus int) *cobra.Command {
 	f.Uint32Var(&dnstap.Every, "dnstap-every", 1, "tell one of so many `queries`")
 	f.Uint32Var(&cfg.TopEvery, "top-every", 100, "count one of so many `queries` for /top of --http-listen, the names that are asked for most; 0 for none")
 	f.StringVar(&cfg.HTTPListen, "http-listen", "127.0.0.1:8053", "`ADDR:PORT` of /livez, /readyz, /servingz, /metrics and /top; empty for none")
-	f.DurationVar(&cfg.DrainDelay, "drain-delay", 0, "for how long the server answers on after SIGTERM: /readyz is bad at once, and /servingz good as long as it answers")
+	f.DurationVar(&cfg.DrainDelay, "drain-delay", 0, "for how long the server answers on after SIGTERM: /readyz is bad at once, /servingz for the last 6s")
 	f.IntVar(&cfg.Options.Workers, "threads", 0, "`number` of threads that read zone files, and then answer over UDP on all addresses (default: the CPUs that may be used)")
 	f.IntVar(&cfg.Options.MaxConnections, "tcp-connections", 10000, "`number` of connections at once, over every transport")
 	f.IntVar(&cfg.Options.MaxClientConnections, "tcp-client-connections", 1000, "`number` of connections at once from one address")

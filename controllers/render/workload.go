@@ -559,7 +559,7 @@ func drainSeconds(g v1alpha1.ServerGroup) int64 {
 	if exposureOf(g).Type == v1alpha1.ExposureLoadBalancer {
 		return 30
 	}
-	return 10
+	return 15
 }
 
 func (in WorkloadInputs) container(drain int64) corev1.Container {
