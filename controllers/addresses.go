@@ -70,7 +70,7 @@ const (
 	// awayPatience is how long a server that is not connected is taken to hand out what it had.
 	awayPatience = 24 * time.Hour
 	// openPace and calmPace bound how often addresses are looked at: on their way to another state, and with nothing to do.
-	openPace, calmPace = 500 * time.Millisecond, 15 * time.Second
+	openPace, calmPace = 500 * time.Millisecond, 30 * time.Second
 )
 
 // +kubebuilder:rbac:groups=fingerpost.dev,resources=datacenters,verbs=get;list;watch;patch
@@ -202,7 +202,9 @@ func (r *AddressReconciler) decide(ctx context.Context, dc *v1alpha1.Datacenter,
 	// A group that is taken out of a Datacenter while zones need it is a mistake. A whole Datacenter is not.
 	needs := func(u Use) bool { return u.Elsewhere || dc.DeletionTimestamp.IsZero() }
 	in.Last = in.Removed && r.Estate.Complete() && !slices.ContainsFunc(zones, needs)
-	in.HandedOut, in.TTL = r.handedOut(ctx, l, in.Known, zones, !dc.DeletionTimestamp.IsZero())
+	if leaves(in) {
+		in.HandedOut, in.TTL = r.handedOut(ctx, l, in.Known, zones, !dc.DeletionTimestamp.IsZero())
+	}
 	var none string
 	if ask := render.ToAsk(in); len(ask) > 0 {
 		if apex, ok := r.questionFor(l, zones); ok {
@@ -217,6 +219,16 @@ func (r *AddressReconciler) decide(ctx context.Context, dc *v1alpha1.Datacenter,
 		waits = none
 	}
 	return render.GroupAddresses{Group: name, Result: result, Wants: len(in.Wanted) > 0, Waits: waits, Removed: in.Removed}
+}
+
+// leaves reports whether some address leaves, or may now begin to: only then it matters what servers hand out, which is a look
+// at every zone of the group.
+func leaves(in render.AddressInputs) bool {
+	return slices.ContainsFunc(in.Known, func(k v1alpha1.ServerAddress) bool {
+		a, err := netip.ParseAddr(string(k.Address))
+		return err == nil && (k.State == v1alpha1.ServerAddressLeaving ||
+			k.State == v1alpha1.ServerAddressDelegated && (in.Removed || !slices.Contains(in.Wanted, a.Unmap())))
+	})
 }
 
 // of returns the Services of one group.
@@ -339,13 +351,6 @@ func askSOA(ctx context.Context, network string, at netip.AddrPort, apex zone.Na
 // are handed out. Kept zones do not count if the datacenter is being deleted: nobody may come to mend them.
 func (r *AddressReconciler) handedOut(ctx context.Context, l render.Location, known []v1alpha1.ServerAddress, zones []Use, deleted bool) (map[netip.Addr]bool, time.Duration) {
 	out, ttl := map[netip.Addr]bool{}, time.Duration(0)
-	leaving := false
-	for _, k := range known {
-		leaving = leaving || k.State == v1alpha1.ServerAddressLeaving || k.State == v1alpha1.ServerAddressDelegated
-	}
-	if !leaving {
-		return out, 0
-	}
 	current := r.currentGroups()
 	away := r.awayGroups(ctx)
 	for _, u := range zones {
@@ -380,7 +385,7 @@ func (r *AddressReconciler) handedOut(ctx context.Context, l render.Location, kn
 }
 
 func hasAddress(n *zone.Node, a netip.Addr) bool {
-	typ := uint16(zone.TypeAAAA)
+	typ := zone.TypeAAAA
 	if a.Is4() {
 		typ = zone.TypeA
 	}

@@ -190,6 +190,7 @@ type contents struct {
 }
 
 func (c *contents) note(t *testing.T, server string, apex zone.Name, v zone.Version) {
+	t.Helper()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.of[apex] == nil {
@@ -315,8 +316,8 @@ func TestLeadersThatDieAndSleepInAStormReuseNoSerial(t *testing.T) {
 		apply(z)
 	}
 	var epoch uint64
-	lead := 0
 	for part := range disturbances {
+		var lead int
 		lead, epoch = e.leader(servers, epoch)
 		at := random.IntN(changes / disturbances)
 		kill := random.IntN(2) == 0

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -132,7 +133,7 @@ func Addresses(in AddressInputs) AddressResult {
 		switch {
 		case k.State == v1alpha1.ServerAddressDelegated && !stays && (in.Removed || complete && len(wanted) > 0):
 			move(a, v1alpha1.ServerAddressLeaving)
-		case k.State == v1alpha1.ServerAddressPending && !(stays && held), k.State == v1alpha1.ServerAddressLeaving && !held:
+		case k.State == v1alpha1.ServerAddressPending && (!stays || !held), k.State == v1alpha1.ServerAddressLeaving && !held:
 			delete(next, a)
 		}
 	}
@@ -324,12 +325,9 @@ func because(why string) string {
 }
 
 func joinAddresses(list []netip.Addr) string {
-	text := ""
+	all := make([]string, len(list))
 	for i, a := range list {
-		if i > 0 {
-			text += ", "
-		}
-		text += a.String()
+		all[i] = a.String()
 	}
-	return text
+	return strings.Join(all, ", ")
 }

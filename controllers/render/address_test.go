@@ -219,7 +219,7 @@ func TestAddresses(t *testing.T) {
 			if !slices.Equal(got.Lost, addressesIn(c.lost)) || !slices.Equal(got.Missing, addressesIn(c.missing)) {
 				t.Errorf("lost %v, missing %v", got.Lost, got.Missing)
 			}
-			if again := time.Time(got.Again); c.again == 0 != again.IsZero() || c.again != 0 && !again.Equal(addressDay.Add(time.Duration(c.again)*time.Second)) {
+			if again := got.Again; c.again == 0 != again.IsZero() || c.again != 0 && !again.Equal(addressDay.Add(time.Duration(c.again)*time.Second)) {
 				t.Errorf("again at %s", again)
 			}
 			if len(got.Silent) != len(addressesIn(c.silent)) {

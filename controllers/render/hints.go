@@ -23,7 +23,7 @@ func RootHints(root *zone.Content) string {
 		}
 		line(root.Apex(), servers, host.String())
 		for _, a := range publishedAddresses(root, host) {
-			typ := uint16(zone.TypeAAAA)
+			typ := zone.TypeAAAA
 			if a.Is4() {
 				typ = zone.TypeA
 			}
