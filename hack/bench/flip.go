@@ -486,11 +486,6 @@ func (f *flipping) leaders() (t report.Table, err error) {
 func (f *flipping) all() (t report.Table, err error) {
 	ctx, cancel := context.WithTimeout(f.ctx, 10*time.Minute)
 	defer cancel()
-	statuses, err := f.api.Watch(ctx, &v1alpha1.DynamicRecordList{}, client.InNamespace(apexNamespace))
-	if err != nil {
-		return t, err
-	}
-	defer statuses.Stop()
 	answered := make([][]time.Time, len(f.servers))
 	var written []time.Time
 	began := time.Now()
@@ -506,7 +501,7 @@ func (f *flipping) all() (t report.Table, err error) {
 				})
 			}
 			watching.Go(func() error {
-				written, err = f.statusMoves(ctx, statuses)
+				written, err = f.statusMoves(ctx)
 				return err
 			})
 			return watching.Wait()
@@ -586,21 +581,39 @@ func (f *flipping) moves(ctx context.Context, s *estate.Server) (at []time.Time,
 }
 
 // statusMoves returns when the status of each record first said that dc-b alone serves.
-func (f *flipping) statusMoves(ctx context.Context, w watch.Interface) (at []time.Time, err error) {
+func (f *flipping) statusMoves(ctx context.Context) (at []time.Time, err error) {
 	seen := map[string]bool{}
-	for len(seen) < f.records {
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("%d statuses are not written: %w", f.records-len(seen), context.Cause(ctx))
-		case event, more := <-w.ResultChan():
-			if !more {
-				return nil, errors.New("the watch has ended")
-			}
-			if r, is := event.Object.(*v1alpha1.DynamicRecord); is && r.Status.Serving == "dc-b" && r.Spec.ProbeRef.Name == "mass" && !seen[r.Name] {
-				seen[r.Name] = true
-				at = append(at, time.Now())
+	look := func(r *v1alpha1.DynamicRecord) {
+		if r.Status.Serving == "dc-b" && r.Spec.ProbeRef.Name == "mass" && !seen[r.Name] {
+			seen[r.Name] = true
+			at = append(at, time.Now())
+		}
+	}
+	for len(seen) < f.records { // the API server ends a watch that is behind
+		var all v1alpha1.DynamicRecordList
+		if err := f.api.List(ctx, &all, client.InNamespace(apexNamespace)); err != nil {
+			return nil, fmt.Errorf("%d statuses are not written: %w", f.records-len(seen), err)
+		}
+		for i := range all.Items {
+			look(&all.Items[i])
+		}
+		w, err := f.api.Watch(ctx, &v1alpha1.DynamicRecordList{}, client.InNamespace(apexNamespace), &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: all.ResourceVersion}})
+		if err != nil {
+			return nil, err
+		}
+		for more := true; more && len(seen) < f.records; {
+			select {
+			case <-ctx.Done():
+				w.Stop()
+				return nil, fmt.Errorf("%d statuses are not written: %w", f.records-len(seen), context.Cause(ctx))
+			case event, open := <-w.ResultChan():
+				r, is := event.Object.(*v1alpha1.DynamicRecord)
+				if more = open && (is || event.Type != watch.Error); is {
+					look(r)
+				}
 			}
 		}
+		w.Stop()
 	}
 	return at, nil
 }
