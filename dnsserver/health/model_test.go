@@ -105,6 +105,7 @@ type eye struct {
 	// starting: it did not answer yet.
 	starting bool
 	since    time.Time // running, or not
+	answered time.Time // last
 	fresh    []set     // sites
 	heard    [][]set   // by site and aim: votes of when it was heard last
 	votes    []set     // its own, by aim
@@ -828,11 +829,12 @@ func latest(a, b time.Time) time.Time { return either(a.After(b), a, b) }
 // judge checks the answers of one server: each must be of those that are allowed now, or were at the last look.
 func (m *model) judge(e *eye) {
 	if !e.s.answering(m.w.records[0]) {
-		if m.ago(e.since, m.times.answers) {
+		if m.ago(latest(e.since, e.answered), m.times.answers) {
 			m.failures = append(m.failures, fmt.Sprintf("%s %s does not answer", m.w.now.Sub(epoch), e.s.id.Name))
 		}
 		return
 	}
+	e.answered = m.w.now
 	if e.starting {
 		e.starting = false
 		m.adopted(e)
@@ -844,8 +846,9 @@ func (m *model) judge(e *eye) {
 		if len(now) == 1 {
 			m.exact++
 		}
-		if got == "?" && !m.ago(e.since, m.times.answers) {
-			continue
+		if got == "-" || got == "?" && !m.ago(e.since, m.times.answers) {
+			e.allowed[r] = now
+			continue // nobody was answered, or a server that starts says so
 		}
 		if !m.permits(now, got) && !m.permits(e.allowed[r], got) {
 			m.failures = append(m.failures, fmt.Sprintf("%s %s answers %s with %s; allowed are %v (votes %v, heard %v, verdicts %v, pools %v, fresh %v)",

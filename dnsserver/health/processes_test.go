@@ -455,7 +455,7 @@ func (p *processes) pause(s *server, still bool) {
 	s.paused, s.still = still, p.w.now
 }
 
-// ask is what a client near a datacenter is answered: the letter of a pool.
+// ask is what a client near a datacenter is answered: the letter of a pool; "?" is a failure, "-" is no answer.
 func (p *processes) ask(s *server, r *steering.Record, near string) string {
 	rs := p.servers[s]
 	if rs.proc == nil || s.paused {
@@ -463,7 +463,10 @@ func (p *processes) ask(s *server, r *steering.Record, near string) string {
 	}
 	c := dns.Client{Timeout: 500 * time.Millisecond, Dialer: &net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(p.client(near), 0))}}
 	reply, _, err := c.Exchange(new(dns.Msg).SetQuestion(r.Owner.String(), dns.TypeA), fmt.Sprintf("%s:%d", rs.addr, dnsPort))
-	if err != nil || reply.Rcode != dns.RcodeSuccess {
+	switch {
+	case err != nil: // the machine may be busy
+		return "-"
+	case reply.Rcode != dns.RcodeSuccess:
 		return "?"
 	}
 	for _, rr := range reply.Answer {

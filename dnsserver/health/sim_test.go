@@ -498,7 +498,8 @@ func (s *server) probe(boot uint64, p *probing, interval time.Duration) {
 // answering reports whether the server may answer.
 func (s *server) answering(r *steering.Record) bool {
 	if s.w.real != nil {
-		return s.answer(r, s.id.Datacenter) != "?"
+		got := s.answer(r, s.id.Datacenter)
+		return got != "?" && got != "-"
 	}
 	return s.machine.Answering()
 }
