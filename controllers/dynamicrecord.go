@@ -264,7 +264,7 @@ func (r *RecordReconciler) Reconcile(ctx context.Context, req reconcile.Request)
 	o.Status = want
 	if err := r.Client.Status().Update(ctx, &o); err != nil { // it costs the API server less than a patch, and in a mass flip there are many
 		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
-			return reconcile.Result{RequeueAfter: 50 * time.Millisecond}, nil
+			return reconcile.Result{RequeueAfter: 250 * time.Millisecond}, nil // when the cache has caught up
 		}
 		return reconcile.Result{}, fmt.Errorf("writing the status of DynamicRecord %s: %w", req.NamespacedName, err)
 	}
