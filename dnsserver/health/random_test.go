@@ -107,7 +107,7 @@ func (d *drama) play(rng *rand.Rand, events func(*rand.Rand, *drama)) {
 		return
 	}
 	t.Logf("%d answers, %d of them the only one allowed", m.checked, m.exact)
-	if m.exact*4 < m.checked {
+	if m.exact*either(w.real == nil, 4, 20) < m.checked { // around real ones more happens in the time that they may take
 		t.Errorf("only in %d of %d cases one answer alone was allowed: the model says too little", m.exact, m.checked)
 	}
 }
