@@ -89,7 +89,7 @@ func inherit(dir string) error {
 	if err != nil {
 		return err
 	}
-	for _, controller := range strings.Fields(string(available)) {
+	for controller := range strings.FieldsSeq(string(available)) {
 		if slices.Contains(strings.Fields(string(have)), controller) {
 			continue
 		}
@@ -102,7 +102,7 @@ func inherit(dir string) error {
 
 // removeCgroup removes a control group with all below it from all hierarchies. The kernel needs a moment to let go of
 // processes that were killed.
-func removeCgroup(parent string) error {
+func removeCgroup(name string) error {
 	roots, err := hierarchies()
 	if err != nil {
 		return fmt.Errorf("control groups: %w", err)
@@ -113,7 +113,7 @@ func removeCgroup(parent string) error {
 	for {
 		var errs []error
 		for _, root := range roots {
-			errs = append(errs, removeFolders(filepath.Join(root, parent)))
+			errs = append(errs, removeFolders(filepath.Join(root, name)))
 		}
 		if err := errors.Join(errs...); err == nil {
 			return nil

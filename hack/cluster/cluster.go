@@ -238,7 +238,7 @@ func (c *Cluster) start(ctx context.Context, names ...string) error {
 func (c *Cluster) complete(ctx context.Context, cl cluster) error {
 	ctx, cancel := context.WithTimeout(ctx, readyPatience)
 	defer cancel()
-	if _, err := c.kubectl(ctx, cl.Name, strings.NewReader(addons), "apply", "-f", "-"); err != nil {
+	if err := c.kubectl(ctx, cl.Name, strings.NewReader(addons), "apply", "-f", "-"); err != nil {
 		return err
 	}
 	var nodes []string
@@ -246,16 +246,15 @@ func (c *Cluster) complete(ctx context.Context, cl cluster) error {
 		nodes = append(nodes, "node/"+n)
 	}
 	for _, condition := range []string{"create", "condition=Ready"} {
-		if _, err := c.kubectl(ctx, cl.Name, nil, append([]string{"wait", "--for", condition, "--timeout=5m"}, nodes...)...); err != nil {
+		if err := c.kubectl(ctx, cl.Name, nil, append([]string{"wait", "--for", condition, "--timeout=5m"}, nodes...)...); err != nil {
 			return err
 		}
 	}
-	_, err := c.kubectl(ctx, cl.Name, nil, "rollout", "status", "-n", "kube-system", "daemonset/coredns", "--timeout=5m")
-	return err
+	return c.kubectl(ctx, cl.Name, nil, "rollout", "status", "-n", "kube-system", "daemonset/coredns", "--timeout=5m")
 }
 
-// kubectl returns what kubectl prints about a cluster.
-func (c *Cluster) kubectl(ctx context.Context, cluster string, stdin io.Reader, args ...string) (string, error) {
+// kubectl runs kubectl against a cluster.
+func (c *Cluster) kubectl(ctx context.Context, cluster string, stdin io.Reader, args ...string) error {
 	programs := c.Programs()
 	cmd := exec.CommandContext(ctx, filepath.Join(programs.Assets, "kubectl"), args...)
 	cmd.Env = []string{"KUBECONFIG=" + c.Kubeconfig(cluster), "HOME=" + c.dir, "PATH=" + programs.Path}
@@ -263,9 +262,9 @@ func (c *Cluster) kubectl(ctx context.Context, cluster string, stdin io.Reader, 
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := c.RunAt(string(wan), cmd); err != nil {
-		return "", fmt.Errorf("kubectl %s: %w\n%s", strings.Join(args, " "), err, bytes.TrimSpace(out.Bytes()))
+		return fmt.Errorf("kubectl %s: %w\n%s", strings.Join(args, " "), err, bytes.TrimSpace(out.Bytes()))
 	}
-	return out.String(), nil
+	return nil
 }
 
 // ErrNone is that there is no cluster in a folder.
@@ -422,6 +421,10 @@ func (c *Cluster) Start(ctx context.Context, name string) error {
 		return fmt.Errorf("machine %s runs already", name)
 	}
 	if m.Kind == node {
+		// A computer that boots has no control groups of before; a kubelet would look at each for seconds.
+		if err := removeCgroup(m.Cgroup); err != nil {
+			return err
+		}
 		if err := makeCgroup(c.state.Cgroup, m.Name); err != nil {
 			return err
 		}

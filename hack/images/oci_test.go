@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"testing"
@@ -111,9 +112,7 @@ func read(t *testing.T, archive []byte) (map[string]unpacked, map[string]string)
 			if got := digest.FromBytes(content); got != image.RootFS.DiffIDs[i] {
 				t.Errorf("layer %d is %s, its configuration says %s", i, got, image.RootFS.DiffIDs[i])
 			}
-			for name, file := range unpack(t, bytes.NewReader(content)) {
-				u.files[name] = file
-			}
+			maps.Copy(u.files, unpack(t, bytes.NewReader(content)))
 		}
 		all[image.Architecture] = u
 	}

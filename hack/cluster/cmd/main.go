@@ -44,7 +44,7 @@ func main() {
 	}
 }
 
-var errUsage = errors.New("usage: up [-own DC,...] [DC...] | down | status | env | partition DC | heal DC | kill-node DC | start-node DC | load-image FILE... | exec MACHINE COMMAND...")
+var errUsage = errors.New("usage: up [-own DC,...] [DC...] | down | status | env | partition DC | heal DC | kill-node DC | start-node DC | load-image FILE... | exec MACHINE COMMAND")
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
