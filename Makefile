@@ -107,6 +107,10 @@ conformance: go-check ## Answers beside NSD, Knot and BIND: SEEDS (20) sets of z
 	@$(environment) PATH=$$(hack/deps zonemaster-cli); set -x; \
 	go test -count=1 -v -timeout 12h ./dnsserver/conformance -seeds $(SEEDS) -questions $(QUESTIONS) -zonemaster
 
+.PHONY: e2e
+e2e: go-check ## The whole on three real nodes and two API servers, from helm install to uninstall, as a story. Needs root.
+	@PATH=$$(hack/deps dig); export PATH; exec go test -count=1 -v -timeout 60m ./hack/e2e -e2e
+
 .PHONY: fuzz
 fuzz: go-check ## Every fuzz target for FUZZ_TIME (30s) each.
 	@hack/fuzz $(FUZZ_TIME)
