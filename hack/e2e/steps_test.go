@@ -254,7 +254,7 @@ current-context: dc-c
 func (s *story) applySamples() {
 	began := time.Now()
 	s.run(cluster.Central, "kubectl apply -f config/samples/00-namespaces.yaml")
-	s.run(cluster.Central, "kubectl apply -f config/samples/21-zone-corp.yaml -f config/samples/22-zone-pay-corp.yaml -f config/samples/23-zone-cards-pay-corp.yaml -f config/samples/30-healthprobe.yaml -f config/samples/31-dynamicrecord.yaml -f hack/e2e/testdata/portal.yaml")
+	s.run(cluster.Central, "kubectl kustomize --load-restrictor=LoadRestrictionsNone hack/e2e/testdata | kubectl apply -f -")
 	s.allAnswered(time.Minute, everything(datacenters...)...)
 	s.told("all datacenters answer for all zones %s after the apply began", ago(began))
 	s.run(cluster.Central, "kubectl wait --for=condition=Ready dnszones --all -A --timeout=1m")
@@ -423,7 +423,7 @@ func (s *story) loseManagers() {
 		s.run(cluster.Central, "kubectl rollout status deployment fingerpost-manager -n "+namespace+" --timeout=2m")
 	})
 	began := time.Now()
-	s.run(cluster.Central, "sed s/10.1.0.123/10.1.0.124/ config/samples/21-zone-corp.yaml | kubectl apply -f -")
+	s.run(cluster.Central, "kubectl get dnszone corp -n dns-corp -o json | sed s/10.1.0.123/10.1.0.124/ | kubectl apply -f -")
 	var changed []question
 	for i, dc := range datacenters {
 		changed = append(changed, question{about: dc, from: "wan", server: cluster.ServiceAddress(i+1, 2), name: "ntp.corp", rrtype: dns.TypeA, want: "10.1.0.124"})
@@ -491,14 +491,14 @@ func (s *story) killNode() {
 
 func (s *story) deleteDatacenters() {
 	s.undisturbed(everything("dc-a", "dc-b"), func() {
-		s.run(cluster.Central, "kubectl delete datacenter dc-c --timeout=1m")
+		s.run(cluster.Central, "kubectl delete datacenter dc-c --timeout=3m")
 		took := s.until(2*time.Minute, "nothing of it is in its cluster", func() bool {
 			out, err := s.try(remote, "kubectl get statefulsets,services,pods,poddisruptionbudgets,networkpolicies,secrets,serviceaccounts -n "+remoteNamespace+" -l app.kubernetes.io/managed-by=fingerpost -o name")
 			return err == nil && out == ""
 		})
 		s.told("its servers and all they had are gone from its cluster after %.1f s", took.Seconds())
 	})
-	s.run(cluster.Central, "kubectl delete datacenters --all --timeout=1m")
+	s.run(cluster.Central, "kubectl delete datacenters --all --timeout=3m")
 	took := s.until(2*time.Minute, "no server runs", func() bool {
 		out, err := s.try(cluster.Central, "kubectl get statefulsets,pods -n "+namespace+" -l app.kubernetes.io/managed-by=fingerpost -o name")
 		return err == nil && out == ""
