@@ -200,8 +200,16 @@ func TestServesAHub(t *testing.T) {
 	}
 	ready := func(r *running, when string, want int, text string) {
 		t.Helper()
-		if status, body := r.get("/readyz"); status != want || !strings.Contains(body, text) {
-			t.Errorf("%s: /readyz says %d %s", when, status, body)
+		again := time.NewTicker(20 * time.Millisecond)
+		defer again.Stop()
+		for deadline := time.Now().Add(20 * time.Second); ; <-again.C {
+			status, body := r.get("/readyz")
+			switch {
+			case status == want && strings.Contains(body, text):
+				return
+			case time.Now().After(deadline):
+				t.Fatalf("%s: /readyz says %d %s", when, status, body)
+			}
 		}
 	}
 	const soa = "$TTL 60\n@ SOA ns hostmaster %d 2 3 4 5\n@ NS ns\nns A 10.0.0.1\n"

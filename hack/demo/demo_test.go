@@ -50,7 +50,7 @@ func demoCommand(t *testing.T, tmp string, args ...string) *exec.Cmd {
 }
 
 func TestTheStoryIsToldToItsEndAndLeavesNothing(t *testing.T) {
-	tmp, err := os.MkdirTemp("", "demo-*") // that of the test has a long name, and paths of sockets are at most 107 octets
+	tmp, err := os.MkdirTemp("", "demo-*") //nolint:usetesting // that of the test has a long name, and paths of sockets are at most 107 octets
 	if err != nil {
 		t.Fatal(err)
 	}
