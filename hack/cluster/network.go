@@ -59,7 +59,9 @@ const bridge = "wan"
 func (m machine) forward() error {
 	lines := []string{
 		"link set lo up",
-		"link add " + bridge + " type bridge",
+		// Of its own accord a bridge has the lowest address of its ports, and another when that port goes: everybody would talk to
+		// the old one until neighbours are asked again.
+		"link add " + bridge + " address 02:00:0a:58:00:fe type bridge",
 		"addr add " + m.Address.String() + " dev " + bridge,
 		"link set " + bridge + " up",
 	}
