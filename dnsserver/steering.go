@@ -95,6 +95,8 @@ type steerer struct {
 	geo        *steering.GeoTable // nil: nothing is known
 	crowded    time.Time          // when it was told last that there are too many probes; of keep
 	restarts   []time.Time        // of the machine, the last ones
+	pause      time.Time          // until when it is left alone, after it has failed too often; zero: it is not
+	judged     bool               // it was ready once
 	panics     uint64             // of the machine, ever
 	events     eventLog           // of the goroutine
 }
@@ -543,6 +545,13 @@ func (s *steerer) decide() (out health.Output, run []probe.Check, reports map[st
 		}
 	}()
 	now := time.Now()
+	switch {
+	case now.Before(s.pause):
+		return out, nil, nil, s.pause
+	case !s.pause.IsZero(): // it was told nothing meanwhile
+		s.pause = time.Time{}
+		s.renew(now)
+	}
 	out = s.machine.Step(now)
 	s.answerEarly(now)
 	for _, source := range out.Changed {
@@ -606,15 +615,19 @@ func (s *steerer) wakeAt(at time.Time) {
 }
 
 const (
-	// A machine that fails is made anew, after a pause, unless it does so again and again: then the process ends, for
-	// whoever watches it to see. Answers stay as they are meanwhile.
+	// A machine that fails is made anew, after a pause; one that does so again and again, after a long one. Answers stay as
+	// they are meanwhile.
 	restartPause = time.Second
 	maxRestarts  = 10
 	restartsIn   = time.Minute
+	longPause    = time.Minute
 )
 
 // guard has the machine told something. If it fails, it begins anew. mu is held.
 func (s *steerer) guard(tell func()) {
+	if time.Now().Before(s.pause) {
+		return // it is made anew after it
+	}
 	if cause, stack := attempt(tell); cause != nil {
 		s.begin(cause, stack)
 	}
@@ -641,8 +654,15 @@ func (s *steerer) begin(cause any, stack []byte) {
 		s.opts.Log.Error(fmt.Errorf("panic: %v", cause), "deciding what is up failed; it begins anew", "stack", string(stack))
 	}
 	if len(s.restarts) > maxRestarts {
-		panic(cause)
+		s.restarts, s.pause = nil, now.Add(longPause)
+		s.opts.Log.Error(fmt.Errorf("panic: %v", cause), "deciding what is up fails again and again; answers stay as they are for a while",
+			"until", s.pause.UTC().Format(time.RFC3339), "stack", string(stack))
 	}
+	s.renew(now)
+}
+
+// renew makes the machine anew. mu is held.
+func (s *steerer) renew(now time.Time) {
 	s.machine = health.New(s.opts.Self, uint64(now.UnixNano()), now, s.known(now))
 	if s.topology != nil {
 		s.machine.SetTopology(now, s.topology)
@@ -769,7 +789,8 @@ func (s *steerer) watchAnchors(ctx context.Context) {
 func (s *steerer) ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.sources) > 0 && !s.machine.Ready() {
+	s.judged = s.judged || s.machine.Ready() // also of one that was made anew since
+	if len(s.sources) > 0 && !s.judged {
 		return fmt.Errorf("targets were not all probed yet")
 	}
 	return nil

@@ -205,6 +205,40 @@ func TestAMachineThatFailsBeginsAnewWithItsLatches(t *testing.T) {
 	}
 }
 
+// TestWhatAlwaysFailsIsLeftAlone: a server that can't decide any more answers on as it did, tries again later, and stays ready.
+func TestWhatAlwaysFailsIsLeftAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := testSteerer(t, nil)
+		s.step()
+		time.Sleep(time.Minute)
+		s.step()
+		if err := s.ready(); err != nil {
+			t.Fatal(err)
+		}
+		for range maxRestarts + 1 {
+			s.guard(func() { panic("always") })
+		}
+		if want := time.Now().Add(longPause); !s.pause.Equal(want) {
+			t.Fatalf("it is left alone until %s, wanted %s", s.pause, want)
+		}
+		told := false
+		if s.guard(func() { told = true }); told {
+			t.Error("it is told something while it is left alone")
+		}
+		if s.step(); s.pause.IsZero() {
+			t.Error("it decides while it is left alone")
+		}
+		if err := s.ready(); err != nil {
+			t.Errorf("clients are sent elsewhere: %v", err)
+		}
+		time.Sleep(longPause)
+		s.step()
+		if s.guard(func() { told = true }); !told || !s.pause.IsZero() {
+			t.Error("it is left alone for longer")
+		}
+	})
+}
+
 // TestAServerWithoutSteeredNamesHearsNobody: of a group that does not vote, such as that of the root, no connection is wanted.
 func TestAServerWithoutSteeredNamesHearsNobody(t *testing.T) {
 	for group, want := range map[string]int{"authoritative": 2, "root": 0} {
