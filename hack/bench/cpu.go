@@ -94,6 +94,16 @@ func (g group) memory() (mib float64, err error) {
 	return mib, nil
 }
 
+// resetPeak has peak begin anew.
+func (g group) resetPeak() error {
+	for _, pid := range g {
+		if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0); err != nil { // proc_pid_clear_refs(5)
+			return err
+		}
+	}
+	return nil
+}
+
 // peak returns how many MiB the processes had in memory at most, each at its own time.
 func (g group) peak() (mib float64, err error) {
 	for _, pid := range g {

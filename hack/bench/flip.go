@@ -106,7 +106,7 @@ func singleName(kind v1alpha1.VantagePolicy, i int) string {
 
 // create makes the zone, probes and records, and returns when all are served and nothing more is written.
 func (f *flipping) create() (err error) {
-	if f.api, err = f.watching(); err != nil {
+	if f.api, err = f.watching(f.e); err != nil {
 		return err
 	}
 	file := f.path("flip.yaml")
@@ -173,13 +173,13 @@ func (f *flipping) interval() time.Duration {
 	return 10 * time.Second
 }
 
-// watching returns a client that can watch.
-func (f *flipping) watching() (client.WithWatch, error) {
-	plain, err := f.connect(f.e)
+// watching returns a client that can watch, and sends as fast as it is told to.
+func (b *bench) watching(e *estate.Estate) (client.WithWatch, error) {
+	plain, err := b.connect(e)
 	if err != nil {
 		return nil, err
 	}
-	config := f.e.ControlPlane.Config()
+	config := e.ControlPlane.Config()
 	config.QPS = -1
 	return client.NewWithWatch(config, client.Options{Scheme: plain.Scheme()})
 }
@@ -217,7 +217,7 @@ func (f *flipping) awaitServing(datacenters string) error {
 			}
 		}
 		if missing == 0 {
-			return f.awaitSilence()
+			return f.awaitSilence(f.e)
 		}
 		if time.Now().After(deadline) {
 			return fmt.Errorf("%d records do not serve %s, such as %s", missing, datacenters, last)
@@ -233,32 +233,6 @@ func recordSettled(r *v1alpha1.DynamicRecord, datacenters string) bool {
 		return c.Type == v1alpha1.ConditionReady && c.Status == metav1.ConditionTrue
 	})
 	return ready && r.Status.Serving == datacenters
-}
-
-// awaitSilence returns when no status was written for a while.
-func (f *flipping) awaitSilence() error {
-	for deadline := time.Now().Add(10 * time.Minute); time.Now().Before(deadline); {
-		before, err := f.statusWrites(f.e)
-		if err != nil {
-			return err
-		}
-		if err := f.pause(lateWrites); err != nil {
-			return err
-		}
-		if after, err := f.statusWrites(f.e); err != nil || after == before {
-			return err
-		}
-	}
-	return errors.New("statuses are written all the time, though nothing changes")
-}
-
-func (f *flipping) pause(d time.Duration) error {
-	select {
-	case <-f.ctx.Done():
-		return context.Cause(f.ctx)
-	case <-time.After(d):
-		return nil
-	}
 }
 
 // usage is what programs use, by name.
@@ -281,9 +255,9 @@ func (f *flipping) programs() map[string]int {
 	return all
 }
 
-// measured returns what programs use while something happens.
-func (f *flipping) measured(happens func() error) (usage, error) {
-	programs, before := f.programs(), map[string]time.Duration{}
+// measured returns what programs, which are processes by name, use while something happens.
+func measured(programs map[string]int, happens func() error) (usage, error) {
+	before := map[string]time.Duration{}
 	for name, pid := range programs {
 		cpu, err := group{pid}.cpuTime()
 		if err != nil {
@@ -350,7 +324,7 @@ func (f *flipping) rest() (t report.Table, err error) {
 	before := f.targets.requests.Load()
 	began := time.Now()
 	writes, err := f.writesDuring(func() error {
-		f.restLoad, err = f.measured(func() error { return f.pause(flipWatched) })
+		f.restLoad, err = measured(f.programs(), func() error { return f.pause(flipWatched) })
 		return err
 	})
 	if err != nil {
@@ -464,7 +438,7 @@ func (f *flipping) leaders() (t report.Table, err error) {
 	}
 	var elected, synced, statuses []float64
 	for range f.times(flipLeaders, flipLeadersShort) {
-		o, err := f.takeOver(f.e, f.api, 1)
+		o, err := f.takeOver(f.e, f.api, f.allCurrent(f.e, 1))
 		if err != nil {
 			return t, err
 		}
@@ -490,7 +464,7 @@ func (f *flipping) all() (t report.Table, err error) {
 	var written []time.Time
 	began := time.Now()
 	f.counted, err = f.writesDuring(func() error {
-		f.flipLoad, err = f.measured(func() error {
+		f.flipLoad, err = measured(f.programs(), func() error {
 			began = time.Now()
 			f.targets.silent.Store(&networkA)
 			watching, ctx := errgroup.WithContext(ctx)
@@ -509,7 +483,7 @@ func (f *flipping) all() (t report.Table, err error) {
 		if err != nil {
 			return err
 		}
-		return f.awaitSilence()
+		return f.awaitSilence(f.e)
 	})
 	if err != nil {
 		return t, err

@@ -52,14 +52,15 @@ func leader(b *bench) (tables []report.Table, err error) {
 	if err := b.awaitReady(e, api, zones); err != nil {
 		return nil, err
 	}
-	var elected, synced, afterElection, whole, deltas, versions, octets, statuses []float64
+	synced := b.allCurrent(e, zones)
+	var elected, current, afterElection, whole, deltas, versions, octets, statuses []float64
 	for range b.times(leaderTimes, leaderTimesShort) {
-		t, err := b.takeOver(e, api, zones)
+		t, err := b.takeOver(e, api, synced)
 		if err != nil {
 			return nil, err
 		}
 		elected = append(elected, t.elected.Seconds())
-		synced = append(synced, t.synced.Seconds())
+		current = append(current, t.synced.Seconds())
 		afterElection = append(afterElection, (t.synced - t.elected).Seconds())
 		whole = append(whole, t.transfers["whole"])
 		deltas = append(deltas, t.transfers["changes"])
@@ -75,10 +76,10 @@ func leader(b *bench) (tables []report.Table, err error) {
 		Columns: []report.Column{{Name: "after kill -9", Unit: report.Seconds}},
 		Rows: []report.Row{
 			row("the other manager leads", report.Median(elected)),
-			row("all servers are in sync with it", report.Median(synced)),
+			row("all servers are in sync with it", report.Median(current)),
 			row("in sync, from its election on", report.Median(afterElection)),
 		},
-		Notes: []string{fmt.Sprintf("Median of %d times. A lease lasts 15 s, the manager's default, and is looked at every 2 s: that is the time to the election.", len(synced))},
+		Notes: []string{fmt.Sprintf("Median of %d times. A lease lasts 15 s, the manager's default, and is looked at every 2 s: that is the time to the election.", len(current))},
 	}
 	counts := report.Table{
 		Title:   "What the new leader sends and writes",
@@ -108,25 +109,38 @@ func smallZone(i int) *ac.DNSZoneApplyConfiguration {
 
 // awaitReady returns when all zones are ready, all servers have them, and no status is going to be written any more.
 func (b *bench) awaitReady(e *estate.Estate, api client.Client, zones int) error {
+	current := b.allCurrent(e, zones)
 	if err := e.Until(5*time.Minute, "all zones are ready and all servers current", func() bool {
-		states, err := b.inSync(e.Leader())
-		return err == nil && len(states) == len(e.Servers) && complete(states, zones) && b.ready(api) == zones
+		return current(e.Leader()) && b.ready(api) == zones
 	}); err != nil {
 		return err
 	}
-	for {
+	return b.awaitSilence(e)
+}
+
+// awaitSilence returns when no status was written for a while.
+func (b *bench) awaitSilence(e *estate.Estate) error {
+	for deadline := time.Now().Add(10 * time.Minute); time.Now().Before(deadline); {
 		before, err := b.statusWrites(e)
 		if err != nil {
 			return err
 		}
-		select {
-		case <-b.ctx.Done():
-			return context.Cause(b.ctx)
-		case <-time.After(lateWrites):
+		if err := b.pause(lateWrites); err != nil {
+			return err
 		}
 		if after, err := b.statusWrites(e); err != nil || after == before {
 			return err
 		}
+	}
+	return errors.New("statuses are written all the time, though nothing changes")
+}
+
+func (b *bench) pause(d time.Duration) error {
+	select {
+	case <-b.ctx.Done():
+		return context.Cause(b.ctx)
+	case <-time.After(d):
+		return nil
 	}
 }
 
@@ -179,6 +193,14 @@ func complete(states map[string]progress, zones int) bool {
 	return true
 }
 
+// allCurrent returns what tells whether a manager sees all servers of the estate, every authoritative one with so many zones.
+func (b *bench) allCurrent(e *estate.Estate, zones int) func(*estate.Program) bool {
+	return func(m *estate.Program) bool {
+		states, err := b.inSync(m)
+		return err == nil && len(states) == len(e.Servers) && complete(states, zones)
+	}
+}
+
 // takeover is one change of the leader.
 type takeover struct {
 	elected, synced time.Duration      // since the kill
@@ -187,8 +209,8 @@ type takeover struct {
 	statusWrites    float64
 }
 
-// takeOver kills the leader, waits for the other to be in sync, and starts the killed one again.
-func (b *bench) takeOver(e *estate.Estate, api client.Client, zones int) (t takeover, err error) {
+// takeOver kills the leader, waits for the other to be in sync, which synced tells of it, and starts the killed one again.
+func (b *bench) takeOver(e *estate.Estate, api client.Client, synced func(leader *estate.Program) bool) (t takeover, err error) {
 	old := e.Leader()
 	if old == nil {
 		return t, errors.New("no manager leads")
@@ -213,21 +235,16 @@ func (b *bench) takeOver(e *estate.Estate, api client.Client, zones int) (t take
 	if err := old.Kill(); err != nil {
 		return t, err
 	}
-	if err := e.Until(time.Minute, "the other manager leads", func() bool { return e.Leads(other) }); err != nil {
+	if err := e.Until(3*time.Minute, "the other manager leads", func() bool { return e.Leads(other) }); err != nil {
 		return t, err
 	}
 	t.elected = time.Since(began)
-	if err := e.Until(time.Minute, "all servers are in sync with the new leader", func() bool {
-		states, err := b.inSync(other)
-		return err == nil && len(states) == len(e.Servers) && complete(states, zones)
-	}); err != nil {
+	if err := e.Until(3*time.Minute, "all servers are in sync with the new leader", func() bool { return synced(other) }); err != nil {
 		return t, err
 	}
 	t.synced = time.Since(began)
-	select {
-	case <-b.ctx.Done():
-		return t, context.Cause(b.ctx)
-	case <-time.After(lateWrites):
+	if err := b.pause(lateWrites); err != nil {
+		return t, err
 	}
 	after, err := b.statusWrites(e)
 	if err != nil {

@@ -42,6 +42,7 @@ var benchmarks = []benchmark{
 	{name: "start", about: "from the start of a dnsserver to its first answer, from its disk", run: start},
 	{name: "leader", about: "from kill -9 of the leading manager to all servers in sync with the other", estate: true, run: leader},
 	{name: "flip", about: "10,000 steered names whose datacenter dies: answers, statuses, API writes, load; and one name alone", estate: true, run: flip},
+	{name: "scale", about: "100 datacenters of two groups and 10,000 zones on one manager, most servers simulated; and a million records for an empty server", estate: true, run: scale},
 	{name: queriesName, about: "CPU time for a query and more, beside gdnsd, Knot DNS, NSD, BIND, PowerDNS and CoreDNS", tools: []string{"gdnsd", "knotd", "nsd", "named", "pdns_server"}},
 }
 
@@ -60,15 +61,17 @@ type settings struct {
 	CoreDNS string `json:"coreDNS"` // path
 	Echo    string `json:"echo"`    // path of the echo in C; "" if there is none
 
-	Names   []string       `json:"names"`
-	Rows    []string       `json:"rows"`   // of queries; none: all
-	Rounds  int            `json:"rounds"` // 0: the usual number
-	Short   bool           `json:"short"`
-	Quiet   time.Duration  `json:"quiet"`
-	JSON    string         `json:"json"`
-	Update  bool           `json:"update"`
-	Machine report.Machine `json:"machine"`
-	Commit  string         `json:"commit"`
+	Names       []string       `json:"names"`
+	Rows        []string       `json:"rows"`   // of queries; none: all
+	Rounds      int            `json:"rounds"` // 0: the usual number
+	Short       bool           `json:"short"`
+	Datacenters int            `json:"datacenters"` // of scale; 0: the usual number
+	Zones       int            `json:"zones"`       // likewise
+	Quiet       time.Duration  `json:"quiet"`
+	JSON        string         `json:"json"`
+	Update      bool           `json:"update"`
+	Machine     report.Machine `json:"machine"`
+	Commit      string         `json:"commit"`
 }
 
 // bench is a run of one benchmark.
@@ -145,6 +148,8 @@ func outside(ctx context.Context, args []string) error {
 	flags.DurationVar(&s.Quiet, "quiet", 0, "wait so `long` before each benchmark for other programs to use less than 5% of the CPUs")
 	rowNames := flags.String("rows", "", "the `rows` of queries to measure, with commas between them")
 	flags.IntVar(&s.Rounds, "rounds", 0, "how `often` each server is asked in queries (default 5, short 2)")
+	flags.IntVar(&s.Datacenters, "datacenters", 0, "how `many` datacenters scale has (default 100, short 10)")
+	flags.IntVar(&s.Zones, "zones", 0, "how `many` zones scale has (default 10,000, short 200)")
 	flags.Usage = func() {
 		fmt.Fprintf(flags.Output(), "usage: go run ./hack/bench [flags] [name...]\n\nBenchmarks (default: all):\n")
 		for _, b := range benchmarks {

@@ -42,7 +42,7 @@ const (
 	peerPort = 8054
 	HTTPPort = 8080 // metrics, of both
 
-	hubPort    = 8443
+	HubPort    = 8443
 	healthPort = 8081
 )
 
@@ -62,7 +62,7 @@ func Addresses() ([]netip.AddrPort, error) {
 		}
 	}
 	for _, a := range managerAddresses {
-		for _, port := range []uint16{hubPort, HTTPPort, healthPort} {
+		for _, port := range []uint16{HubPort, HTTPPort, healthPort} {
 			all = append(all, netip.AddrPortFrom(a, port))
 		}
 	}
@@ -150,12 +150,12 @@ func New(ctx context.Context, o Options) (*Estate, error) {
 	}
 	var hubs []string
 	for i, a := range managerAddresses {
-		hubs = append(hubs, "--hub", at(a, hubPort))
+		hubs = append(hubs, "--hub", at(a, HubPort))
 		m := &Program{
 			Name: fmt.Sprintf("manager-%d", i+1), Addr: a, Path: filepath.Join(o.Bin, "manager"),
 			Args: []string{
 				"--namespace", Namespace, "--apex-namespaces", strings.Join(o.ApexNamespaces, ","),
-				"--hub-listen", at(a, hubPort), "--hub-name", a.String(),
+				"--hub-listen", at(a, HubPort), "--hub-name", a.String(),
 				"--metrics-listen", at(a, HTTPPort), "--health-listen", at(a, healthPort),
 			},
 			Env: []string{"KUBECONFIG=" + e.Path("manager.kubeconfig"), "HOME=" + e.Dir}, // nothing of the user's own configuration
