@@ -94,10 +94,10 @@ func (g group) memory() (mib float64, err error) {
 	return mib, nil
 }
 
-// resetPeak has peak begin anew.
+// resetPeak has peak begin anew, see proc_pid_clear_refs(5).
 func (g group) resetPeak() error {
 	for _, pid := range g {
-		if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0); err != nil { // proc_pid_clear_refs(5)
+		if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0); err != nil {
 			return err
 		}
 	}
