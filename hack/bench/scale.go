@@ -42,7 +42,10 @@ var scaleLeases = estate.Options{LeaseDuration: 30 * time.Second, RenewDeadline:
 // scaleGroups are the server groups of each simulated datacenter, of scaleServers each.
 var scaleGroups = []string{"authoritative", "internal"}
 
-const scaleServers = 2
+const (
+	scaleServers = 2
+	scaleMost    = 256 // datacenters: each has an octet in its servers' addresses
+)
 
 // scale measures a manager with many datacenters and zones, and one that sends a large zone.
 func scale(b *bench) ([]report.Table, error) {
@@ -123,8 +126,8 @@ func crowded(b *bench) (tables []report.Table, err error) {
 	for _, s := range l.e.Servers {
 		samples[s.Datacenter] = true
 	}
-	if datacenters < len(samples)+2 {
-		return nil, fmt.Errorf("%d datacenters are too few: %d are real, and zones need two more", datacenters, len(samples))
+	if least := len(samples) + 2; datacenters < least || datacenters > scaleMost {
+		return nil, fmt.Errorf("%d datacenters: wanted %d, for %d are real and zones need two more, to %d, which have addresses", datacenters, least, len(samples), scaleMost)
 	}
 	for i := range datacenters - len(samples) {
 		l.datacenters = append(l.datacenters, fmt.Sprintf("sim-%d", i))
