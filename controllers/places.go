@@ -27,6 +27,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
 	"github.com/fingerpost-dns/fingerpost/controllers/render"
@@ -180,6 +181,8 @@ func (p *Places) openLocked(config *rest.Config, at placeKey) (*openPlace, error
 	config = rest.CopyConfig(config)
 	config.QPS = -1
 	config.UserAgent = p.Config.UserAgent
+	// Objects are applied again and again: what an API server warns of, such as externalIPs, is logged once.
+	config.WarningHandlerWithContext = log.NewKubeAPIWarningLogger(log.KubeAPIWarningLoggerOptions{Deduplicate: true})
 	http, err := rest.HTTPClientFor(config)
 	if err != nil {
 		return nil, err

@@ -64,20 +64,7 @@ func TestAServerThatRestartsAloneAnswers(t *testing.T) {
 				disk := keptState{}
 				start := func() *steerer {
 					s, _ := testSteerer(t, disk)
-					served, err := zone.NewServed(content, zone.Version{Serial: 1})
-					if err != nil {
-						t.Fatal(err)
-					}
-					s.opts.View.Update([]*zone.Served{served}, nil)
-					body, err := proto.Marshal(topology)
-					if err != nil {
-						t.Fatal(err)
-					}
-					if err := s.document(documentTopology, body); err != nil {
-						t.Fatal(err)
-					}
-					s.zoneChanged(content.Apex(), nil, content)
-					s.step()
+					tellAll(t, s, topology, content)
 					return s
 				}
 				answers := func(s *steerer) bool {
@@ -144,20 +131,7 @@ func TestAMachineThatFailsBeginsAnewWithItsLatches(t *testing.T) {
 				s, _ := testSteerer(t, tc.memory())
 				var logged []string
 				s.opts.Log = funcr.New(func(_, args string) { logged = append(logged, args) }, funcr.Options{})
-				served, err := zone.NewServed(content, zone.Version{Serial: 1})
-				if err != nil {
-					t.Fatal(err)
-				}
-				s.opts.View.Update([]*zone.Served{served}, nil)
-				body, err := proto.Marshal(topology)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := s.document(documentTopology, body); err != nil {
-					t.Fatal(err)
-				}
-				s.zoneChanged(content.Apex(), nil, content)
-				s.step()
+				tellAll(t, s, topology, content)
 				see := func(a health.State) {
 					s.step()
 					for i, id := range s.machine.Checks("payments/app") { // in the order of the pools
@@ -203,6 +177,25 @@ func TestAMachineThatFailsBeginsAnewWithItsLatches(t *testing.T) {
 			})
 		})
 	}
+}
+
+// tellAll tells a steerer that has just begun of the topology and its zone.
+func tellAll(t *testing.T, s *steerer, topology *steeringpb.Topology, content *zone.Content) {
+	t.Helper()
+	served, err := zone.NewServed(content, zone.Version{Serial: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.opts.View.Update([]*zone.Served{served}, nil)
+	body, err := proto.Marshal(topology)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.document(documentTopology, body); err != nil {
+		t.Fatal(err)
+	}
+	s.zoneChanged(content.Apex(), nil, content)
+	s.step()
 }
 
 // TestWhatAlwaysFailsIsLeftAlone: a server that can't decide any more answers on as it did, tries again later, and stays ready.

@@ -32,9 +32,16 @@ var update = flag.Bool("update", false, "write the golden files anew")
 // TestGolden renders the estates in testdata: in.yaml holds the objects, want what becomes of
 // each zone, record by record, and what is found wrong with it.
 func TestGolden(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txtar")
+	goldens(t, "testdata/*.txtar", "want", func(t *testing.T, in []byte) string { return describe(t, parseEstate(t, in)) })
+}
+
+// goldens holds for each story that become makes of its first file what stands in its second; with -update it is written
+// there, under the name want.
+func goldens(t *testing.T, pattern, want string, become func(t *testing.T, in []byte) string) {
+	t.Helper()
+	files, err := filepath.Glob(pattern)
 	if err != nil || len(files) == 0 {
-		t.Fatalf("no stories in testdata: %v", err)
+		t.Fatalf("no stories in %s: %v", pattern, err)
 	}
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
@@ -42,9 +49,9 @@ func TestGolden(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := describe(t, parseEstate(t, archive.Files[0].Data))
+			got := become(t, archive.Files[0].Data)
 			if *update {
-				archive.Files = append(archive.Files[:1], txtar.File{Name: "want", Data: []byte(got)})
+				archive.Files = append(archive.Files[:1], txtar.File{Name: want, Data: []byte(got)})
 				if err := os.WriteFile(file, txtar.Format(archive), 0o644); err != nil {
 					t.Fatal(err)
 				}

@@ -5,15 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
-	"golang.org/x/tools/txtar"
 	"google.golang.org/protobuf/encoding/protojson"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -52,32 +49,7 @@ const operatorNamespace = "fingerpost-system"
 
 // TestStatuses has the statuses of the objects in testdata/statuses.
 func TestStatuses(t *testing.T) {
-	files, err := filepath.Glob("testdata/statuses/*.txtar")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no stories: %v", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
-			archive, err := txtar.ParseFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := statuses(t, parseEstate(t, archive.Files[0].Data))
-			if *update {
-				archive.Files = append(archive.Files[:1], txtar.File{Name: "want", Data: []byte(got)})
-				if err := os.WriteFile(file, txtar.Format(archive), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if len(archive.Files) != 2 {
-				t.Fatalf("%s has no want; run with -update", file)
-			}
-			if diff := gocmp.Diff(string(archive.Files[1].Data), got); diff != "" {
-				t.Errorf("%s\n(-want +got)\n%s", bytes.TrimSpace(archive.Comment), diff)
-			}
-		})
-	}
+	goldens(t, "testdata/statuses/*.txtar", "want", func(t *testing.T, in []byte) string { return statuses(t, parseEstate(t, in)) })
 }
 
 func statuses(t testing.TB, w *world) string {

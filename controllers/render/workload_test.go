@@ -2,14 +2,11 @@ package render_test
 
 import (
 	"bytes"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/tools/txtar"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,32 +18,7 @@ import (
 
 // TestWorkloads renders the objects of the groups in testdata/workloads, as they are applied.
 func TestWorkloads(t *testing.T) {
-	files, err := filepath.Glob("testdata/workloads/*.txtar")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no groups in testdata/workloads: %v", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
-			archive, err := txtar.ParseFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := workload(t, archive.Files[0].Data)
-			if *update {
-				archive.Files = append(archive.Files[:1], txtar.File{Name: "want.yaml", Data: got})
-				if err := os.WriteFile(file, txtar.Format(archive), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if len(archive.Files) != 2 {
-				t.Fatalf("%s has no want; run with -update", file)
-			}
-			if diff := cmp.Diff(string(archive.Files[1].Data), string(got)); diff != "" {
-				t.Errorf("%s\n(-want +got)\n%s", bytes.TrimSpace(archive.Comment), diff)
-			}
-		})
-	}
+	goldens(t, "testdata/workloads/*.txtar", "want.yaml", func(t *testing.T, in []byte) string { return string(workload(t, in)) })
 }
 
 func workload(t *testing.T, in []byte) []byte {

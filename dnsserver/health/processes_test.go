@@ -478,12 +478,10 @@ func (p *processes) ask(s *server, r *steering.Record, near string) string {
 	return "nothing"
 }
 
-// --- links ---
-
-// pass is a link to a server: what is cut stays where it is, and if that lasts the connection is lost with it.
-func (p *processes) pass(from, to netip.Addr, port uint16, ends func() [2]string) {
+// accept has each connection to an address served until the test ends.
+func (p *processes) accept(at netip.AddrPort, serve func(net.Conn)) {
 	p.t.Helper()
-	l, err := net.Listen("tcp", netip.AddrPortFrom(from, port).String())
+	l, err := net.Listen("tcp", at.String())
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -494,9 +492,17 @@ func (p *processes) pass(from, to netip.Addr, port uint16, ends func() [2]string
 			if err != nil {
 				return
 			}
-			go p.link(conn, to, port, ends())
+			go serve(conn)
 		}
 	}()
+}
+
+// --- links ---
+
+// pass is a link to a server: what is cut stays where it is, and if that lasts the connection is lost with it.
+func (p *processes) pass(from, to netip.Addr, port uint16, ends func() [2]string) {
+	p.t.Helper()
+	p.accept(netip.AddrPortFrom(from, port), func(conn net.Conn) { p.link(conn, to, port, ends()) })
 }
 
 // lostAfter is how long a connection waits for a link that is cut.
@@ -558,20 +564,7 @@ func (p *processes) until(from, to string) bool {
 
 func (p *processes) serveTarget(at netip.Addr) {
 	p.t.Helper()
-	l, err := net.Listen("tcp", netip.AddrPortFrom(at, targetPort).String())
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	p.t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go p.answerProbe(conn, at)
-		}
-	}()
+	p.accept(netip.AddrPortFrom(at, targetPort), func(conn net.Conn) { p.answerProbe(conn, at) })
 }
 
 func (p *processes) answerProbe(conn net.Conn, at netip.Addr) {

@@ -12,6 +12,21 @@ import (
 	"github.com/fingerpost-dns/fingerpost/dnsserver/store"
 )
 
+// remember leaves a memory in the folder in which a is 1.
+func remember(t *testing.T, dir string) {
+	t.Helper()
+	m, _, err := store.OpenMemory(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.SaveState(map[string][]byte{"a": []byte("1")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestMemoryKeepsWhatWasSaved(t *testing.T) {
 	dir := t.TempDir()
 	m, damaged, err := store.OpenMemory(dir)
@@ -48,16 +63,7 @@ func TestADamagedMemoryIsSetAside(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			m, _, err := store.OpenMemory(dir)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := m.SaveState(map[string][]byte{"a": []byte("1")}); err != nil {
-				t.Fatal(err)
-			}
-			if err := m.Close(); err != nil {
-				t.Fatal(err)
-			}
+			remember(t, dir)
 			path := filepath.Join(dir, "memory.db")
 			b, err := os.ReadFile(path)
 			if err != nil {
@@ -112,16 +118,7 @@ func TestAGoodMemoryIsNotSetAside(t *testing.T) {
 	} {
 		t.Run(why, func(t *testing.T) {
 			dir := t.TempDir()
-			m, _, err := store.OpenMemory(dir)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := m.SaveState(map[string][]byte{"a": []byte("1")}); err != nil {
-				t.Fatal(err)
-			}
-			if err := m.Close(); err != nil {
-				t.Fatal(err)
-			}
+			remember(t, dir)
 			undo := hinder(t, filepath.Join(dir, "memory.db"))
 			m, damaged, err := store.OpenMemory(dir)
 			undo()
@@ -142,22 +139,14 @@ func TestAGoodMemoryIsNotSetAside(t *testing.T) {
 // TestAMemoryOpensWhereNothingCanBeWritten: what it has is known all the same.
 func TestAMemoryOpensWhereNothingCanBeWritten(t *testing.T) {
 	dir := t.TempDir()
-	m, _, err := store.OpenMemory(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := m.SaveState(map[string][]byte{"a": []byte("1")}); err != nil {
-		t.Fatal(err)
-	}
-	if err := m.Close(); err != nil {
-		t.Fatal(err)
-	}
+	remember(t, dir)
 	path := filepath.Join(dir, "memory.db")
 	before, err := os.Stat(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m, _, err = store.OpenMemory(dir); err != nil {
+	m, _, err := store.OpenMemory(dir)
+	if err != nil {
 		t.Fatal(err)
 	}
 	defer m.Close()
