@@ -15,7 +15,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// GroupKey names a server group of a datacenter. Both are DNS labels in lower case.
+// GroupKey names a server group of a datacenter. Both are DNS labels in lower case; groups that are none of authoritative
+// servers are several labels with dots between, so that they are nobody's sibling.
 type GroupKey struct{ Datacenter, Group string }
 
 func (g GroupKey) String() string { return g.Datacenter + "/" + g.Group }
@@ -52,7 +53,7 @@ func ParseGroupURI(u *url.URL) (GroupKey, error) {
 		return GroupKey{}, fmt.Errorf("%s is not of the form %s", u, GroupKey{"<datacenter>", "<group>"}.form())
 	}
 	g := GroupKey{Datacenter: parts[0], Group: parts[2]}
-	if !isLabel(g.Datacenter) || !isLabel(g.Group) || u.String() != g.URI().String() {
+	if !isLabel(g.Datacenter) || !isGroup(g.Group) || u.String() != g.URI().String() {
 		return GroupKey{}, fmt.Errorf("%s is not of the form %s", u, GroupKey{"<datacenter>", "<group>"}.form())
 	}
 	return g, nil
@@ -69,6 +70,16 @@ func isLabel(s string) bool {
 		return false
 	}
 	return strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
+}
+
+// isGroup reports whether s is one DNS label or more, with dots between.
+func isGroup(s string) bool {
+	for label := range strings.SplitSeq(s, ".") {
+		if !isLabel(label) {
+			return false
+		}
+	}
+	return len(s) <= 253
 }
 
 // isServerName reports whether a server may call itself so: printable ASCII without spaces

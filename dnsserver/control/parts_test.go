@@ -25,6 +25,9 @@ func TestGroupURIs(t *testing.T) {
 	for text, want := range map[string]GroupKey{
 		"fingerpost://datacenter/dc-a/group/root":           {"dc-a", "root"},
 		"fingerpost://datacenter/a/group/authoritative-2":   {"a", "authoritative-2"},
+		"fingerpost://datacenter/a/group/pool.dns.office":   {"a", "pool.dns.office"},
+		"fingerpost://datacenter/a/group/pool..office":      {},
+		"fingerpost://datacenter/a/group/..":                {},
 		"fingerpost://hub":                                  {},
 		"fingerpost://datacenter/dc-a/group/":               {},
 		"fingerpost://datacenter//group/root":               {},

@@ -34,7 +34,7 @@ func ParseProduct(text string) (Product, error) {
 // be required leaves the thing off.
 type Config struct {
 	// Listen are addresses with ports where clients ask over UDP and TCP. Required.
-	Listen []netip.AddrPort `json:"listen"`
+	Listen []netip.AddrPort `json:"listen,omitempty"`
 	// TLS is how clients ask over encrypted transports.
 	TLS *TLS `json:"tls,omitempty"`
 	// ProxyProtocol is where a load balancer asks that says whose queries it brings (PROXYv2).

@@ -49,8 +49,8 @@ func (c Change) String() string { return [...]string{"ReloadPart", "Reload", "Re
 
 // Unsupported is something that a product can't do.
 type Unsupported struct {
-	Feature string // field of Config as in JSON, from the top
-	Reason  string
+	Feature string `json:"feature"` // field of Config as in JSON, from the top
+	Reason  string `json:"reason"`
 }
 
 func (u Unsupported) String() string { return u.Feature + ": " + u.Reason }
