@@ -60,6 +60,9 @@ type Config struct {
 	// CacheMiB is the size of the cache; 0 stands for 64.
 	CacheMiB int `json:"cacheMiB,omitempty"`
 	TTL      TTL `json:"ttl,omitzero"`
+	// ClientMaxTTL is the most that clients are told of any record, 0 for no bound. A product that can't tell clients less than
+	// it keeps itself keeps records no longer either, and asks authorities more often.
+	ClientMaxTTL Duration `json:"clientMaxTTL,omitempty"`
 	// Prefetch asks again for a record that is asked for often, before it expires.
 	Prefetch bool `json:"prefetch,omitempty"`
 	// ServeStale answers from expired records when no authority answers (RFC 8767).
@@ -151,16 +154,24 @@ type ECS struct {
 	IPv6 int `json:"ipv6,omitempty"`
 }
 
-// Limits bound queries a second; 0 is no limit.
+// Limits bound queries a second; 0 is no limit. What is beyond gets no answer.
 type Limits struct {
-	Client int `json:"client,omitempty"` // of one address, over UDP
-	Domain int `json:"domain,omitempty"` // to the authorities of one zone
+	Client int        `json:"client,omitempty"` // of one address
+	NAT    []NATLimit `json:"nat,omitempty"`    // instead of Client; of several the longest network decides
+	Domain int        `json:"domain,omitempty"` // to the authorities of one zone
+}
+
+// NATLimit is the limit of addresses that many clients share.
+type NATLimit struct {
+	Networks []netip.Prefix `json:"networks"` // required
+	Client   int            `json:"client"`   // of each address in them; 0 is no limit
 }
 
 // Block is what clients get NXDOMAIN for.
 type Block struct {
-	Names []Name `json:"names,omitempty"` // and all below them
-	RPZ   []RPZ  `json:"rpz,omitempty"`   // the first that knows a name decides
+	Names    []Name    `json:"names,omitempty"`    // and all below them
+	Patterns []Pattern `json:"patterns,omitempty"` // and whatever has one of these, at most 64
+	RPZ      []RPZ     `json:"rpz,omitempty"`      // the first that knows a name decides
 }
 
 // RPZ is a response policy zone, from a file or by transfer: one of the two.
@@ -307,7 +318,7 @@ func (c *Config) Check() error {
 	}
 	between("threads", c.Threads, 1, 256)
 	between("cacheMiB", c.CacheMiB, 4, 1<<20)
-	for field, d := range map[string]Duration{"ttl.min": c.TTL.Min, "ttl.max": c.TTL.Max, "ttl.negative": c.TTL.Negative} {
+	for field, d := range map[string]Duration{"ttl.min": c.TTL.Min, "ttl.max": c.TTL.Max, "ttl.negative": c.TTL.Negative, "clientMaxTTL": c.ClientMaxTTL} {
 		if d > Duration(7*24*time.Hour) {
 			fault(field, "is %s, and may be a week", d)
 		}
@@ -337,8 +348,31 @@ func (c *Config) Check() error {
 		}
 	}
 	between("limits.client", c.Limits.Client, 1, 1e6)
+	limited := map[netip.Prefix]int{}
+	for i, n := range c.Limits.NAT {
+		field := fmt.Sprintf("limits.nat[%d]", i)
+		if len(n.Networks) == 0 {
+			fault(field, "has no networks")
+		}
+		networks(field+".networks", n.Networks)
+		between(field+".client", n.Client, 1, 1e6)
+		for _, p := range n.Networks {
+			if other, is := limited[p]; is {
+				fault(field, "has %s, as limits.nat[%d] has", p, other)
+			}
+			limited[p] = i
+		}
+	}
 	between("limits.domain", c.Limits.Domain, 1, 1e6)
 	names("block.names", c.Block.Names)
+	if len(c.Block.Patterns) > 64 {
+		fault("block.patterns", "are %d, and may be 64: each is tried with every question", len(c.Block.Patterns))
+	}
+	for i, p := range c.Block.Patterns {
+		if p == (Pattern{}) {
+			fault(fmt.Sprintf("block.patterns[%d]", i), "is empty")
+		}
+	}
 	for i, r := range c.Block.RPZ {
 		if r.Name == (Name{}) || (r.File == Path{}) == (len(r.Primaries) == 0) {
 			fault(fmt.Sprintf("block.rpz[%d]", i), "needs a name, and either file or primaries")

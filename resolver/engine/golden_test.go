@@ -86,6 +86,8 @@ func TestWhatIsNotRendered(t *testing.T) {
 		"one source a family":           {base + ", source: [10.1.0.53, 10.1.0.54]}", "source[1] is no address, or the second of its family"},
 		"a policy zone has one origin":  {base + ", block: {rpz: [{name: a, file: /f, primaries: ['10.1.0.9:53']}]}}", "block.rpz[0] needs a name, and either file or primaries"},
 		"the least TTL is not the most": {base + ", ttl: {min: 2h, max: 1h}}", "ttl.min is more than ttl.max"},
+		"a NAT address has one limit":   {base + ", limits: {nat: [{networks: [10.7.0.0/16], client: 5}, {networks: [10.7.0.0/16], client: 6}]}}", "limits.nat[1] has 10.7.0.0/16, as limits.nat[0] has"},
+		"a NAT limit is for somebody":   {base + ", limits: {nat: [{networks: [], client: 5}]}}", "limits.nat[0] has no networks"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := &Config{}
@@ -113,6 +115,15 @@ func TestWhatIsNotRead(t *testing.T) {
 		"a relative path":           `dnstap: {socket: "a"}`,
 		"an anchor of another type": `trustAnchors: [". IN TXT \"');\""]`,
 		"a field that is not known": `rootHint: []`,
+		"a pattern with an |":       `block: {patterns: ["ads|tracker"]}`,
+		"a pattern with a group":    `block: {patterns: ["(ad)+"]}`,
+		"a pattern of all names":    `block: {patterns: ["a*"]}`,
+		"a pattern of no names":     `block: {patterns: ["\\s"]}`,
+		"a pattern that takes long": `block: {patterns: ["a.*b.*c.*d"]}`,
+		"a pattern with options":    `block: {patterns: ["a?a?a?a?a?a?a?a?a?a*a*b"]}`,
+		"a pattern in upper case":   `block: {patterns: ["ADS"]}`,
+		"a pattern with a space":    `block: {patterns: ["\\x20"]}`,
+		"a pattern of either case":  `block: {patterns: ["(?i)ads"]}`,
 		"a duration below zero":     `ttl: {min: -1s}`,
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -90,6 +90,15 @@ func knotResolver(c *Config) *Rendered {
 	if c.Limits.Domain > 0 {
 		r.lacks("limits.domain", "there are no limits in version 5")
 	}
+	if c.ClientMaxTTL > 0 {
+		r.lacks("clientMaxTTL", "clients are told what the cache has")
+	}
+	if len(c.Limits.NAT) > 0 {
+		r.lacks("limits.nat", "there are no limits of their own")
+	}
+	if len(c.Block.Patterns) > 0 {
+		r.lacks("block.patterns", "names are blocked as they are")
+	}
 	if d := c.Dnstap; d != nil {
 		say("modules = {dnstap = {socket_path = %s, client = {log_queries = true, log_responses = true}}}", lua(d.Socket.text))
 	}

@@ -121,6 +121,15 @@ func recursor(c *Config) *Rendered {
 	if c.Limits.Domain > 0 {
 		r.lacks("limits.domain", "there are no limits")
 	}
+	if c.ClientMaxTTL > 0 {
+		r.lacks("clientMaxTTL", "clients are told what the cache has")
+	}
+	if len(c.Limits.NAT) > 0 {
+		r.lacks("limits.nat", "there are no limits of their own")
+	}
+	if len(c.Block.Patterns) > 0 {
+		r.lacks("block.patterns", "names are blocked as they are")
+	}
 	if c.Dnstap != nil {
 		r.lacks("dnstap", "clients' queries are not told: put a proxy in front")
 	}

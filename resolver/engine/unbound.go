@@ -183,6 +183,15 @@ func unbound(c *Config, folder Path) *Rendered {
 		})
 	}
 
+	if c.ClientMaxTTL > 0 {
+		r.lacks("clientMaxTTL", "clients are told what the cache has")
+	}
+	if len(c.Limits.NAT) > 0 {
+		r.lacks("limits.nat", "there are no limits of their own")
+	}
+	if len(c.Block.Patterns) > 0 {
+		r.lacks("block.patterns", "names are blocked as they are")
+	}
 	clause("remote-control")
 	yes("control-enable", true)
 	yes("control-use-cert", false)
