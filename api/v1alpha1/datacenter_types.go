@@ -138,6 +138,13 @@ type DatacenterSpec struct {
 	// +optional
 	Cluster *DatacenterCluster `json:"cluster,omitempty"`
 
+	// nodeSelector has the labels of the datacenter's nodes where several datacenters are in one cluster, e.g.
+	// {topology.kubernetes.io/zone: dc-a}. Servers of Managed groups and members of Managed ResolverPools run on nodes
+	// that have all of them; a change restarts both, one after another. Left out: every node.
+	//
+	// +optional
+	NodeSelector NodeSelector `json:"nodeSelector,omitempty"`
+
 	// serverGroups are the groups of authoritative servers in this datacenter. Zones choose a group by name. Root,
 	// static and dynamic zones are best kept in groups of their own, of at least two servers each.
 	//
@@ -396,6 +403,18 @@ type ServerStorage struct {
 	StorageClassName string `json:"storageClassName,omitempty"`
 }
 
+// NodeSelector is labels of nodes, all of which a node must have.
+//
+// +kubebuilder:validation:MaxProperties=32
+// +kubebuilder:validation:XValidation:rule="self.all(key, !format.qualifiedName().validate(key).hasValue())",message="keys must be labels of nodes, such as topology.kubernetes.io/zone"
+type NodeSelector map[string]LabelValue
+
+// LabelValue is the value of a label. It may be empty.
+//
+// +kubebuilder:validation:MaxLength=63
+// +kubebuilder:validation:XValidation:rule="!format.labelValue().validate(self).hasValue()",message="must be the value of a label: letters, digits, -, _ and ., beginning and ending with a letter or digit"
+type LabelValue string
+
 // ServerPods are how and where Kubernetes runs servers. A change restarts servers, one at a time.
 type ServerPods struct {
 	// resources are what a server asks for and what it may use at most. Left out: it asks for 100m of a CPU and 128Mi of
@@ -404,12 +423,11 @@ type ServerPods struct {
 	// +optional
 	Resources *ServerResources `json:"resources,omitempty"`
 
-	// nodeSelector has the labels of the nodes that may run servers, e.g. {topology.kubernetes.io/zone: dc-a}: so
-	// several datacenters can be in one cluster. Left out: every node.
+	// nodeSelector has labels of the nodes that may run servers, e.g. {disktype: ssd}, beside those of
+	// spec.nodeSelector; where both have a label, this value counts. Left out: every node of the datacenter.
 	//
 	// +optional
-	// +kubebuilder:validation:MaxProperties=32
-	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
+	NodeSelector NodeSelector `json:"nodeSelector,omitempty"`
 
 	// tolerations are taints of nodes that servers put up with.
 	//

@@ -520,7 +520,7 @@ func (in WorkloadInputs) pod() corev1.PodTemplateSpec {
 		EnableServiceLinks:            new(false),
 		TerminationGracePeriodSeconds: new(drain + stopGrace),
 		PriorityClassName:             pods.PriorityClassName,
-		NodeSelector:                  pods.NodeSelector,
+		NodeSelector:                  nodeLabels(in.Datacenter.Spec.NodeSelector, pods.NodeSelector),
 		Containers:                    []corev1.Container{in.container(drain)},
 		Volumes: []corev1.Volume{{Name: "tls", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{
 			SecretName: ServerSecret(key), DefaultMode: ptr.To[int32](0o440),
@@ -551,6 +551,21 @@ func (in WorkloadInputs) pod() corev1.PodTemplateSpec {
 		spec.ImagePullSecrets = append(spec.ImagePullSecrets, corev1.LocalObjectReference{Name: name})
 	}
 	return corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels, Annotations: pods.Annotations}, Spec: spec}
+}
+
+// nodeLabels are the labels that nodes must have, of all selectors; of values for the same key the last one counts. nil:
+// every node will do.
+func nodeLabels(selectors ...v1alpha1.NodeSelector) map[string]string {
+	var labels map[string]string
+	for _, selector := range selectors {
+		for key, value := range selector {
+			if labels == nil {
+				labels = map[string]string{}
+			}
+			labels[key] = string(value)
+		}
+	}
+	return labels
 }
 
 // drainSeconds is how long a server that is told to end goes on answering: until kube-proxy has followed, and the health

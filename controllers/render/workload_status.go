@@ -218,7 +218,7 @@ func podTrouble(p *corev1.Pod) (reason, message string) {
 	}
 	for _, c := range p.Status.Conditions {
 		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable {
-			return v1alpha1.ReasonPodsPending, fmt.Sprintf("no node takes pod %s: %s. Look at pods.nodeSelector, tolerations and resources, and at the StorageClass", p.Name, c.Message)
+			return v1alpha1.ReasonPodsPending, fmt.Sprintf("no node takes pod %s: %s. Look at spec.nodeSelector, pods.nodeSelector, tolerations and resources, and at the StorageClass", p.Name, c.Message)
 		}
 	}
 	return "", ""

@@ -358,6 +358,9 @@ var schemaYAML = typed.YAMLObject(`types:
           elementType:
             namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.CIDR
           elementRelationship: associative
+    - name: nodeSelector
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.NodeSelector
     - name: prefer
       type:
         list:
@@ -906,6 +909,8 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: name
       type:
         scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.LabelValue
+  scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.LatencySteering
   map:
     fields:
@@ -942,6 +947,10 @@ var schemaYAML = typed.YAMLObject(`types:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.NamespacesFrom
   scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.NodeSelector
+  map:
+    elementType:
+      namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.LabelValue
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Objectives
   map:
     fields:
@@ -1334,9 +1343,7 @@ var schemaYAML = typed.YAMLObject(`types:
             scalar: string
     - name: nodeSelector
       type:
-        map:
-          elementType:
-            scalar: string
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.NodeSelector
     - name: priorityClassName
       type:
         scalar: string

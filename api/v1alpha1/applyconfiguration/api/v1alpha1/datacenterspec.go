@@ -35,6 +35,10 @@ type DatacenterSpecApplyConfiguration struct {
 	// cluster is where the servers of Managed groups run. Left out: in the operator's own cluster and namespace. Once
 	// there is a Managed group, it changes no more but for the name of the Secret.
 	Cluster *DatacenterClusterApplyConfiguration `json:"cluster,omitempty"`
+	// nodeSelector has the labels of the datacenter's nodes where several datacenters are in one cluster, e.g.
+	// {topology.kubernetes.io/zone: dc-a}. Servers of Managed groups and members of Managed ResolverPools run on nodes
+	// that have all of them; a change restarts both, one after another. Left out: every node.
+	NodeSelector *apiv1alpha1.NodeSelector `json:"nodeSelector,omitempty"`
 	// serverGroups are the groups of authoritative servers in this datacenter. Zones choose a group by name. Root,
 	// static and dynamic zones are best kept in groups of their own, of at least two servers each.
 	ServerGroups []ServerGroupApplyConfiguration `json:"serverGroups,omitempty"`
@@ -113,6 +117,14 @@ func (b *DatacenterSpecApplyConfiguration) WithProbes(value *DatacenterProbesApp
 // If called multiple times, the Cluster field is set to the value of the last call.
 func (b *DatacenterSpecApplyConfiguration) WithCluster(value *DatacenterClusterApplyConfiguration) *DatacenterSpecApplyConfiguration {
 	b.Cluster = value
+	return b
+}
+
+// WithNodeSelector sets the NodeSelector field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the NodeSelector field is set to the value of the last call.
+func (b *DatacenterSpecApplyConfiguration) WithNodeSelector(value apiv1alpha1.NodeSelector) *DatacenterSpecApplyConfiguration {
+	b.NodeSelector = &value
 	return b
 }
 

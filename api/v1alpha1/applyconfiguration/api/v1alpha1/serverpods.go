@@ -2,6 +2,10 @@
 
 package v1alpha1
 
+import (
+	apiv1alpha1 "github.com/fingerpost-dns/fingerpost/api/v1alpha1"
+)
+
 // ServerPodsApplyConfiguration represents a declarative configuration of the ServerPods type for use
 // with apply.
 //
@@ -10,9 +14,9 @@ type ServerPodsApplyConfiguration struct {
 	// resources are what a server asks for and what it may use at most. Left out: it asks for 100m of a CPU and 128Mi of
 	// memory, and has no limits.
 	Resources *ServerResourcesApplyConfiguration `json:"resources,omitempty"`
-	// nodeSelector has the labels of the nodes that may run servers, e.g. {topology.kubernetes.io/zone: dc-a}: so
-	// several datacenters can be in one cluster. Left out: every node.
-	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
+	// nodeSelector has labels of the nodes that may run servers, e.g. {disktype: ssd}, beside those of
+	// spec.nodeSelector; where both have a label, this value counts. Left out: every node of the datacenter.
+	NodeSelector *apiv1alpha1.NodeSelector `json:"nodeSelector,omitempty"`
 	// tolerations are taints of nodes that servers put up with.
 	Tolerations []ServerTolerationApplyConfiguration `json:"tolerations,omitempty"`
 	// priorityClassName is the PriorityClass of the pods, e.g. system-cluster-critical. Left out: the cluster's default.
@@ -39,17 +43,11 @@ func (b *ServerPodsApplyConfiguration) WithResources(value *ServerResourcesApply
 	return b
 }
 
-// WithNodeSelector puts the entries into the NodeSelector field in the declarative configuration
-// and returns the receiver, so that objects can be build by chaining "With" function invocations.
-// If called multiple times, the entries provided by each call will be put on the NodeSelector field,
-// overwriting an existing map entries in NodeSelector field with the same key.
-func (b *ServerPodsApplyConfiguration) WithNodeSelector(entries map[string]string) *ServerPodsApplyConfiguration {
-	if b.NodeSelector == nil && len(entries) > 0 {
-		b.NodeSelector = make(map[string]string, len(entries))
-	}
-	for k, v := range entries {
-		b.NodeSelector[k] = v
-	}
+// WithNodeSelector sets the NodeSelector field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the NodeSelector field is set to the value of the last call.
+func (b *ServerPodsApplyConfiguration) WithNodeSelector(value apiv1alpha1.NodeSelector) *ServerPodsApplyConfiguration {
+	b.NodeSelector = &value
 	return b
 }
 
