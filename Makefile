@@ -17,7 +17,7 @@ TOOLS := bin/tools
 SOURCES := . hack/tools
 MODULES := $(SOURCES) hack/tools/lint hack/k8s hack/helm hack/bench/coredns
 # What generate and manifests write.
-GENERATED := api config/crd/bases config/rbac/role.yaml dnsserver/control/controlpb dnsserver/steering/steeringpb dnsserver/mesh/meshpb docs/api.md charts/fingerpost
+GENERATED := api config/crd/bases config/rbac/role.yaml dnsserver/control/controlpb dnsserver/steering/steeringpb dnsserver/mesh/meshpb dnsserver/changes/changespb docs/api.md charts/fingerpost
 
 # Recipes whose tests need a control plane, or DNS tools, start with this. What is missing is fetched on first use; the
 # demo gets what it needs by itself.

@@ -19,6 +19,9 @@ import (
 // servers are several labels with dots between, so that they are nobody's sibling.
 type GroupKey struct{ Datacenter, Group string }
 
+// Authoritative reports whether the group is one of authoritative servers.
+func (g GroupKey) Authoritative() bool { return !strings.Contains(g.Group, ".") }
+
 func (g GroupKey) String() string { return g.Datacenter + "/" + g.Group }
 
 // ServerID names a server. Datacenter and group are what its certificate says, Name is what

@@ -23,6 +23,17 @@ func DialPeer(hostport string, c Credentials, g GroupKey) (*grpc.ClientConn, err
 	}))
 }
 
+// DialServer makes a connection to an authoritative server of any group. It is opened by its first call.
+func DialServer(hostport string, c Credentials) (*grpc.ClientConn, error) {
+	return dial(hostport, dialTLS(c, func(leaf *x509.Certificate) error {
+		got, err := CertifiedGroup(leaf)
+		if err == nil && !got.Authoritative() {
+			err = fmt.Errorf("certificate %q is for group %s, wanted one of authoritative servers", leaf.Subject, got)
+		}
+		return err
+	}))
+}
+
 // CallerGroup returns the group that the certificate of a call's caller is for.
 func CallerGroup(ctx context.Context) (GroupKey, error) { return callerGroup(ctx) }
 

@@ -1,0 +1,125 @@
+package changes
+
+import (
+	"time"
+
+	"github.com/go-logr/logr"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/fingerpost-dns/fingerpost/dnsserver/changes/changespb"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
+)
+
+// protocol is the version of the messages.
+const protocol = 1
+
+const (
+	// beat is how long a watcher hears nothing at most.
+	beat = time.Second
+	// maxWatchers bounds those of one server.
+	maxWatchers = 1024
+	// maxChanges and maxOctets bound one message; of the latter the last change may exceed it.
+	maxChanges = 1000
+	maxOctets  = 256 << 10
+	// MaxAliases bounds those of one change: more are not told.
+	MaxAliases = 1000
+)
+
+// Service tells watchers what is in a Log.
+type Service struct {
+	log      *Log
+	aliases  func(zone.Name) []zone.Name
+	logger   logr.Logger
+	watchers chan struct{} // an element for each
+	changespb.UnimplementedChangesServer
+}
+
+// NewService tells of what is in the Log. aliases returns the CNAMEs that lead to a name now, sorted; at most MaxAliases of
+// them are told.
+func NewService(l *Log, aliases func(zone.Name) []zone.Name, logger logr.Logger) *Service {
+	return &Service{log: l, aliases: aliases, logger: logger, watchers: make(chan struct{}, maxWatchers)}
+}
+
+// Register makes s heard. It needs control.ServerOptions.
+func (s *Service) Register(r grpc.ServiceRegistrar) { changespb.RegisterChangesServer(r, s) }
+
+// Watch tells one watcher.
+func (s *Service) Watch(req *changespb.WatchRequest, stream grpc.ServerStreamingServer[changespb.Batch]) error {
+	group, err := control.CallerGroup(stream.Context())
+	if err != nil {
+		return err
+	}
+	if req.GetProtocol() != protocol {
+		return status.Errorf(codes.FailedPrecondition, "protocol version %d is spoken, this server speaks %d", req.GetProtocol(), protocol)
+	}
+	select {
+	case s.watchers <- struct{}{}:
+		defer func() { <-s.watchers }()
+	default:
+		return status.Errorf(codes.ResourceExhausted, "%d are watching already", maxWatchers)
+	}
+	log := s.logger.V(1).WithValues("group", group.String(), "name", req.GetName())
+	log.Info("a watcher of changes has come")
+	defer log.Info("a watcher of changes has gone")
+	at := cursor{req.GetBoot(), req.GetPosition()}
+	ticker := time.NewTicker(beat)
+	defer ticker.Stop()
+	for caughtUp := false; ; {
+		batch, next, wake := s.batch(at)
+		if at = next; !caughtUp || len(batch.Changes) > 0 {
+			caughtUp = caughtUp || wake != nil
+			batch.CaughtUp = caughtUp
+			if err := stream.Send(batch); err != nil {
+				return err
+			}
+		}
+		if wake == nil {
+			continue
+		}
+		select {
+		case <-wake:
+		case <-ticker.C:
+			if err := stream.Send(&changespb.Batch{Boot: at.boot, Position: at.position, CaughtUp: true}); err != nil {
+				return err
+			}
+		case <-stream.Context().Done():
+			return stream.Context().Err()
+		}
+	}
+}
+
+// batch returns the next message for a watcher, and the cursor behind it. wake is nil if there is more.
+func (s *Service) batch(at cursor) (*changespb.Batch, cursor, <-chan struct{}) {
+	found, next, missed, wake := s.log.since(time.Now(), at, maxChanges)
+	b := &changespb.Batch{Missed: missed}
+	octets := 0
+	for i := range found {
+		if octets > maxOctets {
+			next, wake = cursor{next.boot, found[i-1].position}, nil
+			break
+		}
+		m := s.encode(&found[i].Change)
+		octets += len(m.GetName()) + len(m.GetApex()) + 8*len(m.GetBefore()) + 32
+		for _, alias := range m.GetAliases() {
+			octets += len(alias) + 2
+		}
+		b.Changes = append(b.Changes, m)
+	}
+	b.Boot, b.Position = next.boot, next.position
+	return b, next, wake
+}
+
+func (s *Service) encode(c *Change) *changespb.Change {
+	m := &changespb.Change{
+		Name: []byte(c.Name), Apex: []byte(c.Apex), Beneath: c.Beneath,
+		Before: c.Before, After: c.After, Serial: c.Serial, At: c.At.UnixMilli(),
+	}
+	aliases := s.aliases(c.Name)
+	for _, alias := range aliases[:min(len(aliases), MaxAliases)] {
+		m.Aliases = append(m.Aliases, []byte(alias))
+	}
+	return m
+}

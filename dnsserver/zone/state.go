@@ -1,0 +1,20 @@
+package zone
+
+import "encoding/binary"
+
+// OptionState is the code of an EDNS option for resolver agents (from the range for local use, RFC 6891 §9). A query has it
+// empty; an answer with authority, also a negative one, has it with the serial of the zone that it is from and the state of the
+// name that the question led to: 0, or of a steered name a digest of its answers, the same on all servers that have decided the
+// same.
+const OptionState = 65310
+
+// stateSize is the length of what is in the option: 4 octets of the serial and 8 of the state.
+const stateSize = 12
+
+// ParseState reads what is in an OptionState of a reply; false if it is not of the right length.
+func ParseState(data []byte) (serial uint32, state uint64, ok bool) {
+	if len(data) != stateSize {
+		return 0, 0, false
+	}
+	return binary.BigEndian.Uint32(data), binary.BigEndian.Uint64(data[4:]), true
+}
