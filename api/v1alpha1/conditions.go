@@ -60,13 +60,20 @@ const (
 	// ConditionOversized, on a DNSZone, is True when some of its answers do not fit into what a server group sends over
 	// UDP, and the group's TCP is closed: nobody can get them. A zone whose groups have TCP open does not have it.
 	ConditionOversized = "Oversized"
+	// ConditionRecursionWorks, on a ResolverPool, is True when every member that can be reached gets from the root to the
+	// leaves of the hierarchy. False does not make the pool not ready: a dead tier of authoritative servers is no fault of
+	// its own, and what it has in its caches is still answered.
+	ConditionRecursionWorks = "RecursionWorks"
+	// ConditionFlushable, on a ResolverPool, is False when some of what members keep does not move when its answer changes:
+	// the message says what.
+	ConditionFlushable = "Flushable"
+	// ConditionClientAddressesKept, on a ResolverPool, is False when members may see the address of a load balancer or node
+	// instead of the client's: the message says why, and what limits, networks and near answers then mean.
+	ConditionClientAddressesKept = "ClientAddressesKept"
 )
 
 // ReasonPending is the reason of every condition of an object that no controller has seen yet.
 const ReasonPending = "Pending"
-
-// ReasonNotImplemented is the reason of Accepted and Ready for a kind that this version of the operator does not act on.
-const ReasonNotImplemented = "NotImplemented"
 
 // Reasons of the condition Accepted.
 const (
@@ -114,6 +121,57 @@ const (
 	ReasonExpired = "Expired"
 	// ReasonKeepAtLeast: the override would leave a name fewer healthy targets than keepAtLeast: there it does nothing.
 	ReasonKeepAtLeast = "KeepAtLeast"
+)
+
+// Reasons of the condition Accepted of ResolverPools.
+const (
+	// ReasonNoRootZone: there is no root zone with servers, or none of that name, so that there are no root hints. What
+	// members run already goes on.
+	ReasonNoRootZone = "NoRootZone"
+	// ReasonNoDatacenters: the pool is in no datacenter that answers clients.
+	ReasonNoDatacenters = "NoDatacenters"
+	// ReasonInvalidConfiguration: no program can be configured like this. The message names the fields.
+	ReasonInvalidConfiguration = "InvalidConfiguration"
+	// ReasonSourceNotFound: a ConfigMap of blockLists.rpz, or its key, does not exist.
+	ReasonSourceNotFound = "SourceNotFound"
+)
+
+// Reasons of the condition Ready of ResolverPools that do not come from Accepted or Programmed.
+const (
+	// ReasonNoReadyMembers: no member of some datacenter answers.
+	ReasonNoReadyMembers = "NoReadyMembers"
+)
+
+// Reasons of the condition Degraded of ResolverPools.
+const (
+	// ReasonMembersNotReady: fewer members answer than there are to be.
+	ReasonMembersNotReady = "MembersNotReady"
+)
+
+// Reasons of the condition RecursionWorks.
+const (
+	// ReasonRecursionWorks: every member gets from the root to the leaves.
+	ReasonRecursionWorks = "RecursionWorks"
+	// ReasonRecursionFails: some members do not. The message names them.
+	ReasonRecursionFails = "RecursionFails"
+	// ReasonNotChecked: there is no zone to check with, or no member has told yet.
+	ReasonNotChecked = "NotChecked"
+)
+
+// Reasons of the condition Flushable.
+const (
+	// ReasonFlushable: all that members keep can be flushed.
+	ReasonFlushable = "Flushable"
+	// ReasonECSNotFlushable: Unbound can't flush names of zones whose servers are told the client's network.
+	ReasonECSNotFlushable = "ECSNotFlushable"
+)
+
+// Reasons of the condition ClientAddressesKept.
+const (
+	// ReasonClientAddressesKept: members see the clients' own addresses.
+	ReasonClientAddressesKept = "ClientAddressesKept"
+	// ReasonTrafficPolicy: the Service's externalTrafficPolicy lets nodes put their addresses in the clients' place.
+	ReasonTrafficPolicy = "TrafficPolicy"
 )
 
 // Reasons of the condition Programmed. ReasonPending says that servers have yet to acknowledge.

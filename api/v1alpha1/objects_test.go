@@ -36,7 +36,9 @@ func minimal(namespace string) map[string]client.Object {
 			Action: v1alpha1.OverrideDrain, Drain: &v1alpha1.OverrideTarget{Datacenter: "dc-b"},
 			Expires: metav1.Date(2099, 12, 1, 4, 0, 0, 0, time.UTC),
 		}},
-		"ResolverPool": &v1alpha1.ResolverPool{ObjectMeta: m("office"), Spec: v1alpha1.ResolverPoolSpec{Class: "office"}},
+		"ResolverPool": &v1alpha1.ResolverPool{ObjectMeta: m("office"), Spec: v1alpha1.ResolverPoolSpec{
+			Class: "office", Members: []v1alpha1.ResolverMember{{Engine: v1alpha1.EngineUnbound}}, ClientNetworks: []v1alpha1.CIDR{"10.0.0.0/8"},
+		}},
 	}
 }
 
@@ -72,18 +74,13 @@ func TestFreshObjectsAreNotReady(t *testing.T) {
 			if err := c.Get(t.Context(), client.ObjectKeyFromObject(o), o); err != nil {
 				t.Fatal(err)
 			}
-			reason := v1alpha1.ReasonNotImplemented
-			switch kind {
-			case "DNSZone", "Datacenter", "DynamicRecord", "HealthProbe", "TrafficOverride":
-				reason = v1alpha1.ReasonPending
-			}
 			got := conditions(t, o)
 			for _, condition := range []string{v1alpha1.ConditionAccepted, v1alpha1.ConditionReady} {
 				switch c := meta.FindStatusCondition(got, condition); {
 				case c == nil:
 					t.Errorf("no condition %s", condition)
-				case c.Status != metav1.ConditionUnknown || c.Reason != reason:
-					t.Errorf("%s is %s/%s, want Unknown/%s", condition, c.Status, c.Reason, reason)
+				case c.Status != metav1.ConditionUnknown || c.Reason != v1alpha1.ReasonPending:
+					t.Errorf("%s is %s/%s, want Unknown/%s", condition, c.Status, c.Reason, v1alpha1.ReasonPending)
 				}
 			}
 		})

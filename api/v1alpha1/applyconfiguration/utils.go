@@ -24,12 +24,18 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.AllowedZonesApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Block"):
 		return &apiv1alpha1.BlockApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("BlockLists"):
+		return &apiv1alpha1.BlockListsApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("CacheTTL"):
+		return &apiv1alpha1.CacheTTLApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("CalculatedProbe"):
 		return &apiv1alpha1.CalculatedProbeApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ConfigMapKeyRef"):
 		return &apiv1alpha1.ConfigMapKeyRefApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Datacenter"):
 		return &apiv1alpha1.DatacenterApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("DatacenterAddresses"):
+		return &apiv1alpha1.DatacenterAddressesApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DatacenterCluster"):
 		return &apiv1alpha1.DatacenterClusterApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DatacenterProbes"):
@@ -72,6 +78,10 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.FlattenApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Force"):
 		return &apiv1alpha1.ForceApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ForwardRule"):
+		return &apiv1alpha1.ForwardRuleApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ForwardUpstream"):
+		return &apiv1alpha1.ForwardUpstreamApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Geo"):
 		return &apiv1alpha1.GeoApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("GRPCProbe"):
@@ -90,6 +100,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.HTTPRequestApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("HTTPSProbe"):
 		return &apiv1alpha1.HTTPSProbeApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("InternetAccess"):
+		return &apiv1alpha1.InternetAccessApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("KubeconfigSecretReference"):
 		return &apiv1alpha1.KubeconfigSecretReferenceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("LatencySteering"):
@@ -98,6 +110,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.MatchApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("NamespaceSelection"):
 		return &apiv1alpha1.NamespaceSelectionApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("NATLimit"):
+		return &apiv1alpha1.NATLimitApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Objectives"):
 		return &apiv1alpha1.ObjectivesApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("OverrideRecords"):
@@ -112,6 +126,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.ProbeVantageApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PublishedVersion"):
 		return &apiv1alpha1.PublishedVersionApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("QueryLog"):
+		return &apiv1alpha1.QueryLogApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("RaiseTTL"):
 		return &apiv1alpha1.RaiseTTLApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("RecordDatacenterStatus"):
@@ -120,16 +136,42 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.RecordsSourceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("RecordTTL"):
 		return &apiv1alpha1.RecordTTLApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ResolverAutoscaling"):
+		return &apiv1alpha1.ResolverAutoscalingApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ResolverDisruption"):
+		return &apiv1alpha1.ResolverDisruptionApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ResolverDNSSEC"):
+		return &apiv1alpha1.ResolverDNSSECApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ResolverDnstap"):
+		return &apiv1alpha1.ResolverDnstapApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ResolverECS"):
+		return &apiv1alpha1.ResolverECSApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ResolverExposure"):
+		return &apiv1alpha1.ResolverExposureApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ResolverLimits"):
+		return &apiv1alpha1.ResolverLimitsApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ResolverMember"):
+		return &apiv1alpha1.ResolverMemberApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ResolverMemberStatus"):
+		return &apiv1alpha1.ResolverMemberStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ResolverPool"):
 		return &apiv1alpha1.ResolverPoolApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ResolverPoolSpec"):
 		return &apiv1alpha1.ResolverPoolSpecApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ResolverPoolStatus"):
 		return &apiv1alpha1.ResolverPoolStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ResolverProxyProtocol"):
+		return &apiv1alpha1.ResolverProxyProtocolApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ResolverTransports"):
+		return &apiv1alpha1.ResolverTransportsApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ResponsePolicyZone"):
+		return &apiv1alpha1.ResponsePolicyZoneApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("SecretRef"):
 		return &apiv1alpha1.SecretRefApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ServerAddress"):
 		return &apiv1alpha1.ServerAddressApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ServerEndpoint"):
+		return &apiv1alpha1.ServerEndpointApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ServerExposure"):
 		return &apiv1alpha1.ServerExposureApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ServerGroup"):
@@ -150,6 +192,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.ServerTolerationApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ServerTransports"):
 		return &apiv1alpha1.ServerTransportsApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ServeStale"):
+		return &apiv1alpha1.ServeStaleApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Service"):
 		return &apiv1alpha1.ServiceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("SourceStatus"):
@@ -176,6 +220,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.TrafficOverrideStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("TTLClass"):
 		return &apiv1alpha1.TTLClassApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("UpstreamTLS"):
+		return &apiv1alpha1.UpstreamTLSApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("WhenAllDown"):
 		return &apiv1alpha1.WhenAllDownApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ZoneDatacenterStatus"):

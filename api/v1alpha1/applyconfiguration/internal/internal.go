@@ -55,6 +55,8 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: namespaces
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.NamespaceSelection
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.AutoscalingMetric
+  scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Block
   map:
     fields:
@@ -64,8 +66,43 @@ var schemaYAML = typed.YAMLObject(`types:
           elementType:
             namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.CIDR
           elementRelationship: associative
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.BlockLists
+  map:
+    fields:
+    - name: names
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DomainName
+          elementRelationship: associative
+    - name: patterns
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: associative
+    - name: rpz
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResponsePolicyZone
+          elementRelationship: associative
+          keys:
+          - name
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.CIDR
   scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.CacheTTL
+  map:
+    fields:
+    - name: max
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
+    - name: min
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
+    - name: negative
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.CalculatedProbe
   map:
     fields:
@@ -309,6 +346,18 @@ var schemaYAML = typed.YAMLObject(`types:
           reason: Pending
           status: Unknown
           type: Ready
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterAddresses
+  map:
+    fields:
+    - name: addresses
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.IP
+          elementRelationship: associative
+    - name: name
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterName
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterCluster
   map:
     fields:
@@ -461,6 +510,8 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: numeric
       default: 853
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DomainName
+  scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
   scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DynamicRecord
@@ -672,6 +723,35 @@ var schemaYAML = typed.YAMLObject(`types:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TargetAddress
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ForceHealth
   scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ForwardRule
+  map:
+    fields:
+    - name: upstreams
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ForwardUpstream
+          elementRelationship: atomic
+    - name: zones
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DomainName
+          elementRelationship: associative
+      default:
+      - .
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ForwardUpstream
+  map:
+    fields:
+    - name: address
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.IP
+    - name: port
+      type:
+        scalar: numeric
+    - name: tls
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.UpstreamTLS
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.GRPCProbe
   map:
     fields:
@@ -899,6 +979,21 @@ var schemaYAML = typed.YAMLObject(`types:
         scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.IP
   scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.InternetAccess
+  map:
+    fields:
+    - name: forward
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ForwardRule
+          elementRelationship: atomic
+    - name: mode
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.InternetAccessMode
+      default: None
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.InternetAccessMode
+  scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.KubeconfigSecretReference
   map:
     fields:
@@ -935,6 +1030,18 @@ var schemaYAML = typed.YAMLObject(`types:
           elementType:
             scalar: string
           elementRelationship: associative
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.NATLimit
+  map:
+    fields:
+    - name: networks
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.CIDR
+          elementRelationship: associative
+    - name: queriesPerSecond
+      type:
+        scalar: numeric
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.NamespaceSelection
   map:
     fields:
@@ -1057,6 +1164,14 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: serial
       type:
         scalar: numeric
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.QueryLog
+  map:
+    fields:
+    - name: dnstap
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverDnstap
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.QueryNameCase
+  scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.RaiseTTL
   map:
     fields:
@@ -1092,6 +1207,181 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: configMapKeyRef
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ConfigMapKeyRef
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverAutoscaling
+  map:
+    fields:
+    - name: headroomPercent
+      type:
+        scalar: numeric
+      default: 30
+    - name: maxReplicas
+      type:
+        scalar: numeric
+    - name: metric
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.AutoscalingMetric
+      default: CPU
+    - name: minReplicas
+      type:
+        scalar: numeric
+      default: 2
+    - name: queriesPerSecond
+      type:
+        scalar: numeric
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverDNSSEC
+  map:
+    fields:
+    - name: mode
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverDNSSECMode
+      default: false
+    - name: trustAnchors
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: associative
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverDNSSECMode
+  scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverDisruption
+  map:
+    fields:
+    - name: maxUnavailable
+      type:
+        scalar: numeric
+      default: 1
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverDnstap
+  map:
+    fields:
+    - name: socket
+      type:
+        scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverECS
+  map:
+    fields:
+    - name: ipv4PrefixLength
+      type:
+        scalar: numeric
+      default: 24
+    - name: ipv6PrefixLength
+      type:
+        scalar: numeric
+      default: 56
+    - name: zones
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DomainName
+          elementRelationship: associative
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverEngine
+  scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverExposure
+  map:
+    fields:
+    - name: annotations
+      type:
+        map:
+          elementType:
+            scalar: string
+    - name: datacenters
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterAddresses
+          elementRelationship: associative
+          keys:
+          - name
+    - name: externalTrafficPolicy
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServiceTrafficPolicy
+      default: Local
+    - name: internalTrafficPolicy
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServiceTrafficPolicy
+      default: Cluster
+    - name: loadBalancerClass
+      type:
+        scalar: string
+    - name: nodePort
+      type:
+        scalar: numeric
+    - name: trafficDistribution
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TrafficDistribution
+    - name: type
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverExposureType
+      default: LoadBalancer
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverExposureType
+  scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverLimits
+  map:
+    fields:
+    - name: clientQueriesPerSecond
+      type:
+        scalar: numeric
+    - name: domainQueriesPerSecond
+      type:
+        scalar: numeric
+    - name: nat
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.NATLimit
+          elementRelationship: atomic
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverMember
+  map:
+    fields:
+    - name: architecture
+      type:
+        scalar: string
+    - name: autoscaling
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverAutoscaling
+    - name: cacheMiB
+      type:
+        scalar: numeric
+      default: 64
+    - name: engine
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverEngine
+    - name: image
+      type:
+        scalar: string
+    - name: pods
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerPods
+    - name: replicas
+      type:
+        scalar: numeric
+    - name: threads
+      type:
+        scalar: numeric
+      default: 1
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverMemberStatus
+  map:
+    fields:
+    - name: datacenter
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterName
+    - name: desired
+      type:
+        scalar: numeric
+    - name: engine
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverEngine
+    - name: message
+      type:
+        scalar: string
+    - name: ready
+      type:
+        scalar: numeric
+    - name: unsupported
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: atomic
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverPool
   map:
     fields:
@@ -1113,24 +1403,118 @@ var schemaYAML = typed.YAMLObject(`types:
       default:
         conditions:
         - lastTransitionTime: "1970-01-01T00:00:00Z"
-          message: This version of the operator does not act on ResolverPools
-          reason: NotImplemented
+          message: Waiting for the controller
+          reason: Pending
           status: Unknown
           type: Accepted
         - lastTransitionTime: "1970-01-01T00:00:00Z"
-          message: This version of the operator does not act on ResolverPools
-          reason: NotImplemented
+          message: Waiting for the controller
+          reason: Pending
           status: Unknown
           type: Ready
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverPoolManagement
+  scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverPoolSpec
   map:
     fields:
+    - name: authorityNetworks
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.CIDR
+          elementRelationship: associative
+    - name: blockLists
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.BlockLists
     - name: class
       type:
         scalar: string
+    - name: clientMaxTTL
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
+    - name: clientNetworks
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.CIDR
+          elementRelationship: associative
     - name: datacenters
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DatacenterSelection
+    - name: disruption
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverDisruption
+    - name: dnssec
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverDNSSEC
+      default: {}
+    - name: ecs
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverECS
+    - name: exposure
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverExposure
+    - name: internetAccess
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.InternetAccess
+      default: {}
+    - name: keepWarm
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DomainName
+          elementRelationship: associative
+    - name: limits
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverLimits
+    - name: management
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverPoolManagement
+      default: Managed
+    - name: members
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverMember
+          elementRelationship: associative
+          keys:
+          - engine
+    - name: prefetch
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Switch
+      default: Disabled
+    - name: proxyProtocol
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverProxyProtocol
+    - name: queryLog
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.QueryLog
+    - name: queryNameCase
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.QueryNameCase
+      default: Plain
+    - name: recursionCheck
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DomainName
+    - name: rootZone
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ZoneRef
+    - name: serveStale
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServeStale
+    - name: sourceNetworks
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.CIDR
+          elementRelationship: associative
+    - name: transports
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverTransports
+      default: {}
+    - name: ttl
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.CacheTTL
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverPoolStatus
   map:
     fields:
@@ -1148,6 +1532,15 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: engines
       type:
         scalar: string
+    - name: members
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverMemberStatus
+          elementRelationship: associative
+          keys:
+          - datacenter
+          - engine
     - name: observedGeneration
       type:
         scalar: numeric
@@ -1157,12 +1550,68 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: vip
       type:
         scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverProxyProtocol
+  map:
+    fields:
+    - name: from
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.CIDR
+          elementRelationship: associative
+    - name: port
+      type:
+        scalar: numeric
+      default: 5300
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResolverTransports
+  map:
+    fields:
+    - name: certificateSecretRef
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.SecretRef
+    - name: doh
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DoHTransport
+      default: {}
+    - name: dot
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DoTTransport
+      default: {}
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ResponsePolicyZone
+  map:
+    fields:
+    - name: configMapKeyRef
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ConfigMapKeyRef
+    - name: name
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DomainName
+    - name: primaries
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerEndpoint
+          elementRelationship: atomic
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.SecretRef
   map:
     fields:
     - name: name
       type:
         scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServeStale
+  map:
+    fields:
+    - name: maxAge
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
+    - name: patience
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
+      default: 1800ms
+    - name: ttl
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration
+      default: 30s
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerAddress
   map:
     fields:
@@ -1180,6 +1629,16 @@ var schemaYAML = typed.YAMLObject(`types:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerAddressState
   scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerEndpoint
+  map:
+    fields:
+    - name: address
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.IP
+    - name: port
+      type:
+        scalar: numeric
+      default: 53
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServerExposure
   map:
     fields:
@@ -1458,6 +1917,8 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: type
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServiceType
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServiceTrafficPolicy
+  scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ServiceType
   scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.SourceStatus
@@ -1600,6 +2061,8 @@ var schemaYAML = typed.YAMLObject(`types:
         scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TolerationOperator
   scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TrafficDistribution
+  scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TrafficOverride
   map:
     fields:
@@ -1686,6 +2149,15 @@ var schemaYAML = typed.YAMLObject(`types:
         scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.TransportAccess
   scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.UpstreamTLS
+  map:
+    fields:
+    - name: caBundle
+      type:
+        scalar: string
+    - name: serverName
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.DomainName
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.VantagePolicy
   scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.WhenAllDown

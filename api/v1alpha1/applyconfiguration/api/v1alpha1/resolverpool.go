@@ -14,13 +14,13 @@ import (
 // ResolverPoolApplyConfiguration represents a declarative configuration of the ResolverPool type for use
 // with apply.
 //
-// ResolverPool is a pool of recursive resolvers for one class of clients.
-//
-// This version of the operator stores ResolverPools and does not act on them: Accepted is Unknown with the reason
-// NotImplemented.
+// ResolverPool is a pool of recursive resolvers for one class of clients, in one datacenter or in several: programs of more
+// than one maker, so that a fault of one does not take all down, which start at the operator's own root zone and ask nobody
+// else. An agent beside each of them configures it, watches it by real queries, and has it forget a name at once when that
+// name's answer changes. Its name is a DNS label.
 type ResolverPoolApplyConfiguration struct {
 	v1.TypeMetaApplyConfiguration `json:""`
-	// metadata is the standard object metadata.
+	// metadata is the standard object metadata. Its name is a DNS label.
 	*v1.ObjectMetaApplyConfiguration `json:"metadata,omitempty"`
 	// spec is the pool as wanted.
 	Spec *ResolverPoolSpecApplyConfiguration `json:"spec,omitempty"`

@@ -2,6 +2,10 @@
 
 package v1alpha1
 
+import (
+	apiv1alpha1 "github.com/fingerpost-dns/fingerpost/api/v1alpha1"
+)
+
 // ResolverPoolSpecApplyConfiguration represents a declarative configuration of the ResolverPoolSpec type for use
 // with apply.
 //
@@ -10,8 +14,73 @@ type ResolverPoolSpecApplyConfiguration struct {
 	// class is the class of clients that the pool is for, e.g. office or production. Its name and meaning are the
 	// owner's choice.
 	Class *string `json:"class,omitempty"`
-	// datacenters limits the pool to some datacenters. Left out: every datacenter.
+	// datacenters limits the pool to some datacenters. Left out: every datacenter, but not a Witness.
 	Datacenters *DatacenterSelectionApplyConfiguration `json:"datacenters,omitempty"`
+	// management is Managed (the operator runs the members where the servers of each Datacenter run) or External
+	// (somebody else starts resolver-agent, with a certificate for the datacenter and this pool, and it gets its
+	// configuration from the operator). Default: Managed.
+	Management *apiv1alpha1.ResolverPoolManagement `json:"management,omitempty"`
+	// members are the resolver programs of the pool, and how many of each run in every datacenter. Two programs or more
+	// keep the pool answering when a fault takes all of one.
+	Members []ResolverMemberApplyConfiguration `json:"members,omitempty"`
+	// rootZone names the DNSZone "." whose servers the members begin at. It may be in any namespace. Left out: the root
+	// zone of the operator, of which there is one. Without a root zone that has servers nothing is configured: resolvers
+	// would ask the root servers of the internet.
+	RootZone *ZoneRefApplyConfiguration `json:"rootZone,omitempty"`
+	// recursionCheck is the zone below which members ask, again and again, for a name that nobody has, to know that they get
+	// from the root to the leaves, e.g. pay.corp. Left out: the deepest zone of the operator.
+	RecursionCheck *apiv1alpha1.DomainName `json:"recursionCheck,omitempty"`
+	// internetAccess says whether names outside of the operator's hierarchy can be resolved. Left out: they can't.
+	InternetAccess *InternetAccessApplyConfiguration `json:"internetAccess,omitempty"`
+	// clientNetworks are the clients that are answered, e.g. [10.0.0.0/8]. All others are refused.
+	ClientNetworks []apiv1alpha1.CIDR `json:"clientNetworks,omitempty"`
+	// authorityNetworks are networks in which authoritative servers of others may be asked, beside the operator's own
+	// servers, whose addresses are always allowed, e.g. [10.7.0.0/24] for a reverse zone that an old server has. Whatever
+	// referrals say, nothing else is asked. Left out: only the operator's own servers.
+	AuthorityNetworks []apiv1alpha1.CIDR `json:"authorityNetworks,omitempty"`
+	// sourceNetworks are networks from which members ask authoritative servers: each takes its own address in them, e.g.
+	// [10.1.0.0/24, 10.2.0.0/24] where clients ask an anycast address, to which no answer would find back. Left out: a
+	// member asks from the address at which it is asked.
+	SourceNetworks []apiv1alpha1.CIDR `json:"sourceNetworks,omitempty"`
+	// ttl bounds how long members keep answers, and what they tell clients. Left out: as the zones say.
+	TTL *CacheTTLApplyConfiguration `json:"ttl,omitempty"`
+	// clientMaxTTL is the most that clients are told, in whole seconds, whatever members keep, e.g. 5s. What clients
+	// keep does not move when an answer changes: a low bound has them ask again soon. Left out: what is left of the
+	// record's TTL.
+	ClientMaxTTL *apiv1alpha1.Duration `json:"clientMaxTTL,omitempty"`
+	// prefetch is Enabled (records that are asked for often are asked for again before they expire) or Disabled.
+	// Default: Disabled.
+	Prefetch *apiv1alpha1.Switch `json:"prefetch,omitempty"`
+	// keepWarm are names that are always in the cache, e.g. [app.pay.corp]: the agent asks for them before they expire,
+	// also where the program can't prefetch.
+	KeepWarm []apiv1alpha1.DomainName `json:"keepWarm,omitempty"`
+	// serveStale lets members answer from expired records when no authoritative server answers (RFC 8767). Left out:
+	// they answer SERVFAIL.
+	ServeStale *ServeStaleApplyConfiguration `json:"serveStale,omitempty"`
+	// queryNameCase is Randomized (the case of letters in questions to authoritative servers is mixed, and must come back
+	// the same: 0x20, against forged answers) or Plain. Default: Plain.
+	QueryNameCase *apiv1alpha1.QueryNameCase `json:"queryNameCase,omitempty"`
+	// ecs has authoritative servers of some zones told the client's network (RFC 7871). Left out: nobody is told.
+	ECS *ResolverECSApplyConfiguration `json:"ecs,omitempty"`
+	// dnssec says whether answers are validated. Left out: they are not.
+	DNSSEC *ResolverDNSSECApplyConfiguration `json:"dnssec,omitempty"`
+	// limits bound queries a second. Left out: there are no limits.
+	Limits *ResolverLimitsApplyConfiguration `json:"limits,omitempty"`
+	// blockLists are names that clients are told do not exist. Left out: none.
+	BlockLists *BlockListsApplyConfiguration `json:"blockLists,omitempty"`
+	// queryLog tells clients' queries and their answers to somebody. Left out: nobody is told.
+	QueryLog *QueryLogApplyConfiguration `json:"queryLog,omitempty"`
+	// transports say how clients may ask besides UDP and TCP on port 53.
+	Transports *ResolverTransportsApplyConfiguration `json:"transports,omitempty"`
+	// proxyProtocol is where a load balancer asks that says whose queries it brings (PROXY protocol, version 2). Left
+	// out: clients are whom packets come from.
+	ProxyProtocol *ResolverProxyProtocolApplyConfiguration `json:"proxyProtocol,omitempty"`
+	// exposure says how clients reach the members of a Managed pool. Left out: by a Service of type LoadBalancer in each
+	// datacenter, over all programs.
+	Exposure *ResolverExposureApplyConfiguration `json:"exposure,omitempty"`
+	// disruption bounds how many members of a Managed pool may be away at once because somebody drains nodes. Left out: one
+	// in each datacenter.
+	Disruption *ResolverDisruptionApplyConfiguration `json:"disruption,omitempty"`
 }
 
 // ResolverPoolSpecApplyConfiguration constructs a declarative configuration of the ResolverPoolSpec type for use with
@@ -33,5 +102,202 @@ func (b *ResolverPoolSpecApplyConfiguration) WithClass(value string) *ResolverPo
 // If called multiple times, the Datacenters field is set to the value of the last call.
 func (b *ResolverPoolSpecApplyConfiguration) WithDatacenters(value *DatacenterSelectionApplyConfiguration) *ResolverPoolSpecApplyConfiguration {
 	b.Datacenters = value
+	return b
+}
+
+// WithManagement sets the Management field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Management field is set to the value of the last call.
+func (b *ResolverPoolSpecApplyConfiguration) WithManagement(value apiv1alpha1.ResolverPoolManagement) *ResolverPoolSpecApplyConfiguration {
+	b.Management = &value
+	return b
+}
+
+// WithMembers adds the given value to the Members field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the Members field.
+func (b *ResolverPoolSpecApplyConfiguration) WithMembers(values ...*ResolverMemberApplyConfiguration) *ResolverPoolSpecApplyConfiguration {
+	for i := range values {
+		if values[i] == nil {
+			panic("nil value passed to WithMembers")
+		}
+		b.Members = append(b.Members, *values[i])
+	}
+	return b
+}
+
+// WithRootZone sets the RootZone field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the RootZone field is set to the value of the last call.
+func (b *ResolverPoolSpecApplyConfiguration) WithRootZone(value *ZoneRefApplyConfiguration) *ResolverPoolSpecApplyConfiguration {
+	b.RootZone = value
+	return b
+}
+
+// WithRecursionCheck sets the RecursionCheck field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the RecursionCheck field is set to the value of the last call.
+func (b *ResolverPoolSpecApplyConfiguration) WithRecursionCheck(value apiv1alpha1.DomainName) *ResolverPoolSpecApplyConfiguration {
+	b.RecursionCheck = &value
+	return b
+}
+
+// WithInternetAccess sets the InternetAccess field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the InternetAccess field is set to the value of the last call.
+func (b *ResolverPoolSpecApplyConfiguration) WithInternetAccess(value *InternetAccessApplyConfiguration) *ResolverPoolSpecApplyConfiguration {
+	b.InternetAccess = value
+	return b
+}
+
+// WithClientNetworks adds the given value to the ClientNetworks field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the ClientNetworks field.
+func (b *ResolverPoolSpecApplyConfiguration) WithClientNetworks(values ...apiv1alpha1.CIDR) *ResolverPoolSpecApplyConfiguration {
+	for i := range values {
+		b.ClientNetworks = append(b.ClientNetworks, values[i])
+	}
+	return b
+}
+
+// WithAuthorityNetworks adds the given value to the AuthorityNetworks field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the AuthorityNetworks field.
+func (b *ResolverPoolSpecApplyConfiguration) WithAuthorityNetworks(values ...apiv1alpha1.CIDR) *ResolverPoolSpecApplyConfiguration {
+	for i := range values {
+		b.AuthorityNetworks = append(b.AuthorityNetworks, values[i])
+	}
+	return b
+}
+
+// WithSourceNetworks adds the given value to the SourceNetworks field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the SourceNetworks field.
+func (b *ResolverPoolSpecApplyConfiguration) WithSourceNetworks(values ...apiv1alpha1.CIDR) *ResolverPoolSpecApplyConfiguration {
+	for i := range values {
+		b.SourceNetworks = append(b.SourceNetworks, values[i])
+	}
+	return b
+}
+
+// WithTTL sets the TTL field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the TTL field is set to the value of the last call.
+func (b *ResolverPoolSpecApplyConfiguration) WithTTL(value *CacheTTLApplyConfiguration) *ResolverPoolSpecApplyConfiguration {
+	b.TTL = value
+	return b
+}
+
+// WithClientMaxTTL sets the ClientMaxTTL field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the ClientMaxTTL field is set to the value of the last call.
+func (b *ResolverPoolSpecApplyConfiguration) WithClientMaxTTL(value apiv1alpha1.Duration) *ResolverPoolSpecApplyConfiguration {
+	b.ClientMaxTTL = &value
+	return b
+}
+
+// WithPrefetch sets the Prefetch field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Prefetch field is set to the value of the last call.
+func (b *ResolverPoolSpecApplyConfiguration) WithPrefetch(value apiv1alpha1.Switch) *ResolverPoolSpecApplyConfiguration {
+	b.Prefetch = &value
+	return b
+}
+
+// WithKeepWarm adds the given value to the KeepWarm field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the KeepWarm field.
+func (b *ResolverPoolSpecApplyConfiguration) WithKeepWarm(values ...apiv1alpha1.DomainName) *ResolverPoolSpecApplyConfiguration {
+	for i := range values {
+		b.KeepWarm = append(b.KeepWarm, values[i])
+	}
+	return b
+}
+
+// WithServeStale sets the ServeStale field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the ServeStale field is set to the value of the last call.
+func (b *ResolverPoolSpecApplyConfiguration) WithServeStale(value *ServeStaleApplyConfiguration) *ResolverPoolSpecApplyConfiguration {
+	b.ServeStale = value
+	return b
+}
+
+// WithQueryNameCase sets the QueryNameCase field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the QueryNameCase field is set to the value of the last call.
+func (b *ResolverPoolSpecApplyConfiguration) WithQueryNameCase(value apiv1alpha1.QueryNameCase) *ResolverPoolSpecApplyConfiguration {
+	b.QueryNameCase = &value
+	return b
+}
+
+// WithECS sets the ECS field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the ECS field is set to the value of the last call.
+func (b *ResolverPoolSpecApplyConfiguration) WithECS(value *ResolverECSApplyConfiguration) *ResolverPoolSpecApplyConfiguration {
+	b.ECS = value
+	return b
+}
+
+// WithDNSSEC sets the DNSSEC field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the DNSSEC field is set to the value of the last call.
+func (b *ResolverPoolSpecApplyConfiguration) WithDNSSEC(value *ResolverDNSSECApplyConfiguration) *ResolverPoolSpecApplyConfiguration {
+	b.DNSSEC = value
+	return b
+}
+
+// WithLimits sets the Limits field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Limits field is set to the value of the last call.
+func (b *ResolverPoolSpecApplyConfiguration) WithLimits(value *ResolverLimitsApplyConfiguration) *ResolverPoolSpecApplyConfiguration {
+	b.Limits = value
+	return b
+}
+
+// WithBlockLists sets the BlockLists field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the BlockLists field is set to the value of the last call.
+func (b *ResolverPoolSpecApplyConfiguration) WithBlockLists(value *BlockListsApplyConfiguration) *ResolverPoolSpecApplyConfiguration {
+	b.BlockLists = value
+	return b
+}
+
+// WithQueryLog sets the QueryLog field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the QueryLog field is set to the value of the last call.
+func (b *ResolverPoolSpecApplyConfiguration) WithQueryLog(value *QueryLogApplyConfiguration) *ResolverPoolSpecApplyConfiguration {
+	b.QueryLog = value
+	return b
+}
+
+// WithTransports sets the Transports field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Transports field is set to the value of the last call.
+func (b *ResolverPoolSpecApplyConfiguration) WithTransports(value *ResolverTransportsApplyConfiguration) *ResolverPoolSpecApplyConfiguration {
+	b.Transports = value
+	return b
+}
+
+// WithProxyProtocol sets the ProxyProtocol field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the ProxyProtocol field is set to the value of the last call.
+func (b *ResolverPoolSpecApplyConfiguration) WithProxyProtocol(value *ResolverProxyProtocolApplyConfiguration) *ResolverPoolSpecApplyConfiguration {
+	b.ProxyProtocol = value
+	return b
+}
+
+// WithExposure sets the Exposure field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Exposure field is set to the value of the last call.
+func (b *ResolverPoolSpecApplyConfiguration) WithExposure(value *ResolverExposureApplyConfiguration) *ResolverPoolSpecApplyConfiguration {
+	b.Exposure = value
+	return b
+}
+
+// WithDisruption sets the Disruption field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Disruption field is set to the value of the last call.
+func (b *ResolverPoolSpecApplyConfiguration) WithDisruption(value *ResolverDisruptionApplyConfiguration) *ResolverPoolSpecApplyConfiguration {
+	b.Disruption = value
 	return b
 }

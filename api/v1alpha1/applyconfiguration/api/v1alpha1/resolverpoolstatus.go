@@ -11,18 +11,22 @@ import (
 //
 // ResolverPoolStatus is how a resolver pool is doing.
 type ResolverPoolStatusApplyConfiguration struct {
-	// conditions are Accepted and Ready.
+	// conditions are Accepted, Programmed (every member that can be reached has the newest configuration in force),
+	// RecursionWorks (members get from the root to the leaves), Degraded, Flushable, ClientAddressesKept, WorkloadsReady where
+	// the operator runs the members, and Ready: accepted, programmed, and answering in every datacenter.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// observedGeneration is the metadata.generation that this status is about.
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
-	// engines are the resolver programs in use, e.g. unbound,knot.
+	// engines are the resolver programs in use, e.g. KnotResolver,Unbound.
 	Engines *string `json:"engines,omitempty"`
-	// readyMembers says how many members answer, of how many, e.g. 4/4.
+	// readyMembers says how many members answer, of how many there are to be, e.g. 4/4.
 	ReadyMembers *string `json:"readyMembers,omitempty"`
 	// datacenters are the datacenters with members, e.g. dc-a,dc-b.
 	Datacenters *string `json:"datacenters,omitempty"`
-	// vip is the address that clients ask.
+	// vip are the addresses that clients ask, e.g. 10.1.0.53,10.2.0.53.
 	VIP *string `json:"vip,omitempty"`
+	// members say how each program is doing in each datacenter.
+	Members []ResolverMemberStatusApplyConfiguration `json:"members,omitempty"`
 }
 
 // ResolverPoolStatusApplyConfiguration constructs a declarative configuration of the ResolverPoolStatus type for use with
@@ -81,5 +85,18 @@ func (b *ResolverPoolStatusApplyConfiguration) WithDatacenters(value string) *Re
 // If called multiple times, the VIP field is set to the value of the last call.
 func (b *ResolverPoolStatusApplyConfiguration) WithVIP(value string) *ResolverPoolStatusApplyConfiguration {
 	b.VIP = &value
+	return b
+}
+
+// WithMembers adds the given value to the Members field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the Members field.
+func (b *ResolverPoolStatusApplyConfiguration) WithMembers(values ...*ResolverMemberStatusApplyConfiguration) *ResolverPoolStatusApplyConfiguration {
+	for i := range values {
+		if values[i] == nil {
+			panic("nil value passed to WithMembers")
+		}
+		b.Members = append(b.Members, *values[i])
+	}
 	return b
 }
