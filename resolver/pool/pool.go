@@ -8,8 +8,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,7 +43,36 @@ type Pool struct {
 	Notifiers Notifiers `json:"notifiers,omitzero"`
 	// Drain is how long the engine answers on, unready, before it is stopped; 0 stands for 5s.
 	Drain engine.Duration `json:"drain,omitempty"`
+
+	// Members are what differs from product to product: of one that is not here Config says all.
+	Members map[engine.Product]Member `json:"members,omitempty"`
+	// SourceNetworks are networks from which questions to authorities come: from the first of the machine's own addresses in
+	// them, of each family. Empty: see At.
+	SourceNetworks []netip.Prefix `json:"sourceNetworks,omitempty"`
+	// Ports are where clients ask besides, at the addresses of Listen.
+	Ports Ports `json:"ports,omitzero"`
+	// Files are texts by name. A path FilesFolder/NAME in Config stands for wherever the agent has written the text. As files
+	// are read when a configuration is applied, one with another text has another name.
+	Files map[string]string `json:"files,omitempty"`
 }
+
+// Member is what differs from product to product. 0 stands for what Config says.
+type Member struct {
+	Threads  int `json:"threads,omitempty"`
+	CacheMiB int `json:"cacheMiB,omitempty"`
+}
+
+// Ports are where clients ask besides. 0: they do not. Those of DoT and DoH need the TLS of Config, Proxy its ProxyProtocol.
+type Ports struct {
+	DoT   uint16 `json:"dot,omitempty"`
+	DoH   uint16 `json:"doh,omitempty"`
+	Proxy uint16 `json:"proxy,omitempty"` // where a load balancer says whose queries it brings
+}
+
+// FilesFolder is where paths of Config have Files.
+const FilesFolder = "/pool-files"
+
+var fileName = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$`)
 
 // Notifiers are authoritative servers, as HOST:PORT of their peer listeners. With none, names are flushed by request alone.
 type Notifiers struct {
@@ -100,25 +131,130 @@ func (p *Pool) Check() error {
 			}
 		}
 	}
+	for i, n := range p.SourceNetworks {
+		if !n.IsValid() || n != n.Masked() {
+			fault(fmt.Sprintf("sourceNetworks[%d]", i), "is no network: its address has bits beyond its length")
+		}
+	}
+	if p.TLS == nil && p.Ports.DoT+p.Ports.DoH != 0 {
+		fault("ports", "has dot or doh, and there is no tls")
+	}
+	if p.ProxyProtocol == nil && p.Ports.Proxy != 0 {
+		fault("ports.proxy", "is %d, and there is no proxyProtocol", p.Ports.Proxy)
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Files)) {
+		if !fileName.MatchString(name) {
+			fault("files", "has %q, and names have letters, digits and ._-", name)
+		}
+	}
 	return errors.Join(errs...)
 }
 
-// At is the engine's part for a server that clients ask at these addresses. Where the Pool itself names addresses, those are
-// meant. Where it has no source, questions to authorities come from the first of the addresses of each family.
-func (p *Pool) At(listen []netip.AddrPort) *engine.Config {
+// Host is what only an agent knows.
+type Host struct {
+	Engine    engine.Product
+	Listen    []netip.AddrPort // where clients ask, if the Pool does not say
+	Addresses []netip.Addr     // the machine's own; needed for SourceNetworks
+	Files     string           // the folder where Files are written, without / at the end
+}
+
+// At is the engine's part for one agent. Where the Pool itself names addresses, those are meant. Where it has neither source
+// nor SourceNetworks, questions to authorities come from the first of the addresses where clients ask, of each family. An
+// error is an engine.ConfigError.
+func (p *Pool) At(h Host) (*engine.Config, error) {
 	c := p.Config
-	if len(c.Listen) == 0 {
-		c.Listen = slices.Clone(listen)
+	if m, ok := p.Members[h.Engine]; ok {
+		c.Threads, c.CacheMiB = cmp.Or(m.Threads, c.Threads), cmp.Or(m.CacheMiB, c.CacheMiB)
 	}
-	if len(c.Source) == 0 {
+	if len(c.Listen) == 0 {
+		c.Listen = slices.Clone(h.Listen)
+	}
+	also := func(named []netip.AddrPort, port uint16) []netip.AddrPort {
+		if len(named) > 0 || port == 0 {
+			return named
+		}
+		var all []netip.AddrPort
 		for _, a := range c.Listen {
-			of := a.Addr().Unmap()
-			if !of.IsUnspecified() && !slices.ContainsFunc(c.Source, func(s netip.Addr) bool { return s.Is4() == of.Is4() }) {
-				c.Source = append(c.Source, of)
+			if at := netip.AddrPortFrom(a.Addr(), port); !slices.Contains(all, at) {
+				all = append(all, at)
 			}
 		}
+		return all
 	}
-	return &c
+	if c.TLS != nil {
+		t := *c.TLS
+		t.DoT, t.DoH = also(t.DoT, p.Ports.DoT), also(t.DoH, p.Ports.DoH)
+		c.TLS = &t
+	}
+	if c.ProxyProtocol != nil {
+		x := *c.ProxyProtocol
+		x.Listen = also(x.Listen, p.Ports.Proxy)
+		c.ProxyProtocol = &x
+	}
+	if err := p.source(&c, h); err != nil {
+		return nil, err
+	}
+	return &c, p.place(&c, h.Files)
+}
+
+// source fills in where questions come from.
+func (p *Pool) source(c *engine.Config, h Host) error {
+	if len(c.Source) > 0 {
+		return nil
+	}
+	from := func(a netip.Addr) {
+		if !a.IsUnspecified() && !slices.ContainsFunc(c.Source, func(s netip.Addr) bool { return s.Is4() == a.Is4() }) {
+			c.Source = append(c.Source, a)
+		}
+	}
+	for _, a := range h.Addresses {
+		if a = a.Unmap(); slices.ContainsFunc(p.SourceNetworks, func(n netip.Prefix) bool { return n.Contains(a) }) {
+			from(a)
+		}
+	}
+	switch {
+	case len(p.SourceNetworks) == 0:
+		for _, a := range c.Listen {
+			from(a.Addr().Unmap())
+		}
+	case len(c.Source) == 0:
+		return &engine.ConfigError{Field: "sourceNetworks", Defect: fmt.Sprintf("are %v, and none of this machine's addresses is in them", p.SourceNetworks)}
+	}
+	return nil
+}
+
+// place has the paths that stand for Files lead to where these are written.
+func (p *Pool) place(c *engine.Config, folder string) error {
+	var errs []error
+	at := func(field string, path engine.Path) engine.Path {
+		name, stands := strings.CutPrefix(path.String(), FilesFolder+"/")
+		if !stands {
+			return path
+		}
+		placed, err := engine.ParsePath(folder + "/" + name)
+		if _, ok := p.Files[name]; !ok || err != nil {
+			errs = append(errs, &engine.ConfigError{Field: field, Defect: fmt.Sprintf("is %s, and there is no such file", path)})
+		}
+		return placed
+	}
+	if c.TLS != nil {
+		c.TLS.Certificate, c.TLS.Key = at("tls.certificate", c.TLS.Certificate), at("tls.key", c.TLS.Key)
+	}
+	c.Forward = slices.Clone(c.Forward)
+	for i, f := range c.Forward {
+		f.Upstreams = slices.Clone(f.Upstreams)
+		for j, u := range f.Upstreams {
+			if u.TLS != nil {
+				f.Upstreams[j].TLS = &engine.UpstreamTLS{Name: u.TLS.Name, CA: at(fmt.Sprintf("forward[%d].upstreams[%d].tls.ca", i, j), u.TLS.CA)}
+			}
+		}
+		c.Forward[i] = f
+	}
+	c.Block.RPZ = slices.Clone(c.Block.RPZ)
+	for i, z := range c.Block.RPZ {
+		c.Block.RPZ[i].File = at(fmt.Sprintf("block.rpz[%d].file", i), z.File)
+	}
+	return errors.Join(errs...)
 }
 
 // DrainFor is Drain, or what 0 stands for.

@@ -49,6 +49,9 @@ func TestDecodeRefuses(t *testing.T) {
 		"a drain that nobody waits for":  {"drain: 1h", "drain is 1h0m0s, and may be 10m0s"},
 		"a name that no engine is told":  {"keepWarm: ['a b']", `has other characters than`},
 		"a field that is there twice":    {"drain: 1s\ndrain: 2s", `key "drain" already set`},
+		"a file elsewhere":               {"files: {../a: b}", `files has "../a", and names have letters`},
+		"a port without a certificate":   {"ports: {dot: 853}", "ports has dot or doh, and there is no tls"},
+		"a source that is no network":    {"sourceNetworks: [10.0.0.1/8]", "sourceNetworks[0] is no network"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := Decode([]byte(tt.text)); err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -66,23 +69,75 @@ func TestAnAgentFillsInItsAddresses(t *testing.T) {
 		return all
 	}
 	two := at("10.1.0.53:53", "[fd00::53]:53", "10.1.0.54:53")
+	own := []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("10.1.9.7"), netip.MustParseAddr("10.1.9.8"), two[0].Addr()}
+	near := []netip.Prefix{netip.MustParsePrefix("10.1.9.0/24")}
 	for name, tt := range map[string]struct {
-		of     engine.Config
+		of     Pool
 		given  []netip.AddrPort
 		listen []netip.AddrPort
 		source []netip.Addr
 	}{
-		"questions come from the first address of each family": {engine.Config{}, two, two, []netip.Addr{two[0].Addr(), two[1].Addr()}},
-		"a source that is said is kept":                        {engine.Config{Source: []netip.Addr{two[2].Addr()}}, two, two, []netip.Addr{two[2].Addr()}},
-		"addresses that are said are kept":                     {engine.Config{Listen: two[1:2]}, two, two[1:2], []netip.Addr{two[1].Addr()}},
-		"an address that stands for all is no source":          {engine.Config{}, at("0.0.0.0:53"), at("0.0.0.0:53"), nil},
+		"questions come from the first address of each family": {Pool{}, two, two, []netip.Addr{two[0].Addr(), two[1].Addr()}},
+		"a source that is said is kept":                        {Pool{Config: engine.Config{Source: []netip.Addr{two[2].Addr()}}}, two, two, []netip.Addr{two[2].Addr()}},
+		"addresses that are said are kept":                     {Pool{Config: engine.Config{Listen: two[1:2]}}, two, two[1:2], []netip.Addr{two[1].Addr()}},
+		"an address that stands for all is no source":          {Pool{}, at("0.0.0.0:53"), at("0.0.0.0:53"), nil},
+		"a source is the machine's own address in a network":   {Pool{SourceNetworks: near}, two, two, []netip.Addr{own[1]}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := (&Pool{Config: tt.of}).At(tt.given)
-			if !reflect.DeepEqual(c.Listen, tt.listen) || !reflect.DeepEqual(c.Source, tt.source) {
-				t.Errorf("got %v from %v", c.Listen, c.Source)
+			c, err := tt.of.At(Host{Listen: tt.given, Addresses: own})
+			if err != nil || !reflect.DeepEqual(c.Listen, tt.listen) || !reflect.DeepEqual(c.Source, tt.source) {
+				t.Errorf("got %v from %v: %v", c.Listen, c.Source, err)
 			}
 		})
+	}
+	elsewhere := &Pool{SourceNetworks: []netip.Prefix{netip.MustParsePrefix("10.9.0.0/16")}}
+	if _, err := elsewhere.At(Host{Listen: two, Addresses: own}); err == nil || !strings.Contains(err.Error(), "none of this machine's addresses") {
+		t.Errorf("questions come from networks that the machine is not in: %v", err)
+	}
+}
+
+func TestAnAgentFillsInPortsSizesAndFiles(t *testing.T) {
+	p, err := Decode([]byte(`
+clients: [10.0.0.0/8]
+rootHints: [{name: ns-a, addresses: [10.1.0.1]}]
+tls: {certificate: /pool-files/crt-1, key: /run/own.key}
+proxyProtocol: {from: [10.1.0.5/32]}
+ports: {dot: 853, doh: 443, proxy: 5300}
+forward: [{zones: [.], upstreams: [{address: 192.0.2.53:853, tls: {name: dns.example, ca: /pool-files/ca-1}}]}]
+block: {rpz: [{name: rpz, file: /pool-files/rpz-1}, {name: far, primaries: ["192.0.2.1:53"]}]}
+members: {Unbound: {threads: 4}}
+cacheMiB: 128
+files: {crt-1: a, ca-1: b, rpz-1: c}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := Host{Engine: engine.Unbound, Listen: []netip.AddrPort{netip.MustParseAddrPort("10.1.0.53:53"), netip.MustParseAddrPort("[fd00::53]:53")}, Files: "/run/x"}
+	c, err := p.At(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`"dot":["10.1.0.53:853","[fd00::53]:853"],"doh":["10.1.0.53:443","[fd00::53]:443"],"certificate":"/run/x/crt-1","key":"/run/own.key"`,
+		`"listen":["10.1.0.53:5300","[fd00::53]:5300"]`, `"ca":"/run/x/ca-1"`, `"file":"/run/x/rpz-1"`, `"threads":4`, `"cacheMiB":128`,
+	} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("lacks %s:\n%s", want, text)
+		}
+	}
+	if err := c.Check(); err != nil {
+		t.Error(err)
+	}
+	if p.TLS.Certificate.String() != "/pool-files/crt-1" || p.Block.RPZ[0].File.String() != "/pool-files/rpz-1" || p.Forward[0].Upstreams[0].TLS.CA.String() != "/pool-files/ca-1" {
+		t.Error("the Pool itself has changed")
+	}
+	delete(p.Files, "ca-1")
+	if _, err := p.At(h); err == nil || err.Error() != "forward[0].upstreams[0].tls.ca is /pool-files/ca-1, and there is no such file" {
+		t.Errorf("a file that is not there: %v", err)
 	}
 }
 
