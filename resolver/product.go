@@ -29,13 +29,13 @@ func reload(ctx context.Context, e control.Engine, changed []string) error {
 		return e.Reload(ctx)
 	case control.Recursor:
 		// Each is read once, zones last: they hold the generation.
-		var clients, lua bool
+		var queries, lua bool
 		for _, name := range changed {
-			clients = clients || name == "clients"
+			queries = queries || name == "queries.lua"
 			lua = lua || name == "recursor.lua" || name == "block.rpz"
 		}
-		if clients {
-			if err := e.ReloadClients(ctx); err != nil {
+		if queries {
+			if err := e.ReloadQueries(ctx); err != nil {
 				return err
 			}
 		}

@@ -141,8 +141,11 @@ func (k KnotResolver) Statistics(ctx context.Context) (Statistics, error) {
 		Stats  map[string]float64 `json:"stats"`
 		Worker map[string]float64 `json:"worker"`
 		Cache  float64            `json:"cache"`
+		// What the configuration counts.
+		Limited float64 `json:"limited"`
+		Refused float64 `json:"refused"`
 	}
-	if err := k.eval(ctx, "statistics", "{stats = stats.list(), worker = worker.stats(), cache = cache.count()}", &told); err != nil {
+	if err := k.eval(ctx, "statistics", "{stats = stats.list(), worker = worker.stats(), cache = cache.count(), limited = fingerpost_limited, refused = fingerpost_refused}", &told); err != nil {
 		return nil, err
 	}
 	from := told.Stats
@@ -155,6 +158,8 @@ func (k KnotResolver) Statistics(ctx context.Context) (Statistics, error) {
 	from["upstream"] = told.Worker["queries"]
 	from["timeouts"] = told.Worker["timeout"]
 	from["entries"] = told.Cache
+	from["refused"] = told.Refused
+	from["limited"] = told.Limited
 	return pick(from, []counter{
 		{Queries, []string{"queries"}},
 		{CacheHits, []string{"answer.cached"}},
@@ -162,6 +167,8 @@ func (k KnotResolver) Statistics(ctx context.Context) (Statistics, error) {
 		{NoError, []string{"noerror"}},
 		{NXDomain, []string{"answer.nxdomain"}},
 		{ServFail, []string{"answer.servfail"}},
+		{Refused, []string{"refused"}},
+		{Limited, []string{"limited"}},
 		{Upstream, []string{"upstream"}},
 		{Timeouts, []string{"timeouts"}},
 		{CacheEntries, []string{"entries"}},

@@ -60,11 +60,11 @@ func (r Recursor) ReloadZones(ctx context.Context) error {
 	return err
 }
 
-// ReloadClients reads again who is answered.
-func (r Recursor) ReloadClients(ctx context.Context) error {
-	reply, err := r.do(ctx, "reload-acls")
-	if err == nil && !strings.HasPrefix(reply, "ok") {
-		err = failed("recursor", "reload-acls", errors.New(reply))
+// ReloadQueries reads the program again that looks at queries.
+func (r Recursor) ReloadQueries(ctx context.Context) error {
+	reply, err := r.do(ctx, "reload-lua-script queries.lua")
+	if err == nil && !strings.HasPrefix(reply, "(re)loaded") {
+		err = failed("recursor", "reload-lua-script", errors.New(reply))
 	}
 	return err
 }
@@ -91,7 +91,8 @@ func (r Recursor) Statistics(ctx context.Context) (Statistics, error) {
 		{NoError, []string{"noerror-answers"}},
 		{NXDomain, []string{"nxdomain-answers"}},
 		{ServFail, []string{"servfail-answers"}},
-		{Refused, []string{"unauthorized-udp", "unauthorized-tcp"}},
+		{Refused, []string{"fingerpost-refused"}},
+		{Limited, []string{"fingerpost-limited"}},
 		{Upstream, []string{"all-outqueries"}},
 		{Timeouts, []string{"outgoing-timeouts"}},
 		{CacheEntries, []string{"cache-entries"}},

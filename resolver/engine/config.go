@@ -142,6 +142,15 @@ type ServeStale struct {
 
 func (s *ServeStale) ttl() int64 { return cmp.Or(s.TTL, Duration(30*time.Second)).Seconds() }
 
+// staleTTL is the TTL of expired records in answers, in seconds.
+func (c *Config) staleTTL() int64 {
+	ttl := c.ServeStale.ttl()
+	if most := c.ClientMaxTTL.Seconds(); most > 0 {
+		ttl = min(ttl, most)
+	}
+	return ttl
+}
+
 func (s *ServeStale) patience() time.Duration {
 	return time.Duration(cmp.Or(s.Patience, Duration(1800*time.Millisecond)))
 }
@@ -154,11 +163,11 @@ type ECS struct {
 	IPv6 int `json:"ipv6,omitempty"`
 }
 
-// Limits bound queries a second; 0 is no limit. What is beyond gets no answer.
+// Limits bound queries a second; 0 is no limit.
 type Limits struct {
-	Client int        `json:"client,omitempty"` // of one address
+	Client int        `json:"client,omitempty"` // of one address: what is beyond gets no answer
 	NAT    []NATLimit `json:"nat,omitempty"`    // instead of Client; of several the longest network decides
-	Domain int        `json:"domain,omitempty"` // to the authorities of one zone
+	Domain int        `json:"domain,omitempty"` // to the authorities of one zone: who needs more gets SERVFAIL
 }
 
 // NATLimit is the limit of addresses that many clients share.

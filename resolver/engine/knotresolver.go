@@ -22,7 +22,7 @@ func knotResolver(c *Config) *Rendered {
 	say := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	say("-- written by resolver-agent: changes are lost")
 	say("log_target('stderr')\nlog_level('notice')")
-	say("fingerpost_generation = %s", lua(generation))
+	say("local ffi = require('ffi')\nfingerpost_generation = %s", lua(generation))
 
 	listen := func(kind string, on []netip.AddrPort) {
 		for _, a := range on {
@@ -57,7 +57,10 @@ func knotResolver(c *Config) *Rendered {
 		say("cache.max_ttl(%d)", c.TTL.Max.Seconds())
 	}
 	if c.TTL.Negative > 0 {
-		r.lacks("ttl.negative", "what does not exist is kept as long as its zone says, and ttl.max at most")
+		say(negativeTTL, c.TTL.Negative.Seconds())
+	}
+	if c.ClientMaxTTL > 0 {
+		say(clientTTL, c.ClientMaxTTL.Seconds())
 	}
 
 	say("\nmodules.unload('detect_time_skew')\nmodules.unload('ta_signal_query')\nmodules.unload('ta_sentinel')\nmodules.unload('ta_update')")
@@ -79,25 +82,10 @@ func knotResolver(c *Config) *Rendered {
 	if s := c.ServeStale; s != nil {
 		say("modules.load('serve_stale < cache')")
 		say("serve_stale.timeout = %d", s.patience().Milliseconds())
-		say("serve_stale.callback = require('ffi').cast('kr_stale_cb', function (ttl)\n  if ttl + %d > 0 then return %d end\n  return -1\nend)", s.MaxAge.Seconds(), s.ttl())
+		say("serve_stale.callback = ffi.cast('kr_stale_cb', function (ttl)\n  if ttl + %d > 0 then return %d end\n  return -1\nend)", s.MaxAge.Seconds(), c.staleTTL())
 	}
 	if c.ECS != nil {
 		r.lacks("ecs", "authorities are never told of clients: they see the source address of this server")
-	}
-	if c.Limits.Client > 0 {
-		r.lacks("limits.client", "there are no limits in version 5")
-	}
-	if c.Limits.Domain > 0 {
-		r.lacks("limits.domain", "there are no limits in version 5")
-	}
-	if c.ClientMaxTTL > 0 {
-		r.lacks("clientMaxTTL", "clients are told what the cache has")
-	}
-	if len(c.Limits.NAT) > 0 {
-		r.lacks("limits.nat", "there are no limits of their own")
-	}
-	if len(c.Block.Patterns) > 0 {
-		r.lacks("block.patterns", "names are blocked as they are")
 	}
 	if d := c.Dnstap; d != nil {
 		say("modules = {dnstap = {socket_path = %s, client = {log_queries = true, log_responses = true}}}", lua(d.Socket.text))
@@ -107,17 +95,28 @@ func knotResolver(c *Config) *Rendered {
 		say(reach, luas(asked))
 	}
 
+	say(counting)
+	if rates := c.rates(); rates != nil {
+		say(clientLimits, strings.Join(each(rates, func(n rate) string { return fmt.Sprintf("{%s, %d}", lua(n.network.String()), n.queries) }), ", "))
+	}
+	if c.Limits.Domain > 0 {
+		say(domainLimits, c.Limits.Domain)
+	}
+
 	say("\nmodules.load('view < policy')")
 	for _, p := range c.allowed() {
 		say("view:addr(%s, policy.all(policy.PASS))", lua(p.String()))
 	}
-	say("view:addr('0.0.0.0/0', policy.all(policy.REFUSE))\nview:addr('::/0', policy.all(policy.REFUSE))")
+	say(refusal)
 
 	// The first rule that applies decides.
 	say("\nlocal function under(action, zones)\n  policy.add(policy.suffix(action, policy.todnames(zones)))\nend")
 	say("policy.add(policy.domains(policy.ANSWER({[kres.type.TXT] = {ttl = 0, rdata = string.char(#fingerpost_generation) .. fingerpost_generation}}, true), policy.todnames({%s})))", lua(ReadyName))
 	if len(c.Block.Names) > 0 {
 		say("under(policy.DENY, {%s})", luas(c.Block.Names))
+	}
+	if len(c.Block.Patterns) > 0 {
+		say(patterns, strings.Join(each(c.Block.Patterns, func(p Pattern) string { return lua(p.lua) }), ", "))
 	}
 	for _, z := range c.Block.RPZ {
 		if z.File == (Path{}) {
@@ -175,7 +174,7 @@ func knotResolver(c *Config) *Rendered {
 
 // reach is a module that lets no question go to addresses outside networks.
 const reach = `
-local asked, ffi = {}, require('ffi')
+local asked = {}
 for _, network in ipairs({%s}) do
   local address = ffi.new('char[16]')
   table.insert(asked, {ffi.C.kr_straddr_family(network), address, ffi.C.kr_straddr_subnet(address, network)})
@@ -187,6 +186,114 @@ package.loaded['kres_modules.fingerpost_reach'] = {layer = {checkout = function 
   return kres.FAIL
 end}}
 modules.load('fingerpost_reach')`
+
+// counting is a function that tells whether something has happened more than so many times in this second. A fresh table each
+// second keeps what strangers can fill small.
+const counting = `
+fingerpost_limited, fingerpost_refused = 0, 0
+local function counter()
+  local counts, second, now = {}, 0, ffi.C.kr_now
+  return function (key, most)
+    local this = math.floor(tonumber(now()) / 1000)
+    if this ~= second then counts, second = {}, this end
+    counts[key] = (counts[key] or 0) + 1
+    return counts[key] > most
+  end
+end`
+
+// clientLimits is a module that leaves clients beyond their limit without an answer. Networks come the longest first.
+const clientLimits = `
+local rates = {}
+for _, rate in ipairs({%s}) do
+  local address = ffi.new('char[16]')
+  table.insert(rates, {ffi.C.kr_straddr_family(rate[1]), address, ffi.C.kr_straddr_subnet(address, rate[1]), rate[2]})
+end
+local over = counter()
+package.loaded['kres_modules.fingerpost_limits'] = {layer = {begin = function (state, req)
+  local client = req.qsource.addr
+  if client == nil then return state end
+  for _, rate in ipairs(rates) do
+    if rate[1] == client:family() and ffi.C.kr_bitcmp(rate[2], client:ip(), rate[3]) == 0 then
+      if rate[4] > 0 and over(ffi.string(client:ip(), client:len()), rate[4]) then
+        fingerpost_limited = fingerpost_limited + 1
+        req.options.NO_ANSWER = true
+        return kres.FAIL
+      end
+      return state
+    end
+  end
+  return state
+end}}
+modules.load('fingerpost_limits')`
+
+// domainLimits is a module that asks the authorities of a zone no more often.
+const domainLimits = `
+local asked_over = counter()
+package.loaded['kres_modules.fingerpost_domains'] = {layer = {checkout = function (state, req)
+  local query = req:current()
+  if not query.flags.FORWARD and asked_over(kres.dname2wire(query.zone_cut.name), %d) then
+    fingerpost_limited = fingerpost_limited + 1
+    return kres.FAIL
+  end
+  return state
+end}}
+modules.load('fingerpost_domains')`
+
+// negativeTTL is a module that keeps negative answers no longer than so many seconds (RFC 2308 §5).
+const negativeTTL = `
+package.loaded['kres_modules.fingerpost_negative'] = {layer = {consume = function (state, req, packet)
+  local function cap(rr)
+    if rr.type == kres.type.SOA and rr._ttl > %[1]d then rr._ttl = %[1]d end
+  end
+  for _, rr in ipairs(packet:rrsets(kres.section.AUTHORITY)) do cap(rr) end
+  for i = 0, tonumber(req.auth_selected.len) - 1 do cap(req.auth_selected.at[i].rr) end
+  return state
+end}}
+modules.load('fingerpost_negative < cache')`
+
+// clientTTL is a module that tells clients so many seconds at most. Answers are packets already (RFC 1035 §4.1).
+const clientTTL = `
+package.loaded['kres_modules.fingerpost_ttl'] = {layer = {finish = function (state, req)
+  local answer, most = req.answer, %d
+  if answer == nil or not answer:has_wire() then return state end
+  for i = 0, answer.rrset_count - 1 do
+    if answer.rr[i]._ttl > most then answer.rr[i]._ttl = most end
+  end
+  local wire, size, at = answer.wire, tonumber(answer.size), 12 + answer.qname_size + 4
+  local function number(at) return wire[at] * 256 + wire[at + 1] end
+  for _ = 1, number(6) + number(8) + number(10) do
+    while at < size and wire[at] > 0 and wire[at] < 192 do at = at + 1 + wire[at] end
+    if at < size then at = at + (wire[at] == 0 and 1 or 2) end
+    if at + 10 > size then return state end
+    if number(at) ~= 41 and number(at + 4) * 65536 + number(at + 6) > most then
+      wire[at + 4], wire[at + 5] = bit.rshift(most, 24), bit.band(bit.rshift(most, 16), 255)
+      wire[at + 6], wire[at + 7] = bit.band(bit.rshift(most, 8), 255), bit.band(most, 255)
+    end
+    at = at + 10 + number(at + 8)
+  end
+  return state
+end}}
+modules.load('fingerpost_ttl')`
+
+// refusal is what all but clients get.
+const refusal = `
+local function refuse(state, req)
+  fingerpost_refused = fingerpost_refused + 1
+  return policy.REFUSE(state, req)
+end
+view:addr('0.0.0.0/0', policy.all(refuse))
+view:addr('::/0', policy.all(refuse))`
+
+// patterns is a rule that denies names which have a pattern.
+const patterns = `policy.add((function ()
+  local patterns = {%s}
+  return function (_, query)
+    local name = kres.dname2str(query.sname):lower():sub(1, -2)
+    for _, pattern in ipairs(patterns) do
+      if name:find(pattern) then return policy.DENY end
+    end
+  end
+end)())`
 
 // depth is the number of a name's labels.
 func depth(name string) int {

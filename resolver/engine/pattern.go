@@ -128,7 +128,7 @@ func (t *luaPattern) repeated(re *syntax.Regexp) error {
 func luaItem(re *syntax.Regexp) (string, error) {
 	switch re.Op {
 	case syntax.OpLiteral:
-		if c := re.Rune[0]; len(re.Rune) == 1 && re.Flags&syntax.FoldCase == 0 && '!' <= c && c <= '~' {
+		if c := re.Rune[0]; len(re.Rune) == 1 && re.Flags&syntax.FoldCase == 0 && strings.ContainsRune(written, c) {
 			return luaCharacter(c), nil
 		}
 	case syntax.OpAnyChar, syntax.OpAnyCharNotNL:
@@ -139,11 +139,13 @@ func luaItem(re *syntax.Regexp) (string, error) {
 	return "", fmt.Errorf("has %q: there are characters, classes of them, and how often one of these comes, and neither | nor groups", re)
 }
 
+// written are the characters that products write names with, but for quotes and escapes, which no pattern has.
+const written = "!#$%&()*+,-./0123456789:;<=>?@[]^_`abcdefghijklmnopqrstuvwxyz{|}~"
+
 // luaClass is a pattern for one character of ranges, each of a first and a last one.
 func luaClass(ranges []rune) (string, error) {
 	var in, out strings.Builder
-	// Names are written in these; what else is in the class is never met.
-	for c := '!'; c <= '~'; c++ {
+	for _, c := range written {
 		is := false
 		for i := 0; i+1 < len(ranges); i += 2 {
 			is = is || ranges[i] <= c && c <= ranges[i+1]

@@ -23,7 +23,7 @@ func recursor(c *Config) *Rendered {
 	for _, line := range []string{
 		"daemon=no", "write-pid=no", "socket-dir=.", "disable-syslog=yes", "log-timestamp=no", "setuid=", "setgid=", "chroot=",
 		"version-string=", "server-id=", "security-poll-suffix=", "webserver=no", "export-etc-hosts=off",
-		"hint-file=root.hints", "allow-from-file=clients", "forward-zones-file=forward.zones", "lua-config-file=recursor.lua",
+		"hint-file=root.hints", "allow-from=0.0.0.0/0,::/0", "lua-dns-script=queries.lua", "forward-zones-file=forward.zones", "lua-config-file=recursor.lua",
 		"dot-to-port-853=yes", "extended-resolution-errors=yes",
 		// Answers to clients are kept apart from records, once for each thread.
 		"packetcache-ttl=2", "packetcache-servfail-ttl=1",
@@ -94,7 +94,7 @@ func recursor(c *Config) *Rendered {
 	}
 	if s := c.ServeStale; s != nil {
 		set("serve-stale-extensions", "%d", (s.MaxAge.Seconds()+29)/30)
-		if s.ttl() != 30 {
+		if c.staleTTL() != 30 && c.staleTTL() != c.ClientMaxTTL.Seconds() {
 			r.lacks("serveStale.ttl", "is 30s")
 		}
 		if s.Patience != 0 {
@@ -115,25 +115,15 @@ func recursor(c *Config) *Rendered {
 	} else {
 		set("dnssec", "off")
 	}
-	if c.Limits.Client > 0 {
-		r.lacks("limits.client", "there are no limits: put a proxy in front")
-	}
 	if c.Limits.Domain > 0 {
 		r.lacks("limits.domain", "there are no limits")
-	}
-	if c.ClientMaxTTL > 0 {
-		r.lacks("clientMaxTTL", "clients are told what the cache has")
-	}
-	if len(c.Limits.NAT) > 0 {
-		r.lacks("limits.nat", "there are no limits of their own")
-	}
-	if len(c.Block.Patterns) > 0 {
-		r.lacks("block.patterns", "names are blocked as they are")
 	}
 	if c.Dnstap != nil {
 		r.lacks("dnstap", "clients' queries are not told: put a proxy in front")
 	}
-	r.lacks("clients", "others get no answer at all, instead of REFUSED")
+	if c.rates() != nil && c.Threads > 1 {
+		r.lacks("limits.client", "each of %d threads counts for itself: clients may ask so many times as often", c.Threads)
+	}
 
 	var l strings.Builder
 	l.WriteString("-- written by resolver-agent: changes are lost\n")
@@ -185,7 +175,7 @@ func recursor(c *Config) *Rendered {
 
 	r.Files = []File{
 		{"recursor.conf", b.String(), Restart},
-		{"clients", join(c.allowed(), "\n") + "\n", ReloadPart},
+		{"queries.lua", recursorQueries(c), ReloadPart},
 		{"forward.zones", forward.String(), ReloadPart},
 		{"recursor.lua", l.String(), ReloadPart},
 		{"ready.zone", fmt.Sprintf("%[1]s 0 IN SOA . . 1 3600 600 86400 0\n%[1]s 0 IN NS .\n%[2]s 0 IN TXT \"%[3]s\"\n", readyZone, ReadyName, generation), ReloadPart},
@@ -198,3 +188,92 @@ func recursor(c *Config) *Rendered {
 	}
 	return r
 }
+
+// recursorQueries is a program that sees clients' queries before they are answered.
+func recursorQueries(c *Config) string {
+	ttl := ""
+	if most := c.ClientMaxTTL.Seconds(); most > 0 {
+		ttl = fmt.Sprintf("\n  ffi.C.pdns_ffi_param_set_ttl_cap(query, %d)", most)
+	}
+	return fmt.Sprintf(queries, luas(c.allowed()),
+		strings.Join(each(c.rates(), func(n rate) string { return fmt.Sprintf("{%s, %d}", lua(n.network.String()), n.queries) }), ", "),
+		strings.Join(each(c.Block.Patterns, func(p Pattern) string { return lua(p.lua) }), ", "), ttl)
+}
+
+// queries tags what clients ask, so that nobody is answered from packets which are kept for others: 1 clients, 2 those beyond
+// their limit, and 0 all others, also if the program failed to look at them. Rates come with the longest network first. What an
+// address may is remembered for so many of them; a fresh table each second keeps what strangers can fill small.
+const queries = `-- written by resolver-agent: changes are lost
+local ffi = require('ffi')
+ffi.cdef[[
+  typedef struct pdns_ffi_param pdns_ffi_param_t;
+  const char* pdns_ffi_param_get_remote(pdns_ffi_param_t*);
+  void pdns_ffi_param_set_tag(pdns_ffi_param_t*, unsigned int);
+  void pdns_ffi_param_set_ttl_cap(pdns_ffi_param_t*, uint32_t);
+]]
+local clients, rates, patterns = newNMG(), {}, {}
+clients:addMasks({%s})
+for _, rate in ipairs({%s}) do
+  local network = newNMG()
+  network:addMask(rate[1])
+  table.insert(rates, {network, rate[2]})
+end
+patterns = {%s}
+local refused, limited = getMetric('fingerpost-refused'), getMetric('fingerpost-limited')
+
+local known, size = {}, 0
+local function rate(client)
+  local of = known[client]
+  if of == nil then
+    local address = newCA(client)
+    of = clients:match(address) and 0
+    for _, network in ipairs(of and rates or {}) do
+      if network[1]:match(address) then of = network[2] break end
+    end
+    if size == 65536 then known, size = {}, 0 end
+    known[client], size = of, size + 1
+  end
+  return of
+end
+
+local counts, second = {}, 0
+local function over(client, most)
+  local now = os.time()
+  if now ~= second then counts, second = {}, now end
+  counts[client] = (counts[client] or 0) + 1
+  return counts[client] > most
+end
+
+function gettag_ffi(object)
+  local query = ffi.cast('pdns_ffi_param_t *', object)
+  local client = ffi.string(ffi.C.pdns_ffi_param_get_remote(query))
+  local most = rate(client)
+  if not most then
+    refused:inc()
+    return
+  end
+  if most > 0 and over(client, most) then
+    limited:inc()
+    ffi.C.pdns_ffi_param_set_tag(query, 2)
+    return
+  end
+  ffi.C.pdns_ffi_param_set_tag(query, 1)%s
+end
+
+function preresolve(query)
+  if query.tag ~= 1 then
+    query.rcode = query.tag == 2 and pdns.DROP or pdns.REFUSED
+    query.extendedErrorCode = 18
+    return true
+  end
+  if #patterns == 0 then return false end
+  local name = query.qname:toStringNoDot():lower()
+  for _, pattern in ipairs(patterns) do
+    if name:find(pattern) then
+      query.rcode, query.extendedErrorCode = pdns.NXDOMAIN, 15
+      return true
+    end
+  end
+  return false
+end
+`

@@ -138,6 +138,34 @@ func (c *Config) allowed() []netip.Prefix {
 	return slices.Compact(all)
 }
 
+// rate is how many queries a second each address of a network may ask; 0 is no limit.
+type rate struct {
+	network netip.Prefix
+	queries int
+}
+
+// rates are the networks with limits of their own, the longest first; nil: nobody is limited. What runs beside the server is
+// not, as it asks for all names that change.
+func (c *Config) rates() []rate {
+	if c.Limits.Client == 0 && len(c.Limits.NAT) == 0 {
+		return nil
+	}
+	var all []rate
+	for _, p := range c.own() {
+		all = append(all, rate{p, 0})
+	}
+	for _, n := range c.Limits.NAT {
+		for _, p := range n.Networks {
+			all = append(all, rate{p, n.Client})
+		}
+	}
+	for _, everybody := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		all = append(all, rate{netip.PrefixFrom(everybody, 0), c.Limits.Client})
+	}
+	slices.SortStableFunc(all, func(a, b rate) int { return cmp.Compare(b.network.Bits(), a.network.Bits()) })
+	return all
+}
+
 // at is how Unbound and Knot Resolver write an address with a port.
 func at(a netip.AddrPort) string { return fmt.Sprintf("%s@%d", a.Addr(), a.Port()) }
 

@@ -129,20 +129,27 @@ func unbound(c *Config, folder Path) *Rendered {
 	yes("minimal-responses", true)
 	yes("use-caps-for-id", c.RandomCase)
 	yes("prefetch", c.Prefetch)
-	if c.TTL.Min > 0 {
-		set("cache-min-ttl", "%d", c.TTL.Min.Seconds())
+	// Clients are told what is left of the time that the cache has.
+	ttl := c.TTL
+	if most := c.ClientMaxTTL; most > 0 {
+		if ttl.Min > most {
+			r.lacks("ttl.min", "is clientMaxTTL: records are kept no longer than clients are told")
+		}
+		ttl.Min, ttl.Max, ttl.Negative = min(ttl.Min, most), min(cmp.Or(ttl.Max, most), most), min(cmp.Or(ttl.Negative, most), most)
 	}
-	if c.TTL.Max > 0 {
-		set("cache-max-ttl", "%d", c.TTL.Max.Seconds())
-	}
-	if c.TTL.Negative > 0 {
-		set("cache-max-negative-ttl", "%d", c.TTL.Negative.Seconds())
+	for _, bound := range []struct {
+		key string
+		to  Duration
+	}{{"cache-min-ttl", ttl.Min}, {"cache-max-ttl", ttl.Max}, {"cache-max-negative-ttl", ttl.Negative}} {
+		if bound.to > 0 {
+			set(bound.key, "%d", bound.to.Seconds())
+		}
 	}
 	if s := c.ServeStale; s != nil {
 		yes("serve-expired", true)
 		set("serve-expired-ttl", "%d", s.MaxAge.Seconds())
 		yes("serve-expired-ttl-reset", false)
-		set("serve-expired-reply-ttl", "%d", s.ttl())
+		set("serve-expired-reply-ttl", "%d", c.staleTTL())
 		set("serve-expired-client-timeout", "%d", s.patience().Milliseconds())
 		yes("ede", true)
 		yes("ede-serve-expired", true)
@@ -159,8 +166,19 @@ func unbound(c *Config, folder Path) *Rendered {
 			r.lacks("serveStale", "does not go with ecs: answers that are kept for a client's network are not served stale")
 		}
 	}
-	if n := c.Limits.Client; n > 0 {
-		set("ip-ratelimit", "%d", n)
+	// There is one limit for all: nobody gets less than what is theirs.
+	most, all := c.Limits.Client, c.Limits.Client > 0
+	for _, n := range c.Limits.NAT {
+		most, all = max(most, n.Client), all && n.Client > 0
+	}
+	switch {
+	case len(c.Limits.NAT) > 0 && !all:
+		r.lacks("limits", "there is one limit for all addresses, and some are to have none: nobody is limited")
+	case len(c.Limits.NAT) > 0:
+		r.lacks("limits.nat", "there is one limit for all addresses: each has %d", most)
+	}
+	if all {
+		set("ip-ratelimit", "%d", most)
 	}
 	if n := c.Limits.Domain; n > 0 {
 		set("ratelimit", "%d", n)
@@ -183,15 +201,10 @@ func unbound(c *Config, folder Path) *Rendered {
 		})
 	}
 
-	if c.ClientMaxTTL > 0 {
-		r.lacks("clientMaxTTL", "clients are told what the cache has")
-	}
-	if len(c.Limits.NAT) > 0 {
-		r.lacks("limits.nat", "there are no limits of their own")
-	}
 	if len(c.Block.Patterns) > 0 {
-		r.lacks("block.patterns", "names are blocked as they are")
+		r.lacks("block.patterns", "names are blocked as they are, with all below them")
 	}
+
 	clause("remote-control")
 	yes("control-enable", true)
 	yes("control-use-cert", false)
