@@ -130,6 +130,8 @@ type plan struct {
 	by     *zone.Dimensions // of rules and policy; nil without any
 	geo    *geo             // for the policy Geo
 	fault  error
+	// clients digests all this, see Record.digestClients.
+	clients uint64
 }
 
 // plan returns the record's plan, which it keeps as long as world and database are the same.
@@ -153,6 +155,7 @@ func (r *Record) plan(in *Inputs) *plan {
 	} else if p.by == nil && len(p.policy) > 0 {
 		p.by, p.fault = zone.NewDimensions(p.policy...)
 	}
+	p.clients = r.digestClients(p)
 	r.last.Store(p)
 	return p
 }

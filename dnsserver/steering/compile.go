@@ -53,15 +53,19 @@ type Memory struct {
 	// somebody may hold an answer of before that had a longer one; zero: nobody does.
 	TTL  uint32    `json:"ttl,omitempty"`
 	Held time.Time `json:"held,omitzero"`
+	// State is that of the answers, see zone.OptionState; 0: not known.
+	State uint64 `json:"state,omitempty"`
 }
 
 // Same reports whether all of it is the same.
-func (m Memory) Same(o Memory) bool { return m.Equal(o) && m.TTL == o.TTL && m.Held.Equal(o.Held) }
+func (m Memory) Same(o Memory) bool {
+	return m.Equal(o) && m.TTL == o.TTL && m.Held.Equal(o.Held) && m.State == o.State
+}
 
 // memory is that of these answers, after that of the ones before.
 func (k *compiler) memory(classes []Remembered) Memory {
 	before := k.in.Memory
-	m := Memory{Classes: classes, TTL: max(k.r.TTL, k.result.TTL), Held: before.Held}
+	m := Memory{Classes: classes, TTL: max(k.r.TTL, k.result.TTL), Held: before.Held, State: k.result.Steered.State()}
 	if before.TTL > m.TTL {
 		if until := k.in.Now.Add(time.Duration(before.TTL) * time.Second).Round(0); until.After(m.Held) {
 			m.Held = until

@@ -33,6 +33,7 @@ func (k *compiler) encode() {
 		a.Outcomes = append(a.Outcomes, k.answer(o))
 		k.result.targets = append(k.result.targets, k.names(o))
 	}
+	a.State = k.state(a)
 	if k.result.fault == nil {
 		k.result.Steered, k.result.fault = zone.NewSteered(a)
 	}
@@ -57,7 +58,7 @@ func (k *compiler) by() (*zone.Dimensions, error) {
 func failing(a *zone.Answers) *zone.Steered {
 	st, err := zone.NewSteered(&zone.Answers{
 		Types: a.Types, Slot: a.Slot, Cells: []int{0}, Choices: []zone.Choice{{Of: []zone.Alternative{{}}}},
-		Outcomes: []zone.Outcome{{Rcode: zone.RcodeServFail}},
+		Outcomes: []zone.Outcome{{Rcode: zone.RcodeServFail}}, State: a.State,
 	})
 	if err != nil {
 		panic(err)

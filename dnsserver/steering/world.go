@@ -28,6 +28,7 @@ type World struct {
 	dimension []zone.Dimension
 	by        *zone.Dimensions
 	places    []string
+	networks  uint64 // digest of what is whose
 }
 
 // Datacenter is one of the world. Names and networks are as they were given.
@@ -91,6 +92,7 @@ func NewWorld(m *steeringpb.Topology) (*World, error) {
 	for i := range w.locator.Locations() {
 		w.places = append(w.places, w.location(i))
 	}
+	w.networks = w.digestNetworks()
 	return w, nil
 }
 

@@ -144,6 +144,9 @@ func (v *View) answer(s *Scratch, dst, message []byte, client netip.Addr, over T
 		if child && s.rcode == RcodeNXDomain {
 			s.rcode = RcodeSuccess // it exists here, whether or not the parent delegates it
 		}
+		if s.message.asksState && authoritative {
+			s.message.hasState, s.message.serial = true, z.version.Serial
+		}
 		authoritative = authoritative && q.qclass == classIN
 	}
 	return s.finish(authoritative)
@@ -161,6 +164,7 @@ func (s *Scratch) begin(dst, message []byte, client netip.Addr, over Transport) 
 	s.rcode, s.ede, s.edeText = RcodeSuccess, edeNone, ""
 	s.class, s.about = ClassError, 0
 	m.keepAlive, m.nsid, m.cookie, m.subnet, m.scope, m.padded = 0, "", false, false, 0, false
+	m.asksState, m.hasState, m.state = false, false, 0
 	s.asked.subnet.present = false
 	sound = true
 	if q.edns && q.options[0] < q.options[1] && q.version == 0 {

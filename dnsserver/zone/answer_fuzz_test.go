@@ -52,6 +52,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Add(packet{0, [4]uint16{1, 0, 0, 2}, []byte(www + opt("\xff\x00\x00\x02ab") + signed(classANY, tsigRData))}.bytes(), false)
 	f.Add(packet{0, [4]uint16{1, 0, 0, 1}, []byte(www + opt(ednsOption(optionCookie, "12345678")+ednsOption(optionNSID, "")+ednsOption(optionSubnet, "\x00\x01\x18\x00\xc0\x00\x02")))}.bytes(), false)
 	f.Add(packet{0, [4]uint16{1, 0, 0, 1}, []byte(www + opt(ednsOption(optionCookie, "1234567812345678")+ednsOption(optionKeepAlive, "")))}.bytes(), true)
+	f.Add(packet{0, [4]uint16{1, 0, 0, 1}, []byte(www + opt(ednsOption(OptionState, "")+ednsOption(optionCookie, "12345678")))}.bytes(), false)
 	f.Add(packet{0, [4]uint16{1, 1, 1, 1}, []byte(www + rawRecord("\xc0\x0c", TypeA, classIN, 0, "abcd") + rawRecord("\x01x\xc0\x0c", TypeA, classIN, 0, "") + opt(""))}.bytes(), true)
 	f.Add(packet{0, [4]uint16{0, 0, 0, 1}, []byte(opt(ednsOption(optionCookie, "12345678")))}.bytes(), false)
 	for _, z := range zones {

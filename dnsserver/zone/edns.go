@@ -32,7 +32,7 @@ const (
 
 // options is what the OPT record of one query asks for.
 type options struct {
-	nsid, keepAlive, padding bool
+	nsid, keepAlive, padding, state bool
 
 	cookie     [clientCookieSize + maxServerCookie]byte // the first cookieSize octets
 	cookieSize int                                      // 0 for none
@@ -69,7 +69,7 @@ func (n *subnet) prefix() netip.Prefix {
 // is false if what is in one known here is not what its RFC says. Unknown options are ignored, and
 // of an option that comes twice all but the first.
 func (o *options) read(b []byte) (framed, sound bool) {
-	o.nsid, o.keepAlive, o.padding, o.cookieSize, o.subnet.present = false, false, false, 0, false
+	o.nsid, o.keepAlive, o.padding, o.state, o.cookieSize, o.subnet.present = false, false, false, false, 0, false
 	sound = true
 	for len(b) > 0 {
 		if len(b) < optionHead {
@@ -96,6 +96,8 @@ func (o *options) read(b []byte) (framed, sound bool) {
 			o.keepAlive = true
 		case optionPadding:
 			o.padding = true
+		case OptionState:
+			o.state = len(data) == 0
 		}
 		b = b[end:]
 	}
@@ -189,6 +191,7 @@ func (s *Scratch) readOptions(c *Config, b []byte, over Transport) (sound bool) 
 	if o.nsid {
 		m.nsid = c.NSID
 	}
+	m.asksState = o.state
 	if o.cookieSize > 0 && len(c.Cookies) > 0 {
 		s.cookie = answerCookie(&o.cookie, o.cookieSize, c.Cookies, s.client, s.Now)
 		m.cookie = true

@@ -29,6 +29,7 @@ func BenchmarkFeatures(b *testing.B) {
 		{"nsid", "192.0.2.1", ednsOption(optionNSID, "")},
 		{"subnet-not-trusted", "198.51.100.1", subnet},
 		{"subnet", "192.0.2.1", subnet},
+		{"state", "192.0.2.1", ednsOption(OptionState, "")},
 		{"all", "192.0.2.1", cookie("192.0.2.1", 100, 0) + ednsOption(optionNSID, "") + subnet},
 	} {
 		b.Run(tc.name, func(b *testing.B) {

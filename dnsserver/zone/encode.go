@@ -18,6 +18,10 @@ type message struct {
 	keepAlive uint16 // RFC 7828, in units of 100 ms; 0 for nothing
 	nsid      string // RFC 5001; "" for nothing
 	cookie    bool   // RFC 7873
+	asksState bool   // room is kept for OptionState
+	hasState  bool   // it is known, too
+	serial    uint32 // of it
+	state     uint64
 	subnet    bool   // RFC 7871
 	scope     uint8  // of subnet
 	padded    bool   // to blocks of paddedBlock octets, RFC 7830
@@ -86,6 +90,9 @@ func (m *message) optionsSize() (n int) {
 	}
 	if m.cookie {
 		n += optionHead + clientCookieSize + serverCookieSize
+	}
+	if m.asksState {
+		n += optionHead + stateSize
 	}
 	return n
 }
@@ -437,6 +444,11 @@ func (s *Scratch) opt() {
 	}
 	if m.cookie {
 		copy(m.option(optionCookie, clientCookieSize+serverCookieSize), o.cookie[:])
+	}
+	if m.hasState {
+		b := m.option(OptionState, stateSize)
+		binary.BigEndian.PutUint32(b, m.serial)
+		binary.BigEndian.PutUint64(b[4:], m.state)
 	}
 	if m.subnet {
 		b := m.option(optionSubnet, o.subnet.size()-optionHead)

@@ -3,9 +3,9 @@ package zone
 import "encoding/binary"
 
 // OptionState is the code of an EDNS option for resolver agents (from the range for local use, RFC 6891 §9). A query has it
-// empty; an answer with authority, also a negative one, has it with the serial of the zone that it is from and the state of the
-// name that the question led to: 0, or of a steered name a digest of its answers, the same on all servers that have decided the
-// same.
+// empty. A reply to such a query has it if the server answers with authority, also if there is no such name or no data: with
+// the serial of the zone that the answer is from, and the state of the name, 8 octets. That is 0 unless the name is steered: then
+// it is Answers.State, of the first steered name that an alias led to.
 const OptionState = 65310
 
 // stateSize is the length of what is in the option: 4 octets of the serial and 8 of the state.

@@ -59,11 +59,15 @@ func (s *Scratch) steered(z *Served, name *dissected, links int, bare bool, slot
 	st := slot.answers.Load()
 	qtype := s.query.qtype
 	if st == nil {
+		s.message.asksState = false // it is not known yet
 		if !bare && !maySteer(qtype) {
 			return 0, false
 		}
 		s.fail(RcodeServFail, EDENotReady)
 		return 0, true
+	}
+	if m := &s.message; m.asksState && m.state == 0 {
+		m.state = st.State()
 	}
 	network, stated := s.clientNetwork()
 	k := asker{client: network.Addr(), now: s.Now}

@@ -36,6 +36,8 @@ type Answers struct {
 	Cells    []int
 	Choices  []Choice
 	Outcomes []Outcome
+	// State is told to those who ask for it by OptionState; not 0 in what servers answer.
+	State uint64
 }
 
 // Dimension divides clients into classes by where they are.
@@ -221,6 +223,7 @@ func typesOf(types []uint16) (t typeSet, err error) {
 //	          records have one size, their ends 2 each from the first record on, and one before;
 //	          then, for PickWeighted, weights summed up 4 each, for PickHash IDs 8 each; then
 //	          the records in wire form, the owner a pointer to the question
+//	state     8, at the end
 const (
 	unit            = 8
 	choiceHead      = 4
@@ -279,7 +282,7 @@ func NewSteered(a *Answers) (*Steered, error) {
 			binary.LittleEndian.PutUint16(e.b[2*i:], cell(choices[c]))
 		}
 	}
-	st.data = string(e.b)
+	st.data = string(binary.LittleEndian.AppendUint64(e.b, a.State))
 	return st, nil
 }
 
@@ -596,6 +599,9 @@ func (st *Steered) end(set *readySet, records uint32) uint32 {
 	}
 	return uint32(le16(st.data, set.ends+2*records))
 }
+
+// State is that of the Answers.
+func (st *Steered) State() uint64 { return le64(st.data, uint32(len(st.data)-8)) }
 
 // note remembers that an outcome is answered.
 func (st *Steered) note(outcome uint32, now int64) {
