@@ -51,7 +51,7 @@ build: go-check ## Static binaries, stamped with the version, into bin/.
 	go build -ldflags "-s -w -X main.version=$(VERSION)" -o bin/ ./cmd/...
 
 .PHONY: images
-images: go-check ## OCI archives of manager and dnsserver, for amd64 and arm64, with SBOMs, into bin/images. Needs no builder.
+images: go-check ## OCI archives of all images, for amd64 and arm64, with SBOMs, into bin/images. Needs apt, and no builder.
 	@go run ./hack/images/cmd -version '$(VERSION)'
 
 .PHONY: chart

@@ -148,7 +148,7 @@ func (s *story) build() {
 	for version, dir := range map[string]string{s.new: s.root, s.old: earlier} {
 		_, err := images.Build(s.Context(), images.Options{
 			Checkout: dir, Version: version, Out: filepath.Join(s.dir, version),
-			Architectures: []string{runtime.GOARCH}, Programs: images.Programs(), Progress: os.Stderr,
+			Architectures: []string{runtime.GOARCH}, Images: images.Names(), Progress: os.Stderr,
 		})
 		if err != nil {
 			s.Fatal(err)
@@ -172,9 +172,9 @@ func (s *story) start() {
 	}
 	s.Cluster = c
 	for _, version := range []string{s.old, s.new} {
-		for _, program := range images.Programs() {
-			archive := filepath.Join(s.dir, version, "fingerpost-"+program+".tar")
-			named := filepath.Join(s.dir, version+"-"+program+".tar")
+		for _, name := range images.Names() {
+			archive := filepath.Join(s.dir, version, "fingerpost-"+name+".tar")
+			named := filepath.Join(s.dir, version+"-"+name+".tar")
 			if err := os.Rename(archive, named); err != nil {
 				s.Fatal(err)
 			}

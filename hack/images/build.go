@@ -2,14 +2,17 @@ package images
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"debug/buildinfo"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/google/renameio/v2"
@@ -23,16 +26,37 @@ const Repository = "docker.io/fingerpost"
 // user is nobody's: what "nonroot" is called in other images.
 const user = "65532:65532"
 
-// Programs are those of this project that run in a cluster.
-func Programs() []string { return []string{"manager", "dnsserver"} }
+// content says what an image holds beside its SBOM.
+type content struct {
+	program  string   // of cmd/ in the checkout: the entry point
+	packages []string // of Debian, complete, with the libraries that they need; none: nothing but the program
+}
+
+// contents are those of all images that run in a cluster.
+var contents = map[string]content{
+	"manager":               {program: "manager"},
+	"dnsserver":             {program: "dnsserver"},
+	"resolver-unbound":      engine("unbound"),
+	"resolver-knotresolver": engine("knot-resolver", "libluajit-5.1-common", "lua-sec", "lua-socket"),
+	"resolver-recursor":     engine("pdns-recursor", "publicsuffix"),
+}
+
+// engine is the agent with an engine that it runs.
+func engine(packages ...string) content {
+	return content{"resolver-agent", append([]string{"base-files", "dns-root-data"}, packages...)}
+}
+
+// Names are those of all images, sorted.
+func Names() []string { return slices.Sorted(maps.Keys(contents)) }
 
 // Options say what Build builds.
 type Options struct {
-	Checkout      string   // of this project, of which all comes
+	Checkout      string   // of this project, of which all comes but Debian's packages
 	Version       string   // stamped into programs, and the tag of images. Not empty
 	Out           string   // folder, made if absent
 	Architectures []string // amd64, arm64
-	Programs      []string // of cmd/ in the checkout
+	Images        []string // of Names
+	Sources       string   // of Debian's packages, as in sources.list(5). Empty: Sources
 	Progress      io.Writer
 }
 
@@ -43,23 +67,47 @@ type Built struct {
 	Digest digest.Digest // of its index
 }
 
-// Build compiles programs and packs each into an image, in the order of the programs. Besides, it leaves in Out/linux-ARCH what
-// the images are made of, for the Dockerfile: the programs, and their SBOMs as PROGRAM.spdx.json.
+// Build compiles programs, gets Debian's packages for the images that need any, and packs them into images, in the order that
+// they are asked for. Besides, it leaves in Out/linux-ARCH what the images have of this project, for the Dockerfile: the
+// programs, and the images' SBOMs as IMAGE.spdx.json.
 func Build(ctx context.Context, o Options) ([]Built, error) {
 	out, err := filepath.Abs(o.Out)
 	if err != nil {
 		return nil, err
 	}
+	cache, err := debianCache()
+	if err != nil {
+		return nil, err
+	}
+	var programs, packages []string
+	for _, name := range o.Images {
+		c, is := contents[name]
+		if !is {
+			return nil, fmt.Errorf("there is no image %s, but %s", name, strings.Join(Names(), ", "))
+		}
+		programs, packages = append(programs, c.program), append(packages, c.packages...)
+	}
+	slices.Sort(programs)
+	slices.Sort(packages)
+	programs, packages = slices.Compact(programs), slices.Compact(packages)
+	distribution := map[string]debian{} // by architecture
 	for _, arch := range o.Architectures {
-		if err := compile(ctx, o, arch, filepath.Join(out, "linux-"+arch)); err != nil {
+		if err := compile(ctx, o, programs, arch, filepath.Join(out, "linux-"+arch)); err != nil {
+			return nil, err
+		}
+		if len(packages) == 0 {
+			continue
+		}
+		fmt.Fprintf(o.Progress, "Getting %s of Debian for %s\n", strings.Join(packages, ", "), arch)
+		if distribution[arch], err = getDebian(ctx, cmp.Or(o.Sources, Sources), cache, arch, packages, o.Progress); err != nil {
 			return nil, err
 		}
 	}
 	var all []Built
-	for _, program := range o.Programs {
-		built, err := pack(o, program, out)
+	for _, name := range o.Images {
+		built, err := pack(o, name, out, distribution)
 		if err != nil {
-			return nil, fmt.Errorf("image of %s: %w", program, err)
+			return nil, fmt.Errorf("image %s: %w", name, err)
 		}
 		all = append(all, built)
 	}
@@ -67,13 +115,13 @@ func Build(ctx context.Context, o Options) ([]Built, error) {
 }
 
 // compile builds the programs for one architecture into a folder.
-func compile(ctx context.Context, o Options, arch, into string) error {
+func compile(ctx context.Context, o Options, programs []string, arch, into string) error {
 	if err := os.MkdirAll(into, 0o755); err != nil {
 		return err
 	}
-	fmt.Fprintf(o.Progress, "Building %s %s for %s\n", strings.Join(o.Programs, " and "), o.Version, arch)
+	fmt.Fprintf(o.Progress, "Building %s %s for %s\n", strings.Join(programs, ", "), o.Version, arch)
 	args := []string{"build", "-trimpath", "-ldflags", "-s -w -X main.version=" + o.Version, "-o", into + "/"}
-	for _, program := range o.Programs {
+	for _, program := range programs {
 		args = append(args, "./cmd/"+program)
 	}
 	build := exec.CommandContext(ctx, "go", args...)
@@ -86,54 +134,66 @@ func compile(ctx context.Context, o Options, arch, into string) error {
 	return nil
 }
 
-// pack makes the image of a program of which out/linux-ARCH has the binaries.
-func pack(o Options, program, out string) (Built, error) {
-	image := Image{Name: Repository + "/" + program + ":" + Tag(o.Version)}
+// pack makes an image of the programs in out/linux-ARCH and of packages by architecture.
+func pack(o Options, name, out string, distribution map[string]debian) (Built, error) {
+	c := contents[name]
+	image := Image{Name: Repository + "/" + name + ":" + Tag(o.Version)}
 	for _, arch := range o.Architectures {
-		binary := filepath.Join(out, "linux-"+arch, program)
-		info, err := buildinfo.ReadFile(binary)
+		folder := filepath.Join(out, "linux-"+arch)
+		info, err := buildinfo.ReadFile(filepath.Join(folder, c.program))
 		if err != nil {
 			return Built{}, err
 		}
-		text, err := sbom(binary, o.Version)
+		var root []File
+		var packages debian
+		if len(c.packages) > 0 {
+			if root, packages, err = distribution[arch].root(c.packages); err != nil {
+				return Built{}, err
+			}
+		}
+		text, err := sbom(name, filepath.Join(folder, c.program), o.Version, packages)
 		if err != nil {
 			return Built{}, err
 		}
-		if err := os.WriteFile(binary+listSuffix, text, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(folder, name+listSuffix), text, 0o644); err != nil {
 			return Built{}, err
 		}
 		image.Created = commitTime(info)
-		image.Config = config(program, o.Version, setting(info, "vcs.revision"))
-		image.Platforms = append(image.Platforms, Platform{Architecture: arch, Files: files(program, binary)})
+		image.Config = config(name, o.Version, setting(info, "vcs.revision"))
+		image.Platforms = append(image.Platforms, Platform{Architecture: arch, Files: append(root, files(name, folder)...)})
 	}
-	built := Built{Name: image.Name, File: filepath.Join(out, "fingerpost-"+program+".tar")}
+	built := Built{Name: image.Name, File: filepath.Join(out, "fingerpost-"+name+".tar")}
 	var err error
 	built.Digest, err = WriteFile(image, built.File)
 	return built, err
 }
 
-// listSuffix makes the name of a program's SBOM.
+// listSuffix makes the name of an image's SBOM.
 const listSuffix = ".spdx.json"
 
-// files is what the image of a program holds; binary has its SBOM beside it.
-func files(program, binary string) []File {
-	return []File{{program, binary, 0o755}, {program + listSuffix, binary + listSuffix, 0o644}}
+// files is what an image holds of a folder with programs and SBOMs.
+func files(name, folder string) []File {
+	program, list := contents[name].program, name+listSuffix
+	return []File{{Name: program, Path: filepath.Join(folder, program), Mode: 0o755}, {Name: list, Path: filepath.Join(folder, list), Mode: 0o644}}
 }
 
-// config is what the Dockerfile says of a program, too.
-func config(program, version, revision string) ocispec.ImageConfig {
-	return ocispec.ImageConfig{
+// config is what the Dockerfile says of an image, too.
+func config(name, version, revision string) ocispec.ImageConfig {
+	c := ocispec.ImageConfig{
 		User:       user,
 		Env:        []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, // what builders set
-		Entrypoint: []string{"/" + program},
+		Entrypoint: []string{"/" + contents[name].program},
 		WorkingDir: "/",
 		Labels: map[string]string{
-			ocispec.AnnotationTitle:    "fingerpost-" + program,
+			ocispec.AnnotationTitle:    "fingerpost-" + name,
 			ocispec.AnnotationVersion:  version,
 			ocispec.AnnotationRevision: revision,
-			ocispec.AnnotationLicenses: "Apache-2.0",
 		},
 	}
+	if len(contents[name].packages) == 0 { // those of packages are in the image, many
+		c.Labels[ocispec.AnnotationLicenses] = "Apache-2.0"
+	}
+	return c
 }
 
 // Tag returns a version as the tag of an image, which may not have the + of semantic versions.

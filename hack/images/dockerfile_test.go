@@ -52,13 +52,14 @@ func buildah(t *testing.T, context, program, arch, version, revision string) []b
 
 func TestTheDockerfileMakesWhatMakeImagesMakes(t *testing.T) {
 	const version, revision = "v1.2.3", "0123abc"
+	programs := []string{"manager", "dnsserver"} // engines are another Debian there: the whole of it
 	context := t.TempDir()
 	for _, arch := range []string{"amd64", "arm64"} {
 		dir := filepath.Join(context, "bin", "images", "linux-"+arch)
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		for _, program := range Programs() {
+		for _, program := range programs {
 			for _, name := range []string{program, program + ".spdx.json"} {
 				if err := os.WriteFile(filepath.Join(dir, name), []byte(name+" of "+arch), 0o600); err != nil {
 					t.Fatal(err)
@@ -66,12 +67,12 @@ func TestTheDockerfileMakesWhatMakeImagesMakes(t *testing.T) {
 			}
 		}
 	}
-	for _, program := range Programs() {
+	for _, program := range programs {
 		t.Run(program, func(t *testing.T) {
 			ours := Image{Name: Repository + "/" + program + ":" + version, Created: time.Unix(0, 0), Config: config(program, version, revision)}
 			for _, arch := range []string{"amd64", "arm64"} {
 				binary := filepath.Join(context, "bin", "images", "linux-"+arch, program)
-				ours.Platforms = append(ours.Platforms, Platform{arch, files(program, binary)})
+				ours.Platforms = append(ours.Platforms, Platform{arch, files(program, filepath.Dir(binary))})
 			}
 			want, _ := read(t, write(t, ours))
 			for _, arch := range slices.Sorted(maps.Keys(want)) {

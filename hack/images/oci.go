@@ -17,7 +17,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Image is a program for one platform or several, packed with nothing else: its base is scratch.
+// Image is a program for one platform or several, packed with what Platforms list and nothing else: its base is scratch.
 type Image struct {
 	// Name is what a kubelet calls it, with registry and tag: docker.io/fingerpost/dnsserver:v1.
 	Name    string
@@ -30,14 +30,16 @@ type Image struct {
 // Platform is what an image holds on one architecture of Linux.
 type Platform struct {
 	Architecture string // in Go's words, which are those of OCI: amd64, arm64
-	Files        []File // in the root folder
+	Files        []File // a folder, if it is listed, before what is in it
 }
 
 // File is a file of an image. Its owner is root, whatever it is here.
 type File struct {
-	Name string // in the root folder of the image
-	Path string // here
-	Mode fs.FileMode
+	Name string      // from the root folder of the image on, without a slash before
+	Path string      // here; empty: the file holds Content
+	Mode fs.FileMode // permissions and the sticky bit; ModeDir for a folder, ModeSymlink for a link
+	// Content is what a file without a Path holds, and where a link leads.
+	Content []byte
 }
 
 // nameAnnotation says how containerd is to name an image that it imports.
@@ -74,7 +76,7 @@ func (i Image) Write(w io.Writer) (digest.Digest, error) {
 		if err != nil {
 			return "", err
 		}
-		if err := add(l.out, file.name, 0o644, text); err != nil {
+		if err := add(l.out, File{Name: file.name, Mode: 0o644, Content: text}); err != nil {
 			return "", err
 		}
 	}
@@ -92,11 +94,13 @@ func (l layout) platform(i Image, p Platform) (ocispec.Descriptor, error) {
 	var archive bytes.Buffer
 	files := tar.NewWriter(&archive)
 	for _, f := range p.Files {
-		content, err := os.ReadFile(f.Path)
-		if err != nil {
-			return ocispec.Descriptor{}, err
+		if f.Path != "" {
+			var err error
+			if f.Content, err = os.ReadFile(f.Path); err != nil {
+				return ocispec.Descriptor{}, err
+			}
 		}
-		if err := add(files, f.Name, f.Mode, content); err != nil {
+		if err := add(files, f); err != nil {
 			return ocispec.Descriptor{}, err
 		}
 	}
@@ -147,18 +151,29 @@ func (l layout) blob(mediaType string, content []byte) (ocispec.Descriptor, erro
 		return d, nil
 	}
 	l.written[d.Digest] = true
-	return d, add(l.out, strings.Join([]string{ocispec.ImageBlobsDir, d.Digest.Algorithm().String(), d.Digest.Encoded()}, "/"), 0o644, content)
+	name := strings.Join([]string{ocispec.ImageBlobsDir, d.Digest.Algorithm().String(), d.Digest.Encoded()}, "/")
+	return d, add(l.out, File{Name: name, Mode: 0o644, Content: content})
 }
 
-// add puts a file of root's into an archive. It is as old as the epoch: no bit depends on when it was packed.
-func add(w *tar.Writer, name string, mode fs.FileMode, content []byte) error {
-	header := &tar.Header{
-		Typeflag: tar.TypeReg, Name: name, Mode: int64(mode.Perm()), Size: int64(len(content)),
-		ModTime: time.Unix(0, 0), Format: tar.FormatUSTAR,
+// add puts a file of root's, whose content is read, into an archive. It is as old as the epoch: no bit depends on when it was
+// packed.
+func add(w *tar.Writer, f File) error {
+	header := &tar.Header{Typeflag: tar.TypeReg, Name: f.Name, Mode: int64(f.Mode.Perm()), ModTime: time.Unix(0, 0), Format: tar.FormatUSTAR}
+	if f.Mode&fs.ModeSticky != 0 {
+		header.Mode |= 0o1000
 	}
+	switch {
+	case f.Mode.IsDir():
+		header.Typeflag, header.Name = tar.TypeDir, f.Name+"/"
+		return w.WriteHeader(header)
+	case f.Mode&fs.ModeSymlink != 0:
+		header.Typeflag, header.Linkname = tar.TypeSymlink, string(f.Content)
+		return w.WriteHeader(header)
+	}
+	header.Size = int64(len(f.Content))
 	if err := w.WriteHeader(header); err != nil {
 		return err
 	}
-	_, err := w.Write(content)
+	_, err := w.Write(f.Content)
 	return err
 }

@@ -23,10 +23,10 @@ import (
 type entry struct {
 	Mode     fs.FileMode
 	Uid, Gid int
-	Content  string
+	Content  string // of a link, where it leads
 }
 
-// unpack returns the files of a tar archive by name.
+// unpack returns what is in a tar archive by name, folders with a slash behind.
 func unpack(t *testing.T, archive io.Reader) map[string]entry {
 	t.Helper()
 	files := map[string]entry{}
@@ -42,9 +42,7 @@ func unpack(t *testing.T, archive io.Reader) map[string]entry {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if header.Typeflag == tar.TypeReg {
-			files[header.Name] = entry{header.FileInfo().Mode(), header.Uid, header.Gid, string(content)}
-		}
+		files[header.Name] = entry{header.FileInfo().Mode(), header.Uid, header.Gid, string(content) + header.Linkname}
 	}
 }
 
@@ -124,7 +122,7 @@ func programs(t *testing.T) Image {
 	t.Helper()
 	image := Image{
 		Name: "registry.example:5000/team/program:v1", Created: time.Unix(1_700_000_000, 0).UTC(),
-		Config: config("program", "v1", "0123abc"),
+		Config: config("manager", "v1", "0123abc"),
 	}
 	dir := t.TempDir()
 	for _, arch := range []string{"amd64", "arm64"} {
@@ -132,7 +130,10 @@ func programs(t *testing.T) Image {
 		if err := os.WriteFile(path, []byte("of "+arch), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		image.Platforms = append(image.Platforms, Platform{arch, []File{{"program", path, 0o755}, {"list", path, 0o644}}})
+		image.Platforms = append(image.Platforms, Platform{arch, []File{
+			{Name: "program", Path: path, Mode: 0o755}, {Name: "list", Path: path, Mode: 0o644},
+			{Name: "tmp", Mode: fs.ModeDir | fs.ModeSticky | 0o777}, {Name: "tmp/link", Mode: fs.ModeSymlink | 0o777, Content: []byte("../program")},
+		}})
 	}
 	return image
 }
@@ -153,6 +154,7 @@ func TestAnImageHasEachPlatformsFilesAndItsConfiguration(t *testing.T) {
 		want := unpacked{image.Config, map[string]entry{
 			"program": {Mode: 0o755, Content: "of " + arch},
 			"list":    {Mode: 0o644, Content: "of " + arch},
+			"tmp/":    {Mode: fs.ModeDir | fs.ModeSticky | 0o777}, "tmp/link": {Mode: fs.ModeSymlink | 0o777, Content: "../program"},
 		}}
 		if diff := cmp.Diff(want, found[arch], cmp.AllowUnexported(unpacked{})); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", arch, diff)

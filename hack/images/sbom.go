@@ -5,6 +5,7 @@ import (
 	"debug/buildinfo"
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -14,7 +15,7 @@ import (
 	"time"
 )
 
-// The parts of SPDX 2.3 in JSON that an SBOM of Go modules needs. https://spdx.github.io/spdx-spec/v2.3/
+// The parts of SPDX 2.3 in JSON that an SBOM of packages needs. https://spdx.github.io/spdx-spec/v2.3/
 type (
 	spdxDocument struct {
 		Version       string             `json:"spdxVersion"`
@@ -61,9 +62,9 @@ const noAssertion = "NOASSERTION"
 // notInID is what an SPDX identifier can't have.
 var notInID = regexp.MustCompile(`[^a-zA-Z0-9.-]+`)
 
-// sbom says what a Go program is made of: itself, the modules that are linked into it, and Go. version is the program's own.
-// It depends on the program's bytes alone.
-func sbom(path, version string) ([]byte, error) {
+// sbom says what an image is made of: a Go program, the modules that are linked into it, Go, and packages of Debian beside
+// it. version is the program's own. It depends on the program's bytes and the packages' versions alone.
+func sbom(image, path, version string, packages debian) ([]byte, error) {
 	content, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
@@ -79,8 +80,7 @@ func sbom(path, version string) ([]byte, error) {
 	self.Checksums = []spdxChecksum{{"SHA256", sum}}
 	d := spdxDocument{
 		Version: "SPDX-2.3", ID: "SPDXRef-DOCUMENT", DataLicense: "CC0-1.0",
-		Name:          program + " " + version,
-		Namespace:     "https://fingerpost.dev/spdx/" + program + "-" + sum,
+		Name:          image + " " + version,
 		Creation:      spdxCreation{commitTime(info).Format(time.RFC3339), []string{"Tool: fingerpost-hack-images"}},
 		Packages:      []spdxPackage{self, golang("stdlib", strings.TrimPrefix(info.GoVersion, "go"))},
 		Relationships: []spdxRelationship{{"SPDXRef-DOCUMENT", "DESCRIBES", self.ID}},
@@ -91,6 +91,11 @@ func sbom(path, version string) ([]byte, error) {
 		}
 		d.Packages = append(d.Packages, golang(m.Path, m.Version))
 	}
+	for _, p := range packages {
+		d.Packages = append(d.Packages, p.spdx())
+		sum = fmt.Sprintf("%x", sha256.Sum256([]byte(sum+p.archive())))
+	}
+	d.Namespace = "https://fingerpost.dev/spdx/" + image + "-" + sum
 	slices.SortFunc(d.Packages[1:], func(a, b spdxPackage) int { return strings.Compare(a.ID, b.ID) })
 	for _, p := range d.Packages[1:] {
 		d.Relationships = append(d.Relationships, spdxRelationship{self.ID, "DEPENDS_ON", p.ID})
@@ -104,6 +109,16 @@ func golang(module, version string) spdxPackage {
 		ID: "SPDXRef-" + notInID.ReplaceAllString(module, "-"), Name: module, Version: version,
 		DownloadLocation: noAssertion,
 		ExternalRefs:     []spdxRef{{"PACKAGE-MANAGER", "purl", "pkg:golang/" + module + "@" + strings.ReplaceAll(version, "+", "%2B")}},
+	}
+}
+
+// spdx returns a package of Debian as one of SPDX.
+func (p debianPackage) spdx() spdxPackage {
+	version := url.QueryEscape(p.Version)
+	return spdxPackage{
+		ID: "SPDXRef-deb-" + notInID.ReplaceAllString(p.Name, "-"), Name: p.Name, Version: p.Version,
+		DownloadLocation: noAssertion,
+		ExternalRefs:     []spdxRef{{"PACKAGE-MANAGER", "purl", "pkg:deb/debian/" + url.PathEscape(p.Name) + "@" + version + "?arch=" + p.Architecture}},
 	}
 }
 

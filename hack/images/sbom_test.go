@@ -17,7 +17,7 @@ func TestTheSBOMNamesTheProgramGoAndEveryModuleOnce(t *testing.T) {
 	if said, err := exec.Command("go", "build", "-o", self, "./cmd").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, said)
 	}
-	text, err := sbom(self, "v1.2.3+b")
+	text, err := sbom("manager", self, "v1.2.3+b", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func TestTheSBOMNamesTheProgramGoAndEveryModuleOnce(t *testing.T) {
 	if versions["github.com/opencontainers/image-spec"] != "v1.1.1" {
 		t.Errorf("a module that is linked is missing from %v", versions)
 	}
-	again, err := sbom(self, "v1.2.3+b")
+	again, err := sbom("manager", self, "v1.2.3+b", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func TestOnlyGoProgramsHaveASBOM(t *testing.T) {
 	if err := os.WriteFile(path, []byte("#!/bin/sh\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := sbom(path, "v1"); err == nil || !strings.Contains(err.Error(), path) {
+	if _, err := sbom("manager", path, "v1", nil); err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("error: %v", err)
 	}
 }

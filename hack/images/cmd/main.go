@@ -1,8 +1,8 @@
 // Command cmd makes the images of this project as OCI archives.
 //
-//	go run ./hack/images/cmd [-version VERSION] [-out DIR] [-architectures amd64,arm64] [PROGRAM...]
+//	go run ./hack/images/cmd [-version VERSION] [-out DIR] [-architectures amd64,arm64] [-sources FILE] [IMAGE...]
 //
-// The working directory is in the checkout. Without programs it is all that run in a cluster.
+// The working directory is in the checkout. Without names it is all images.
 package main
 
 import (
@@ -33,10 +33,18 @@ func run(ctx context.Context) error {
 	flag.StringVar(&o.Version, "version", "dev", "stamped into the programs, and the tag of the images")
 	flag.StringVar(&o.Out, "out", filepath.Join("bin", "images"), "folder to write to")
 	architectures := flag.String("architectures", "amd64,arm64", "what to build for")
+	sources := flag.String("sources", "", "`FILE` as in sources.list(5) with Debian 12, such as that of a mirror or a snapshot (default: deb.debian.org)")
 	flag.Parse()
 	o.Architectures = strings.Split(*architectures, ",")
-	if o.Programs = flag.Args(); len(o.Programs) == 0 {
-		o.Programs = images.Programs()
+	if o.Images = flag.Args(); len(o.Images) == 0 {
+		o.Images = images.Names()
+	}
+	if *sources != "" {
+		text, err := os.ReadFile(*sources)
+		if err != nil {
+			return err
+		}
+		o.Sources = string(text)
 	}
 	built, err := images.Build(ctx, o)
 	if err != nil {
