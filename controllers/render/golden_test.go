@@ -76,6 +76,7 @@ type world struct {
 	overrides  []*v1alpha1.TrafficOverride
 	reports    []reported
 	missing    map[types.NamespacedName]render.Refusal // Secrets
+	pools      []*v1alpha1.ResolverPool
 }
 
 func parseEstate(t testing.TB, data []byte) *world {
@@ -141,6 +142,11 @@ func parseEstate(t testing.TB, data []byte) *world {
 			var s metav1.PartialObjectMetadata
 			read(&s)
 			w.missing[types.NamespacedName{Namespace: s.Namespace, Name: s.Name}] = render.Refuse(v1alpha1.ReasonSecretNotFound, "there is no Secret %s/%s", s.Namespace, s.Name)
+		case "ResolverPool":
+			p := &v1alpha1.ResolverPool{}
+			read(p)
+			p.Generation = 1
+			w.pools = append(w.pools, p)
 		case "ConfigMap":
 			cm := &corev1.ConfigMap{}
 			read(cm)

@@ -90,7 +90,7 @@ type TLS struct {
 
 // ProxyProtocol is where a load balancer asks. Both lists are required. Ports are other ones than those of Config.Listen.
 type ProxyProtocol struct {
-	Listen []netip.AddrPort `json:"listen"`
+	Listen []netip.AddrPort `json:"listen,omitempty"`
 	From   []netip.Prefix   `json:"from"` // whom is believed
 }
 
