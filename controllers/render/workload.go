@@ -54,6 +54,8 @@ const (
 	// stateFolder, tlsFolder: where pods have the disk copy and the certificate.
 	stateFolder = "/var/lib/fingerpost"
 	tlsFolder   = "/etc/fingerpost/tls"
+	// serversName is the app.kubernetes.io/name of servers.
+	serversName = "fingerpost-dnsserver"
 	// containerName is that of the only container.
 	containerName = "dnsserver"
 	// stateVolume is the name of the volume with the disk copy, and of its claim.
@@ -90,13 +92,20 @@ type WorkloadInputs struct {
 // where a label takes 63. Names that are too long, and those whose group has a "-" in it, have a hash at the end: no
 // two groups share a name.
 func WorkloadName(group Location) string {
-	const most, prefix = 52, "fingerpost-"
-	name := prefix + group.Datacenter + "-" + group.Group
-	if len(name) <= most && !strings.Contains(group.Group, "-") {
+	name := "fingerpost-" + group.Datacenter + "-" + group.Group
+	if len(name) <= longestName && !strings.Contains(group.Group, "-") {
 		return name
 	}
-	suffix := "-" + shortHash(group.Datacenter+"."+group.Group)
-	return strings.TrimRight(name[:min(len(name), most-len(suffix))], "-") + suffix
+	return hashedName(name, group.Datacenter, group.Group)
+}
+
+// longestName is the number of characters that the names of objects may have.
+const longestName = 52
+
+// hashedName is a name, cut where it is too long, and a hash of what it stands for. Parts have no dots.
+func hashedName(name string, parts ...string) string {
+	suffix := "-" + shortHash(strings.Join(parts, "."))
+	return strings.TrimRight(name[:min(len(name), longestName-len(suffix))], "-") + suffix
 }
 
 // shortHash is 8 characters that go into the names of objects.
@@ -119,7 +128,7 @@ func DatacenterSelector(datacenter string) map[string]string {
 func workloadLabels(group Location) map[string]string {
 	labels := WorkloadSelector(group)
 	labels[LabelManagedBy] = ManagedBy
-	labels["app.kubernetes.io/name"] = "fingerpost-dnsserver"
+	labels["app.kubernetes.io/name"] = serversName
 	labels["app.kubernetes.io/instance"] = group.Datacenter + "." + group.Group
 	if len(labels["app.kubernetes.io/instance"]) > 63 {
 		labels["app.kubernetes.io/instance"] = WorkloadName(group)
@@ -182,11 +191,13 @@ func (in WorkloadInputs) hostNetwork() bool {
 func (in WorkloadInputs) meta(name string) metav1.ObjectMeta {
 	m := metav1.ObjectMeta{Namespace: in.Namespace, Name: name, Labels: workloadLabels(in.key())}
 	if in.Owned {
-		m.OwnerReferences = []metav1.OwnerReference{{
-			APIVersion: v1alpha1.SchemeGroupVersion.String(), Kind: "Datacenter", Name: in.Datacenter.Name, UID: in.Datacenter.UID, Controller: new(true),
-		}}
+		m.OwnerReferences = []metav1.OwnerReference{ownedBy(in.Datacenter)}
 	}
 	return m
+}
+
+func ownedBy(dc *v1alpha1.Datacenter) metav1.OwnerReference {
+	return metav1.OwnerReference{APIVersion: v1alpha1.SchemeGroupVersion.String(), Kind: "Datacenter", Name: dc.Name, UID: dc.UID, Controller: new(true)}
 }
 
 func (in WorkloadInputs) serviceAccount() *corev1.ServiceAccount {
@@ -519,8 +530,6 @@ func (in WorkloadInputs) pod() corev1.PodTemplateSpec {
 		AutomountServiceAccountToken:  new(false),
 		EnableServiceLinks:            new(false),
 		TerminationGracePeriodSeconds: new(drain + stopGrace),
-		PriorityClassName:             pods.PriorityClassName,
-		NodeSelector:                  nodeLabels(in.Datacenter.Spec.NodeSelector, pods.NodeSelector),
 		Containers:                    []corev1.Container{in.container(drain)},
 		Volumes: []corev1.Volume{{Name: "tls", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{
 			SecretName: ServerSecret(key), DefaultMode: ptr.To[int32](0o440),
@@ -538,10 +547,22 @@ func (in WorkloadInputs) pod() corev1.PodTemplateSpec {
 		spec.SecurityContext.RunAsNonRoot, spec.SecurityContext.RunAsUser, spec.SecurityContext.Sysctls = nil, ptr.To[int64](0), nil
 	}
 	for _, topology := range []string{corev1.LabelHostname, corev1.LabelTopologyZone} {
-		spec.TopologySpreadConstraints = append(spec.TopologySpreadConstraints, corev1.TopologySpreadConstraint{
-			MaxSkew: 1, TopologyKey: topology, WhenUnsatisfiable: corev1.ScheduleAnyway, LabelSelector: &metav1.LabelSelector{MatchLabels: WorkloadSelector(key)},
-		})
+		spec.TopologySpreadConstraints = append(spec.TopologySpreadConstraints, spread(topology, &metav1.LabelSelector{MatchLabels: WorkloadSelector(key)}))
 	}
+	schedule(&spec, pods, in.Datacenter.Spec.NodeSelector)
+	return corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels, Annotations: pods.Annotations}, Spec: spec}
+}
+
+// spread has pods that the selector chooses be as many in each part of a topology, as far as possible.
+func spread(topology string, of *metav1.LabelSelector) corev1.TopologySpreadConstraint {
+	return corev1.TopologySpreadConstraint{MaxSkew: 1, TopologyKey: topology, WhenUnsatisfiable: corev1.ScheduleAnyway, LabelSelector: of}
+}
+
+// schedule puts into a pod's spec where it may run, and with whose credentials its image is pulled. nodes are labels beside
+// those of pods, which count where both have one.
+func schedule(spec *corev1.PodSpec, pods v1alpha1.ServerPods, nodes ...v1alpha1.NodeSelector) {
+	spec.PriorityClassName = pods.PriorityClassName
+	spec.NodeSelector = nodeLabels(append(nodes, pods.NodeSelector)...)
 	for _, t := range pods.Tolerations {
 		spec.Tolerations = append(spec.Tolerations, corev1.Toleration{
 			Key: t.Key, Operator: corev1.TolerationOperator(t.Operator), Value: t.Value, Effect: corev1.TaintEffect(t.Effect), TolerationSeconds: t.TolerationSeconds,
@@ -550,7 +571,6 @@ func (in WorkloadInputs) pod() corev1.PodTemplateSpec {
 	for _, name := range pods.ImagePullSecrets {
 		spec.ImagePullSecrets = append(spec.ImagePullSecrets, corev1.LocalObjectReference{Name: name})
 	}
-	return corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels, Annotations: pods.Annotations}, Spec: spec}
 }
 
 // nodeLabels are the labels that nodes must have, of all selectors; of values for the same key the last one counts. nil:
@@ -579,9 +599,6 @@ func drainSeconds(g v1alpha1.ServerGroup) int64 {
 
 func (in WorkloadInputs) container(drain int64) corev1.Container {
 	pods := ptr.Deref(in.Group.Pods, v1alpha1.ServerPods{})
-	fromPod := func(name, field string) corev1.EnvVar {
-		return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: field}}}
-	}
 	c := corev1.Container{
 		Name:  containerName,
 		Image: ServerImage(in.Group, in.Image),
@@ -627,6 +644,11 @@ func (in WorkloadInputs) container(drain int64) corev1.Container {
 		{Name: "peers", Protocol: corev1.ProtocolTCP, ContainerPort: podPortPeer},
 	}
 	return c
+}
+
+// fromPod is a variable with what Kubernetes knows of the pod.
+func fromPod(name, field string) corev1.EnvVar {
+	return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: field}}}
 }
 
 // ServerImage is the image of a group's servers, given that of groups that name none; "" if nobody says.

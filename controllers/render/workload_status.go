@@ -86,10 +86,15 @@ func (r *WorkloadReport) troubles() []Refusal {
 	for i := range r.Groups {
 		all = append(all, r.Groups[i].troubles()...)
 	}
+	sortTroubles(all)
+	return all
+}
+
+// sortTroubles puts first what is to be mended first.
+func sortTroubles(all []Refusal) {
 	slices.SortStableFunc(all, func(a, b Refusal) int {
 		return cmp.Compare(slices.Index(workloadReasons, a.Reason()), slices.Index(workloadReasons, b.Reason()))
 	})
-	return all
 }
 
 // fill puts the counts of the group's servers into its status.
@@ -153,24 +158,11 @@ func (g *GroupReport) troubles() []Refusal {
 		replicas = int(ptr.Deref(g.Set.Spec.Replicas, int32(replicas)))
 	}
 	if len(g.Pods) < replicas && g.Complaint != "" {
-		switch {
-		case strings.Contains(g.Complaint, "exceeded quota"):
-			add(v1alpha1.ReasonQuotaExceeded, "Kubernetes can't make a pod: %s. Raise the ResourceQuota, or ask for less in pods.resources", g.Complaint)
-		case strings.Contains(g.Complaint, "violates PodSecurity"):
-			add(v1alpha1.ReasonForbidden, "Kubernetes can't make a pod: %s. HostNetwork needs a namespace with the label pod-security.kubernetes.io/enforce=privileged", g.Complaint)
-		case strings.Contains(g.Complaint, "forbidden"):
-			add(v1alpha1.ReasonForbidden, "Kubernetes can't make a pod: %s", g.Complaint)
-		default:
-			add(v1alpha1.ReasonPodsPending, "Kubernetes can't make a pod: %s", g.Complaint)
-		}
+		reason, message := noPod(g.Complaint, "HostNetwork needs")
+		add(reason, "%s", message)
 	}
-	if s := g.Service; s != nil && s.Spec.Type == corev1.ServiceTypeLoadBalancer && len(s.Status.LoadBalancer.Ingress) == 0 {
-		class := "the cluster's default provider"
-		if s.Spec.LoadBalancerClass != nil {
-			class = "the provider of class " + *s.Spec.LoadBalancerClass
-		}
-		add(v1alpha1.ReasonAddressPending, "%s has given Service %s/%s no address yet; `kubectl describe service` says why. "+
-			"Where nobody provides load balancers, use another exposure.type, such as NodePort or HostNetwork", class, s.Namespace, s.Name)
+	if message := addressPending(g.Service, "NodePort or HostNetwork"); message != "" {
+		add(v1alpha1.ReasonAddressPending, "%s", message)
 	}
 	switch {
 	case g.Waiting != "":
@@ -183,6 +175,34 @@ func (g *GroupReport) troubles() []Refusal {
 		}
 	}
 	return all
+}
+
+// noPod is what Kubernetes complains about when it can't make a pod. Pods with something special (whose, such as "HostNetwork
+// needs") must be allowed it.
+func noPod(complaint, whose string) (reason, message string) {
+	message = "Kubernetes can't make a pod: " + complaint
+	switch {
+	case strings.Contains(complaint, "exceeded quota"):
+		return v1alpha1.ReasonQuotaExceeded, message + ". Raise the ResourceQuota, or ask for less in pods.resources"
+	case strings.Contains(complaint, "violates PodSecurity"):
+		return v1alpha1.ReasonForbidden, message + ". " + whose + " a namespace with the label pod-security.kubernetes.io/enforce=privileged"
+	case strings.Contains(complaint, "forbidden"):
+		return v1alpha1.ReasonForbidden, message
+	}
+	return v1alpha1.ReasonPodsPending, message
+}
+
+// addressPending says that a load balancer (nil: there is none) has no address; "" if it has, or is none.
+func addressPending(s *corev1.Service, others string) string {
+	if s == nil || s.Spec.Type != corev1.ServiceTypeLoadBalancer || len(s.Status.LoadBalancer.Ingress) > 0 {
+		return ""
+	}
+	class := "the cluster's default provider"
+	if s.Spec.LoadBalancerClass != nil {
+		class = "the provider of class " + *s.Spec.LoadBalancerClass
+	}
+	return fmt.Sprintf("%s has given Service %s/%s no address yet; `kubectl describe service` says why. "+
+		"Where nobody provides load balancers, use another exposure.type, such as %s", class, s.Namespace, s.Name, others)
 }
 
 // pullError comes before the cause in what kubelets say while they wait to pull an image again.

@@ -18,10 +18,10 @@ import (
 
 // TestWorkloads renders the objects of the groups in testdata/workloads, as they are applied.
 func TestWorkloads(t *testing.T) {
-	goldens(t, "testdata/workloads/*.txtar", "want.yaml", func(t *testing.T, in []byte) string { return string(workload(t, in)) })
+	goldens(t, "testdata/workloads/*.txtar", "want.yaml", func(t *testing.T, in []byte) string { t.Helper(); return workload(t, in) })
 }
 
-func workload(t *testing.T, in []byte) []byte {
+func workload(t *testing.T, in []byte) string {
 	t.Helper()
 	var place struct {
 		metav1.TypeMeta `json:",inline"`
@@ -40,25 +40,14 @@ func workload(t *testing.T, in []byte) []byte {
 	if len(place.Hubs) == 0 {
 		place.Hubs = []string{"fingerpost-hub.fingerpost-system.svc:8443"}
 	}
-	var out bytes.Buffer
+	var all []render.Object
 	for _, g := range dc.Spec.ServerGroups {
-		for _, o := range render.Workload(render.WorkloadInputs{
+		all = append(all, render.Workload(render.WorkloadInputs{
 			Datacenter: &dc, Group: g, Namespace: place.Namespace, Image: "fingerpost/dnsserver:test", Hubs: place.Hubs,
 			Replicas: render.DeclaredServers(g), Owned: place.Owned, DefaultStorage: place.DefaultStorage,
-		}) {
-			fields, err := render.OwnedFields(o)
-			if err != nil {
-				t.Fatal(err)
-			}
-			text, err := yaml.Marshal(fields)
-			if err != nil {
-				t.Fatal(err)
-			}
-			out.WriteString("---\n")
-			out.Write(text)
-		}
+		})...)
 	}
-	return out.Bytes()
+	return manifests(t, all)
 }
 
 func TestWorkloadNames(t *testing.T) {
