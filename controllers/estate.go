@@ -307,6 +307,17 @@ func (r *EstateReconciler) Decided(key types.NamespacedName) (*render.Placement,
 	return d.placement, known
 }
 
+// Placements returns what is decided about every zone.
+func (r *EstateReconciler) Placements() map[types.NamespacedName]*render.Placement {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make(map[types.NamespacedName]*render.Placement, len(r.decided))
+	for key, d := range r.decided {
+		all[key] = d.placement
+	}
+	return all
+}
+
 // Owner returns the DNSZone whose zone has the name.
 func (r *EstateReconciler) Owner(name zone.Name) (types.NamespacedName, bool) {
 	r.mu.Lock()

@@ -85,17 +85,8 @@ func secretOf(p *v1alpha1.HealthProbe) (types.NamespacedName, bool) {
 // refresh reads a Secret, and reports whether it is other than before in what follows from it. A certificate that can't be
 // read any more stays known: servers go on with it.
 func (s *ProbeSecrets) refresh(ctx context.Context, key types.NamespacedName) (now probeSecret, changed bool, err error) {
-	var secret corev1.Secret
-	switch err := s.Secrets.Get(ctx, key, &secret); {
-	case apierrors.IsNotFound(err):
-		now.fault = render.Refuse(v1alpha1.ReasonSecretNotFound, "there is no Secret %s", key)
-	case apierrors.IsForbidden(err):
-		now.fault = render.Refuse(v1alpha1.ReasonSecretNotUsable,
-			"the manager may not read Secret %s: bind ClusterRole fingerpost-probe-secrets to its ServiceAccount in namespace %s", key, key.Namespace)
-	case err != nil:
-		return probeSecret{}, false, fmt.Errorf("reading Secret %s: %w", key, err)
-	default:
-		now = certificateOf(key, &secret)
+	if now, err = readCertificate(ctx, s.Secrets, key); err != nil {
+		return probeSecret{}, false, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -108,6 +99,21 @@ func (s *ProbeSecrets) refresh(ctx context.Context, key types.NamespacedName) (n
 	}
 	s.read[key] = now
 	return now, !known || text(before.fault) != text(now.fault) || !proto.Equal(before.certificate, now.certificate), nil
+}
+
+// readCertificate reads a Secret of a user's namespace. What only a person can mend is a fault.
+func readCertificate(ctx context.Context, live client.Reader, key types.NamespacedName) (probeSecret, error) {
+	var secret corev1.Secret
+	switch err := live.Get(ctx, key, &secret); {
+	case apierrors.IsNotFound(err):
+		return probeSecret{fault: render.Refuse(v1alpha1.ReasonSecretNotFound, "there is no Secret %s", key)}, nil
+	case apierrors.IsForbidden(err):
+		return probeSecret{fault: render.Refuse(v1alpha1.ReasonSecretNotUsable,
+			"the manager may not read Secret %s: bind ClusterRole fingerpost-probe-secrets to its ServiceAccount in namespace %s", key, key.Namespace)}, nil
+	case err != nil:
+		return probeSecret{}, fmt.Errorf("reading Secret %s: %w", key, err)
+	}
+	return certificateOf(key, &secret), nil
 }
 
 // certificateOf makes of a Secret what servers are told. Faults never quote what is in it.
