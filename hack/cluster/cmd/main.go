@@ -65,6 +65,9 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	if err := os.Setenv("PATH", c.Programs().Path); err != nil { // ip and ctr are those that the cluster was started with
+		return err
+	}
 	args, operands := args[:1], args[1:]
 	switch {
 	case args[0] == "down" && len(operands) == 0:
