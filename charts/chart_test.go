@@ -159,14 +159,15 @@ func TestAlertsAreOfMetricsThatExist(t *testing.T) {
 	if err := yaml.Unmarshal(text, &groups); err != nil {
 		t.Fatal(err)
 	}
-	known := sources(t, "../dnsserver/*.go", "../controllers/metrics.go")
-	metric := regexp.MustCompile(`fingerpost_(?:dnsserver|hub)_[a-z_]+`)
+	known := sources(t, "../dnsserver/*.go", "../controllers/metrics.go", "../resolver/metrics.go")
+	metric := regexp.MustCompile(`fingerpost_(?:dnsserver|hub|resolver)_[a-z_]+`)
 	alerts := 0
 	for _, g := range groups {
 		for _, r := range g.Rules {
 			alerts++
 			for _, name := range metric.FindAllString(r.Expr, -1) {
-				if !strings.Contains(known, `"`+name+`"`) && !strings.Contains(known, `metric("`+strings.TrimPrefix(name, "fingerpost_dnsserver_")+`"`) {
+				short := strings.TrimPrefix(strings.TrimPrefix(name, "fingerpost_dnsserver_"), "fingerpost_resolver_")
+				if !strings.Contains(known, `"`+name+`"`) && !strings.Contains(known, `("`+short+`"`) && !strings.Contains(known, `prefix + "`+short+`"`) {
 					t.Errorf("%s: there is no metric %s", r.Alert, name)
 				}
 			}
