@@ -1,10 +1,12 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -77,16 +79,20 @@ type CertificateIssuer struct {
 	Now       func() time.Time
 }
 
-// CertificateReconciler keeps a Secret for each server group of each Datacenter: a certificate that names datacenter and
-// group, its key, and the CAs to trust. The Secret of a group goes when its Datacenter is deleted. That of a group
-// which a Datacenter no longer has is not renewed, and expires.
+// CertificateReconciler keeps a Secret for each server group of each Datacenter, and for each ResolverPool in it: a certificate
+// that names datacenter and group, its key, and the CAs to trust. The Secret goes when the Datacenter is deleted. That of a
+// group which a Datacenter no longer has is not renewed, and expires; that of a pool which is no longer in the datacenter is
+// deleted, by the leader that has seen it there.
 type CertificateReconciler struct {
 	CertificateIssuer
 	Scheme *runtime.Scheme
+	Pools  client.Reader // cached
+
+	made map[control.GroupKey]bool // of pools
 }
 
-// +kubebuilder:rbac:groups="",namespace=system,resources=secrets,verbs=get;create;update
-// +kubebuilder:rbac:groups=fingerpost.dev,resources=datacenters,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",namespace=system,resources=secrets,verbs=get;create;update;delete
+// +kubebuilder:rbac:groups=fingerpost.dev,resources=datacenters;resolverpools,verbs=get;list;watch
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
 // Reconcile brings the Secrets of one Datacenter up to date. Until there is a CA it does nothing: that one's arrival
@@ -101,9 +107,18 @@ func (r *CertificateReconciler) Reconcile(ctx context.Context, dc *v1alpha1.Data
 		next, err := r.settle(ctx, dc, now, time.Time{}, err)
 		return r.after(now, next), err
 	}
-	next, errs := now.Add(secretCheck), []error(nil)
+	pools, err := r.pools(ctx, dc)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	next, errs := now.Add(secretCheck), []error{r.withdraw(ctx, dc.Name, pools)}
+	groups := slices.Collect(maps.Keys(pools))
+	slices.SortFunc(groups, func(a, b control.GroupKey) int { return cmp.Compare(a.Group, b.Group) })
 	for _, group := range dc.Spec.ServerGroups {
-		due, err := r.reconcileGroup(ctx, dc, control.GroupKey{Datacenter: dc.Name, Group: group.Name}, authority, now)
+		groups = append(groups, control.GroupKey{Datacenter: dc.Name, Group: group.Name})
+	}
+	for _, group := range groups {
+		due, err := r.reconcileGroup(ctx, dc, group, authority, now)
 		due, err = r.settle(ctx, dc, now, due, err)
 		errs = append(errs, err)
 		next = earlier(next, due)
@@ -122,9 +137,49 @@ func (r *CertificateReconciler) reconcileGroup(ctx context.Context, dc *v1alpha1
 		return time.Time{}, fmt.Errorf("owner of Secret %s: %w", want.Name, err)
 	}
 	metav1.SetMetaDataLabel(&want.ObjectMeta, render.LabelDatacenter, group.Datacenter)
-	metav1.SetMetaDataLabel(&want.ObjectMeta, render.LabelGroup, group.Group)
+	if group.Authoritative() {
+		metav1.SetMetaDataLabel(&want.ObjectMeta, render.LabelGroup, group.Group)
+	}
 	due, _, err := r.reconcileLeaf(ctx, dc, held, want, ServerProfile(group), authority, now)
 	return due, err
+}
+
+// pools are the groups of ResolverPools in a datacenter.
+func (r *CertificateReconciler) pools(ctx context.Context, dc *v1alpha1.Datacenter) (map[control.GroupKey]bool, error) {
+	var list v1alpha1.ResolverPoolList
+	if err := r.Pools.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("listing ResolverPools: %w", err)
+	}
+	groups := map[control.GroupKey]bool{}
+	for i := range list.Items {
+		p := &list.Items[i]
+		if p.DeletionTimestamp.IsZero() && render.PoolIn(p, dc) {
+			groups[poolGroup(dc.Name, client.ObjectKeyFromObject(p))] = true
+		}
+	}
+	return groups, nil
+}
+
+// withdraw deletes the Secrets of pools that are no longer in a datacenter.
+func (r *CertificateReconciler) withdraw(ctx context.Context, datacenter string, pools map[control.GroupKey]bool) error {
+	var errs []error
+	for group := range r.made {
+		if group.Datacenter != datacenter || pools[group] {
+			continue
+		}
+		secret := r.secret(ServerSecret(group))
+		if err := r.Writer.Delete(ctx, secret); client.IgnoreNotFound(err) != nil {
+			errs = append(errs, fmt.Errorf("deleting Secret %s: %w", client.ObjectKeyFromObject(secret), err))
+			continue
+		}
+		delete(r.made, group)
+		log.FromContext(ctx).Info("Secret deleted: the pool is no longer in the datacenter", "secret", client.ObjectKeyFromObject(secret))
+	}
+	if r.made == nil {
+		r.made = map[control.GroupKey]bool{}
+	}
+	maps.Copy(r.made, pools)
+	return errors.Join(errs...)
 }
 
 // ServerProfile is what the certificate of the servers of one group says.

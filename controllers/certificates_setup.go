@@ -72,10 +72,11 @@ func SetupCertificates(mgr ctrl.Manager, o CertificateOptions) (*HubCertificateS
 		return nil, fmt.Errorf("source of the hub certificate: %w", err)
 	}
 	warm := true
-	servers := &CertificateReconciler{CertificateIssuer: issuer, Scheme: mgr.GetScheme()}
+	servers := &CertificateReconciler{CertificateIssuer: issuer, Scheme: mgr.GetScheme(), Pools: mgr.GetClient()}
 	err = ctrl.NewControllerManagedBy(mgr).
 		Named("certificates").
 		For(&v1alpha1.Datacenter{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&v1alpha1.ResolverPool{}, handler.EnqueueRequestsFromMapFunc(everyDatacenter(mgr.GetClient())), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		WatchesRawSource(source.Channel(changed, handler.EnqueueRequestsFromMapFunc(everyDatacenter(mgr.GetClient())))).
 		WithOptions(controller.Options{EnableWarmup: &warm}).
 		Complete(reconcile.AsReconciler(mgr.GetClient(), servers))

@@ -87,7 +87,7 @@ func (o *operator) use(c client.WithWatch) {
 		Source:            controllers.NewHubCertificateSource(c, o.namespace),
 		AuthorityChanged:  func() { o.changed.Add(1) },
 	}
-	o.servers = &controllers.CertificateReconciler{CertificateIssuer: issuer, Scheme: c.Scheme()}
+	o.servers = &controllers.CertificateReconciler{CertificateIssuer: issuer, Scheme: c.Scheme(), Pools: c}
 }
 
 // datacenter makes a Datacenter with groups. Its name is unique: Datacenters are in no namespace.

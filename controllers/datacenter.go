@@ -104,12 +104,12 @@ func approvals(dc *v1alpha1.Datacenter) iter.Seq[string] {
 	}
 }
 
-// servers lists the datacenter's connected servers.
+// servers lists the datacenter's connected authoritative servers.
 func (r *DatacenterReconciler) servers(name string) []render.DatacenterServer {
 	var servers []render.DatacenterServer
 	vantages := r.Reports.Vantages(name)
 	for _, s := range r.Hub.Servers() {
-		if s.ID.Datacenter != name {
+		if s.ID.Datacenter != name || !s.ID.GroupKey().Authoritative() {
 			continue
 		}
 		srv := render.DatacenterServer{

@@ -93,7 +93,7 @@ func newTestEstate() (*EstateReconciler, func(names ...string) (decide []types.N
 	hub := control.NewHub(control.HubOptions{Log: logr.Discard(), Cluster: "test"})
 	r := &EstateReconciler{
 		Hub: hub, ApexNamespaces: []string{"dns"}, Settled: func() bool { return true }, Call: func(types.NamespacedName) {},
-		Changed: make(chan event.GenericEvent, 1), OnComplete: func() {},
+		Changed: make(chan event.GenericEvent, 1), OnComplete: func() {}, OnDecision: func() {},
 	}
 	return r, func(names ...string) []types.NamespacedName {
 		e := render.Estate{ApexNamespaces: r.ApexNamespaces, Datacenters: []*v1alpha1.Datacenter{{

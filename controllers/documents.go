@@ -59,7 +59,7 @@ type DocumentReconciler struct {
 }
 
 // +kubebuilder:rbac:groups="",namespace=system,resources=secrets,verbs=get;create;update
-// +kubebuilder:rbac:groups=fingerpost.dev,resources=datacenters,verbs=get;list;watch
+// +kubebuilder:rbac:groups=fingerpost.dev,resources=datacenters;resolverpools,verbs=get;list;watch
 
 // Reconcile publishes all documents. What can't be read keeps only that from being published which depends on it.
 func (r *DocumentReconciler) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
@@ -69,7 +69,11 @@ func (r *DocumentReconciler) Reconcile(ctx context.Context, _ reconcile.Request)
 		return reconcile.Result{}, fmt.Errorf("listing Datacenters: %w", err)
 	}
 	datacenters := pointers(list.Items)
-	groups := groupsOf(datacenters)
+	members, err := r.members(ctx)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	groups := groupsOf(datacenters, members)
 	r.withdraw(groups)
 	next, errs := now.Add(secretCheck), []error(nil)
 	for _, name := range slices.Sorted(maps.Keys(groups)) {
@@ -116,11 +120,35 @@ type placedGroup struct {
 	spec v1alpha1.ServerGroup
 }
 
-// groupsOf returns the server groups of all datacenters by name, those of one name in the order of datacenters.
-func groupsOf(datacenters []*v1alpha1.Datacenter) map[string][]placedGroup {
+// members are the addresses from which members of ResolverPools ask.
+func (r *DocumentReconciler) members(ctx context.Context) ([]v1alpha1.CIDR, error) {
+	var list v1alpha1.ResolverPoolList
+	if err := r.Client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("listing ResolverPools: %w", err)
+	}
+	var all []v1alpha1.CIDR
+	for i := range list.Items {
+		for _, text := range list.Items[i].Status.SourceAddresses {
+			if a, err := netip.ParseAddr(string(text)); err == nil {
+				all = append(all, v1alpha1.CIDR(netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()).String()))
+			}
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all), nil
+}
+
+// groupsOf returns the server groups of all datacenters by name, those of one name in the order of datacenters. members are
+// resolvers of theirs beside those in their specs.
+func groupsOf(datacenters []*v1alpha1.Datacenter, members []v1alpha1.CIDR) map[string][]placedGroup {
 	groups := map[string][]placedGroup{}
 	for _, dc := range datacenters {
 		for _, g := range dc.Spec.ServerGroups {
+			for _, m := range members {
+				if !slices.Contains(g.Resolvers, m) {
+					g.Resolvers = append(slices.Clip(g.Resolvers), m)
+				}
+			}
 			groups[g.Name] = append(groups[g.Name], placedGroup{control.GroupKey{Datacenter: dc.Name, Group: g.Name}, render.WithAddresses(dc, g)})
 		}
 	}

@@ -37,6 +37,8 @@ type EstateReconciler struct {
 	Call func(types.NamespacedName)
 	// Changed asks for a decision; a full channel has asked already.
 	Changed chan<- event.GenericEvent
+	// OnDecision is called when something is decided anew; it does not block.
+	OnDecision func()
 	// OnComplete is called once, when Complete begins to be true; it does not block.
 	OnComplete func()
 
@@ -346,8 +348,12 @@ func (r *EstateReconciler) Reconcile(ctx context.Context, _ reconcile.Request) (
 	if err != nil {
 		return reconcile.Result{}, fmt.Errorf("gathering the estate: %w", err)
 	}
-	for _, key := range r.replace(estate, render.Hierarchy(estate), informed) {
+	changed := r.replace(estate, render.Hierarchy(estate), informed)
+	for _, key := range changed {
 		r.Call(key)
+	}
+	if len(changed) > 0 {
+		r.OnDecision()
 	}
 	return reconcile.Result{}, nil
 }

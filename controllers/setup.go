@@ -35,6 +35,7 @@ import (
 	"github.com/fingerpost-dns/fingerpost/controllers/render"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
+	"github.com/fingerpost-dns/fingerpost/resolver/pool"
 )
 
 // Options is what an operator's administrator sets.
@@ -77,15 +78,23 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		hints       = make(chan event.GenericEvent, 1)
 		workloads   = make(chan event.GenericEvent, 1024)
 		addresses   = make(chan event.GenericEvent, 1024)
+		pools       = make(chan event.GenericEvent, 1024)
 		seen        = make(chan uint64, 1)
 		joined      = make(chan control.ServerID, 1)
 	)
 	events := newRelay(mgr.GetClient(), zones, datacenters, records, overrides)
-	events.probes = probes
+	events.probes, events.pools = probes, pools
 	reports := &Reports{Clock: clock.RealClock{}, OnRecord: events.record, OnServer: events.vantage}
+	agents := &PoolReports{OnPool: events.pool}
 	hub := control.NewHub(control.HubOptions{
-		OnReport: reports.Take,
-		Log:      mgr.GetLogger().WithName("hub"), Cluster: cluster, MaxAbsent: o.MaxAbsent,
+		OnReport: func(id control.ServerID, kind string, body []byte) {
+			if kind == pool.ReportKind {
+				agents.Take(id, body)
+			} else {
+				reports.Take(id, kind, body)
+			}
+		},
+		Log: mgr.GetLogger().WithName("hub"), Cluster: cluster, MaxAbsent: o.MaxAbsent,
 		OnZone: events.zone,
 		OnServer: func(id control.ServerID) {
 			reports.Contact(id)
@@ -115,8 +124,10 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	estateReconciler.OnComplete = func() {
 		events.everyDatacenter(ctx)
 		events.everyRecord(ctx)
+		events.everyPool(ctx)
 		offer(secrets, event.GenericEvent{Object: &metav1.PartialObjectMetadata{}})
 	}
+	estateReconciler.OnDecision = func() { events.everyPool(ctx) }
 	probeSecrets := &ProbeSecrets{Secrets: mgr.GetAPIReader()}
 	recorder := mgr.GetEventRecorder("fingerpost")
 	zoneReconciler := &ZoneReconciler{
@@ -125,7 +136,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		CallSecrets: func() { offer(secrets, event.GenericEvent{Object: &metav1.PartialObjectMetadata{}}) },
 	}
 	zoneReconciler.CallHints = func() { offer(hints, event.GenericEvent{Object: &metav1.PartialObjectMetadata{}}) }
-	events.hub, events.estate, events.reports = hub, estateReconciler, reports
+	events.hub, events.estate, events.reports, events.agents = hub, estateReconciler, reports, agents
 	recordReconciler := &RecordReconciler{
 		Client: mgr.GetClient(), Zones: zoneReconciler, Estate: estateReconciler, Reports: reports, Budget: budget.Other(),
 		Events: &steeringEvents{Recorder: recorder, Client: mgr.GetClient()}, Clock: clock.RealClock{},
@@ -149,6 +160,13 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	if err := setupSecrets(mgr, &SecretReconciler{
 		Client: mgr.GetClient(), Secrets: probeSecrets, Hub: hub, Zones: zoneReconciler, Complete: estateReconciler.Complete, Changed: events.secret,
 	}, secrets); err != nil {
+		return err
+	}
+	configs := &PoolConfigs{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Hub: hub, Estate: estateReconciler, Namespace: o.Namespace}
+	if err := setupPools(mgr, &PoolReconciler{
+		Client: mgr.GetClient(), Hub: hub, Estate: estateReconciler, Configs: configs, Reports: agents, Budget: budget.Other(), Events: recorder,
+		Running: func(types.NamespacedName) *render.PoolPods { return nil }, Clock: clock.RealClock{},
+	}, pools); err != nil {
 		return err
 	}
 	running := &WorkloadReports{OnReport: events.datacenter}
@@ -222,6 +240,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		Watches(&v1alpha1.Datacenter{}, toDocuments, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, addressesChanged))).
 		Watches(&v1alpha1.DynamicRecord{}, gathered(allDocuments), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&v1alpha1.DNSZone{}, gathered(allDocuments), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&v1alpha1.ResolverPool{}, gathered(allDocuments), builder.WithPredicates(sourcesChanged)).
 		WatchesRawSource(source.Channel(documents, toDocuments)).
 		WatchesRawSource(once()).
 		WithOptions(controller.Options{EnableWarmup: &warm, MaxConcurrentReconciles: 1}).
@@ -322,9 +341,11 @@ type relay struct {
 	records     chan<- event.GenericEvent
 	overrides   chan<- event.GenericEvent
 	probes      chan<- event.GenericEvent
+	pools       chan<- event.GenericEvent
 	hub         *control.Hub
 	estate      *EstateReconciler
 	reports     *Reports
+	agents      *PoolReports
 	pending     *pendingSet
 	connected   map[control.ServerID]bool // as deliver saw it last
 }
@@ -341,18 +362,24 @@ func (r *relay) record(key types.NamespacedName) { r.pending.add(recordKey(key))
 func (r *relay) override() {
 	offer(r.overrides, event.GenericEvent{Object: &v1alpha1.TrafficOverride{}})
 }
-func (r *relay) vantage(id control.ServerID) { r.pending.add(id.Datacenter); r.override() }
-func (r *relay) datacenter(name string)      { r.pending.add(name) }
+func (r *relay) vantage(id control.ServerID)   { r.pending.add(id.Datacenter); r.override() }
+func (r *relay) datacenter(name string)        { r.pending.add(name) }
+func (r *relay) pool(key types.NamespacedName) { r.pending.add(poolKey(key)) }
 
-// recordKey is a DynamicRecord among the items that wait, probeKey a HealthProbe.
+// recordKey is a DynamicRecord among the items that wait, probeKey a HealthProbe, poolKey a ResolverPool.
 type (
+	poolKey   types.NamespacedName
 	recordKey types.NamespacedName
 	probeKey  types.NamespacedName
 )
 
 func (r *relay) server(id control.ServerID) {
-	r.pending.add(id.Datacenter)
 	r.pending.add(id)
+	if key, is := poolOf(id); is {
+		r.pool(key)
+		return
+	}
+	r.pending.add(id.Datacenter)
 	r.override()
 }
 
@@ -375,11 +402,14 @@ func (r *relay) deliver(item any) {
 			delete(r.connected, v)
 		}
 		r.reports.Connection(v)
+		r.agents.Connection(v, here)
 		for _, key := range r.estate.ServedAt(render.Location{Datacenter: v.Datacenter, Group: v.Group}) {
 			r.call(key) // nobody waits for a server that has left
 		}
 	case recordKey:
 		r.records <- event.GenericEvent{Object: &v1alpha1.DynamicRecord{ObjectMeta: metav1.ObjectMeta{Namespace: v.Namespace, Name: v.Name}}}
+	case poolKey:
+		r.pools <- event.GenericEvent{Object: &v1alpha1.ResolverPool{ObjectMeta: metav1.ObjectMeta{Namespace: v.Namespace, Name: v.Name}}}
 	case probeKey:
 		r.probes <- event.GenericEvent{Object: &v1alpha1.HealthProbe{ObjectMeta: metav1.ObjectMeta{Namespace: v.Namespace, Name: v.Name}}}
 	case string:
@@ -395,5 +425,12 @@ func (r *relay) everyDatacenter(ctx context.Context) {
 	}
 	for _, dc := range datacenters.Items {
 		r.pending.add(dc.Name)
+	}
+}
+
+// everyPool calls for all ResolverPools: what is decided about zones, which their members begin at, may be another.
+func (r *relay) everyPool(ctx context.Context) {
+	for _, request := range everyPool(r.client)(ctx, nil) {
+		r.pool(request.NamespacedName)
 	}
 }

@@ -146,6 +146,8 @@ const (
 const (
 	// ReasonMembersNotReady: fewer members answer than there are to be.
 	ReasonMembersNotReady = "MembersNotReady"
+	// ReasonUnknownMembers: resolvers have joined with the pool's certificate whose program is not one of its members.
+	ReasonUnknownMembers = "UnknownMembers"
 )
 
 // Reasons of the condition RecursionWorks.
@@ -162,6 +164,9 @@ const (
 const (
 	// ReasonFlushable: all that members keep can be flushed.
 	ReasonFlushable = "Flushable"
+	// ReasonNotNotified: no authoritative server tells some members which answers have changed: there they move when their
+	// TTL is over.
+	ReasonNotNotified = "NotNotified"
 	// ReasonECSNotFlushable: Unbound can't flush names of zones whose servers are told the client's network.
 	ReasonECSNotFlushable = "ECSNotFlushable"
 )

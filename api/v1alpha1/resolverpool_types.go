@@ -955,6 +955,14 @@ type ResolverPoolStatus struct {
 	// +kubebuilder:validation:MaxLength=4096
 	VIP string `json:"vip,omitempty"`
 
+	// sourceAddresses are the addresses from which members ask authoritative servers, which exempt them from limits. Those of
+	// members that are not connected stay while some are missing.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=1024
+	SourceAddresses []IP `json:"sourceAddresses,omitempty"`
+
 	// members say how each program is doing in each datacenter.
 	//
 	// +optional

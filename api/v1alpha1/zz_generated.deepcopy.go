@@ -2044,6 +2044,11 @@ func (in *ResolverPoolStatus) DeepCopyInto(out *ResolverPoolStatus) {
 			(*in)[i].DeepCopyInto(&(*out)[i])
 		}
 	}
+	if in.SourceAddresses != nil {
+		in, out := &in.SourceAddresses, &out.SourceAddresses
+		*out = make([]IP, len(*in))
+		copy(*out, *in)
+	}
 	if in.Members != nil {
 		in, out := &in.Members, &out.Members
 		*out = make([]ResolverMemberStatus, len(*in))

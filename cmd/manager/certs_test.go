@@ -278,7 +278,7 @@ func (e *estate) issue(t *testing.T, dc *v1alpha1.Datacenter) {
 	if _, err := hub.Reconcile(t.Context(), reconcile.Request{}); err != nil {
 		t.Error(err)
 	}
-	servers := &controllers.CertificateReconciler{CertificateIssuer: e.issuer, Scheme: e.api.Scheme()}
+	servers := &controllers.CertificateReconciler{CertificateIssuer: e.issuer, Scheme: e.api.Scheme(), Pools: e.api}
 	if _, err := servers.Reconcile(t.Context(), dc); err != nil {
 		t.Error(err)
 	}

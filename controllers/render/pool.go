@@ -56,7 +56,7 @@ func PoolDatacenters(p *v1alpha1.ResolverPool, all []*v1alpha1.Datacenter) ([]*v
 	var chosen []*v1alpha1.Datacenter
 	for _, dc := range all {
 		byName[v1alpha1.DatacenterName(dc.Name)] = dc
-		if len(p.Spec.Datacenters.Names) == 0 && dc.Spec.Role != v1alpha1.DatacenterRoleWitness && dc.DeletionTimestamp.IsZero() {
+		if len(p.Spec.Datacenters.Names) == 0 && PoolIn(p, dc) {
 			chosen = append(chosen, dc)
 		}
 	}
@@ -67,7 +67,7 @@ func PoolDatacenters(p *v1alpha1.ResolverPool, all []*v1alpha1.Datacenter) ([]*v
 			return nil, refuse(v1alpha1.ReasonUnknownDatacenter, "spec.datacenters names %s, and there is no such Datacenter", name)
 		case dc.Spec.Role == v1alpha1.DatacenterRoleWitness:
 			return nil, refuse(v1alpha1.ReasonNoDatacenters, "spec.datacenters names %s, which is a Witness: it answers no clients", name)
-		case dc.DeletionTimestamp.IsZero():
+		case PoolIn(p, dc):
 			chosen = append(chosen, dc)
 		}
 	}
@@ -76,6 +76,13 @@ func PoolDatacenters(p *v1alpha1.ResolverPool, all []*v1alpha1.Datacenter) ([]*v
 	}
 	slices.SortFunc(chosen, func(a, b *v1alpha1.Datacenter) int { return cmp.Compare(a.Name, b.Name) })
 	return chosen, nil
+}
+
+// PoolIn reports whether a pool has members in a datacenter, as far as the two say.
+func PoolIn(p *v1alpha1.ResolverPool, dc *v1alpha1.Datacenter) bool {
+	names := p.Spec.Datacenters.Names
+	return dc.Spec.Role != v1alpha1.DatacenterRoleWitness && dc.DeletionTimestamp.IsZero() &&
+		(len(names) == 0 || slices.Contains(names, v1alpha1.DatacenterName(dc.Name)))
 }
 
 // PoolConfig is what the members of a pool in one datacenter are told. An error is a Refusal: what they do stays as it is.

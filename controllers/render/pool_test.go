@@ -3,15 +3,17 @@ package render_test
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 
+	"golang.org/x/tools/txtar"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
+	"github.com/fingerpost-dns/fingerpost/config/crd"
 	"github.com/fingerpost-dns/fingerpost/controllers/render"
 	"github.com/fingerpost-dns/fingerpost/resolver/engine"
 	"github.com/fingerpost-dns/fingerpost/resolver/pool"
@@ -41,11 +43,6 @@ func pools(t *testing.T, w *world) string {
 				continue
 			}
 			fmt.Fprintf(&out, "# %s in %s\n%s", p.Name, dc.Name, rendered.Text)
-			for _, e := range slices.Sorted(maps.Keys(rendered.Unsupported)) {
-				for _, u := range rendered.Unsupported[e] {
-					fmt.Fprintf(&out, "# %s does not do %s\n", e, u)
-				}
-			}
 			if again, err := pool.Decode(rendered.Text); err != nil {
 				t.Errorf("agents don't read it: %v", err)
 			} else if _, err := again.At(pool.Host{Engine: engine.Unbound, Files: "/f", Addresses: []netip.Addr{netip.MustParseAddr("10.1.9.7")}}); err != nil {
@@ -77,4 +74,60 @@ func (w *world) poolInputs(p *v1alpha1.ResolverPool, dc *v1alpha1.Datacenter) re
 		}
 	}
 	return in
+}
+
+// TestWhatProgramsCanNotDoIsSaidInWordsOfTheSpec: users know no others.
+func TestWhatProgramsCanNotDoIsSaidInWordsOfTheSpec(t *testing.T) {
+	archive, err := txtar.ParseFile("testdata/pools/everything-written.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := parseEstate(t, archive.Files[0].Data)
+	rendered, err := render.PoolConfig(w.poolInputs(w.pools[0], w.Datacenters[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for engine, want := range map[v1alpha1.ResolverEngine]string{
+		v1alpha1.EngineKnotResolver: "members.threads: ", v1alpha1.EngineRecursor: "transports.dot: ", v1alpha1.EngineUnbound: "ecs.zones: ",
+	} {
+		if !slices.ContainsFunc(rendered.Unsupported[engine], func(u string) bool { return strings.HasPrefix(u, want) }) {
+			t.Errorf("%s: nothing of %q in\n%s", engine, want, strings.Join(rendered.Unsupported[engine], "\n"))
+		}
+	}
+	schema := specFields(t)
+	for engine, all := range rendered.Unsupported {
+		for _, u := range all {
+			field, _, _ := strings.Cut(u, ":")
+			if !schema[field] {
+				t.Errorf("%s does not do %q, which is no field of the spec", engine, field)
+			}
+		}
+	}
+}
+
+// specFields are the fields of a ResolverPool's spec, without indices.
+func specFields(t *testing.T) map[string]bool {
+	t.Helper()
+	kinds, err := crd.Definitions()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := map[string]bool{}
+	var walk func(path string, s *apiextensionsv1.JSONSchemaProps)
+	walk = func(path string, s *apiextensionsv1.JSONSchemaProps) {
+		fields[path] = true
+		if s.Items != nil {
+			walk(path, s.Items.Schema)
+		}
+		for name, of := range s.Properties {
+			walk(strings.TrimPrefix(path+"."+name, "."), &of)
+		}
+	}
+	for _, k := range kinds {
+		if k.Spec.Names.Kind == "ResolverPool" {
+			spec := k.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"]
+			walk("", &spec)
+		}
+	}
+	return fields
 }

@@ -136,8 +136,8 @@ func workloadLabels(group Location) map[string]string {
 	return labels
 }
 
-// ServerSecret is the name of the Secret with the certificate of the servers of one group of a datacenter. Both are DNS
-// labels: they have no dots, so that no two pairs share a name.
+// ServerSecret is the name of the Secret with the certificate of the servers of one group of a datacenter. That one's name
+// has no dots, so that no two pairs share a name.
 func ServerSecret(group Location) string {
 	return "fingerpost-server." + group.Datacenter + "." + group.Group
 }

@@ -1547,6 +1547,12 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: readyMembers
       type:
         scalar: string
+    - name: sourceAddresses
+      type:
+        list:
+          elementType:
+            namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.IP
+          elementRelationship: associative
     - name: vip
       type:
         scalar: string

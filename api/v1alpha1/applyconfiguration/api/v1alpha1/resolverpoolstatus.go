@@ -3,6 +3,7 @@
 package v1alpha1
 
 import (
+	apiv1alpha1 "github.com/fingerpost-dns/fingerpost/api/v1alpha1"
 	v1 "k8s.io/client-go/applyconfigurations/meta/v1"
 )
 
@@ -25,6 +26,9 @@ type ResolverPoolStatusApplyConfiguration struct {
 	Datacenters *string `json:"datacenters,omitempty"`
 	// vip are the addresses that clients ask, e.g. 10.1.0.53,10.2.0.53.
 	VIP *string `json:"vip,omitempty"`
+	// sourceAddresses are the addresses from which members ask authoritative servers, which exempt them from limits. Those of
+	// members that are not connected stay while some are missing.
+	SourceAddresses []apiv1alpha1.IP `json:"sourceAddresses,omitempty"`
 	// members say how each program is doing in each datacenter.
 	Members []ResolverMemberStatusApplyConfiguration `json:"members,omitempty"`
 }
@@ -85,6 +89,16 @@ func (b *ResolverPoolStatusApplyConfiguration) WithDatacenters(value string) *Re
 // If called multiple times, the VIP field is set to the value of the last call.
 func (b *ResolverPoolStatusApplyConfiguration) WithVIP(value string) *ResolverPoolStatusApplyConfiguration {
 	b.VIP = &value
+	return b
+}
+
+// WithSourceAddresses adds the given value to the SourceAddresses field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the SourceAddresses field.
+func (b *ResolverPoolStatusApplyConfiguration) WithSourceAddresses(values ...apiv1alpha1.IP) *ResolverPoolStatusApplyConfiguration {
+	for i := range values {
+		b.SourceAddresses = append(b.SourceAddresses, values[i])
+	}
 	return b
 }
 

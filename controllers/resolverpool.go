@@ -1,0 +1,347 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
+	"github.com/fingerpost-dns/fingerpost/controllers/render"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
+	"github.com/fingerpost-dns/fingerpost/resolver/pool"
+)
+
+// PoolReconciler tells the members of ResolverPools that somebody else runs what to do, and says in the status of each pool how
+// its members are doing. It works on one pool at a time.
+type PoolReconciler struct {
+	Client  client.Client
+	Hub     *control.Hub
+	Estate  *EstateReconciler
+	Configs *PoolConfigs
+	Reports *PoolReports
+	// Running is what became of the pods of a Managed pool; nil: nobody has looked yet.
+	Running func(types.NamespacedName) *render.PoolPods
+	Budget  *StatusBudget
+	Events  events.EventRecorder
+	Clock   clock.PassiveClock
+
+	published map[types.NamespacedName]map[control.GroupKey]bool
+	wrote     map[types.NamespacedName]time.Time // last status
+	deaths    map[control.ServerID]engineDeaths
+}
+
+// engineDeaths is what was told of the deaths of a member's engine.
+type engineDeaths struct {
+	started time.Time // of the agent that counts
+	count   uint64
+	told    time.Time
+}
+
+const (
+	// poolLasting is how long a status must have been another one before it is written, and poolQuiet how long after it was
+	// written last: a member that comes and goes does not write each time.
+	poolLasting = 2 * time.Second
+	poolQuiet   = 10 * time.Second
+	// poolCheck is how often texts and certificates that pools name are read, which nobody watches.
+	poolCheck = time.Minute
+	// poolRetry is how often while one is missing, for somebody waits.
+	poolRetry = 5 * time.Second
+	// deathsAgain is how often it is told that one member's engine has died.
+	deathsAgain = 5 * time.Minute
+)
+
+// +kubebuilder:rbac:groups=fingerpost.dev,resources=resolverpools,verbs=get;list;watch
+// +kubebuilder:rbac:groups=fingerpost.dev,resources=resolverpools/status,verbs=get;update;patch
+
+// Reconcile publishes what the members of one pool are to do, and writes its status on transitions only.
+func (r *PoolReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	var p v1alpha1.ResolverPool
+	if err := r.Client.Get(ctx, req.NamespacedName, &p); apierrors.IsNotFound(err) || err == nil && p.DeletionTimestamp != nil {
+		r.publish(req.NamespacedName, nil)
+		r.forget(req.NamespacedName)
+		return reconcile.Result{}, nil
+	} else if err != nil {
+		return reconcile.Result{}, fmt.Errorf("reading ResolverPool %s: %w", req.NamespacedName, err)
+	}
+	if !r.Estate.Complete() {
+		return reconcile.Result{}, nil // the estate calls again
+	}
+	configs, refused, err := r.Configs.Of(ctx, &p)
+	if err != nil {
+		return reconcile.Result{}, fmt.Errorf("working out what members of ResolverPool %s are told: %w", req.NamespacedName, err)
+	}
+	again := r.after(&p, refused)
+	if refused == nil {
+		if err := r.tell(&p, configs); err != nil {
+			return reconcile.Result{}, err
+		}
+	}
+	in := render.PoolStatusInputs{Pool: &p, Refused: refused, Agents: r.agents(req.NamespacedName), Now: metav1.NewTime(r.Clock.Now())}
+	for _, c := range configs {
+		in.Configs = append(in.Configs, render.PoolDatacenter{Name: c.Datacenter.Name, Refused: c.Refused, Digest: pool.Digest(c.Text), Unsupported: c.Unsupported})
+	}
+	if p.Spec.Management != v1alpha1.ResolverPoolExternal {
+		in.Pods = r.Running(req.NamespacedName)
+	}
+	r.announceDeaths(&p, in.Agents)
+	wait, err := r.write(ctx, &p, render.PoolStatus(in))
+	if wait > 0 && (again == 0 || wait < again) {
+		again = wait
+	}
+	return reconcile.Result{RequeueAfter: again}, err
+}
+
+// after is when to look again at what nobody watches; 0: the pool names no such thing.
+func (*PoolReconciler) after(p *v1alpha1.ResolverPool, refused render.Refusal) time.Duration {
+	reads := p.Spec.Transports.CertificateSecretRef != nil ||
+		slices.ContainsFunc(p.Spec.BlockLists.RPZ, func(z v1alpha1.ResponsePolicyZone) bool { return z.ConfigMapKeyRef != nil })
+	switch {
+	case !reads:
+		return 0
+	case refused != nil:
+		return poolRetry
+	}
+	return poolCheck
+}
+
+// tell publishes to members that somebody else runs what they are to do.
+func (r *PoolReconciler) tell(p *v1alpha1.ResolverPool, configs []PoolConfig) error {
+	key, told := client.ObjectKeyFromObject(p), map[control.GroupKey]bool{}
+	var errs []error
+	for _, c := range configs {
+		group := poolGroup(c.Datacenter.Name, key)
+		if p.Spec.Management != v1alpha1.ResolverPoolExternal {
+			continue
+		}
+		told[group] = true
+		if c.Refused == nil {
+			errs = append(errs, r.Hub.PublishDocument(group, control.Document{Kind: pool.DocumentKind, Body: c.Text}))
+		}
+	}
+	r.publish(key, told)
+	return errors.Join(errs...)
+}
+
+// poolGroup is the group of a pool's members in a datacenter.
+func poolGroup(datacenter string, key types.NamespacedName) control.GroupKey {
+	return control.GroupKey{Datacenter: datacenter, Group: pool.GroupName(key.Namespace, key.Name)}
+}
+
+// publish notes where a pool has members that are told, and withdraws what is told elsewhere.
+func (r *PoolReconciler) publish(key types.NamespacedName, told map[control.GroupKey]bool) {
+	for group := range r.published[key] {
+		if !told[group] {
+			r.Hub.WithdrawDocument(group, pool.DocumentKind)
+		}
+	}
+	if told == nil {
+		delete(r.published, key)
+		return
+	}
+	if r.published == nil {
+		r.published = map[types.NamespacedName]map[control.GroupKey]bool{}
+	}
+	r.published[key] = told
+}
+
+// forget drops what is known of a pool that is gone.
+func (r *PoolReconciler) forget(key types.NamespacedName) {
+	r.Budget.Same(key, r.Clock.Now())
+	delete(r.wrote, key)
+	maps.DeleteFunc(r.deaths, func(id control.ServerID, _ engineDeaths) bool { of, _ := poolOf(id); return of == key })
+}
+
+// agents are the connected ones of a pool.
+func (r *PoolReconciler) agents(key types.NamespacedName) []render.PoolAgent {
+	var all []render.PoolAgent
+	for _, s := range r.Hub.Servers() {
+		if of, is := poolOf(s.ID); !is || of != key {
+			continue
+		}
+		a := render.PoolAgent{Datacenter: s.ID.Datacenter, Name: s.ID.Name, Report: r.Reports.Of(s.ID)}
+		for _, d := range s.Documents {
+			if d.Kind == pool.DocumentKind && d.Nack != nil {
+				a.Nack = d.Nack.Message
+			}
+		}
+		all = append(all, a)
+	}
+	return all
+}
+
+// write writes a status that is another one, or returns how long it has to wait.
+func (r *PoolReconciler) write(ctx context.Context, p *v1alpha1.ResolverPool, want v1alpha1.ResolverPoolStatus) (time.Duration, error) {
+	key, now := client.ObjectKeyFromObject(p), r.Clock.Now()
+	if equality.Semantic.DeepEqual(p.Status, want) {
+		r.Budget.Same(key, now)
+		return 0, nil
+	}
+	quiet := poolQuiet - now.Sub(r.wrote[key])
+	lasting := poolLasting
+	if p.Status.ObservedGeneration != p.Generation {
+		lasting, quiet = 0, 0
+	}
+	if quiet > 0 {
+		return quiet, nil
+	}
+	if wait := r.Budget.Wait(key, now, lasting); wait > 0 {
+		return wait, nil
+	}
+	before := p.DeepCopy()
+	p.Status = want
+	if err := r.Client.Status().Patch(ctx, p, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
+		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+			return 50 * time.Millisecond, nil
+		}
+		return 0, fmt.Errorf("writing the status of ResolverPool %s: %w", key, err)
+	}
+	r.Budget.Wrote(key, now)
+	if r.wrote == nil {
+		r.wrote = map[types.NamespacedName]time.Time{}
+	}
+	r.wrote[key] = now
+	r.announce(p, &before.Status, &want)
+	return 0, nil
+}
+
+// announce tells what has changed that people want to know.
+func (r *PoolReconciler) announce(p *v1alpha1.ResolverPool, before, after *v1alpha1.ResolverPoolStatus) {
+	tell := func(kind, reason, message string) {
+		r.Events.Eventf(p, nil, kind, reason, "Resolve", "%s", note(message))
+	}
+	for _, typ := range []string{v1alpha1.ConditionAccepted, v1alpha1.ConditionProgrammed, v1alpha1.ConditionRecursionWorks, v1alpha1.ConditionWorkloadsReady} {
+		now, old := meta.FindStatusCondition(after.Conditions, typ), meta.FindStatusCondition(before.Conditions, typ)
+		if now == nil {
+			continue
+		}
+		quiet := render.Transient(now.Reason) || now.Reason == v1alpha1.ReasonPending || now.Reason == v1alpha1.ReasonNoServers || now.Reason == v1alpha1.ReasonNotAccepted
+		switch {
+		case now.Status == metav1.ConditionFalse && !quiet && (old == nil || old.Message != now.Message):
+			tell(corev1.EventTypeWarning, now.Reason, now.Message)
+		case now.Status == metav1.ConditionTrue && old != nil && old.Status == metav1.ConditionFalse && typ != v1alpha1.ConditionProgrammed:
+			tell(corev1.EventTypeNormal, now.Reason, now.Message)
+		}
+	}
+	was, is := readyByDatacenter(before), readyByDatacenter(after)
+	for _, dc := range slices.Sorted(maps.Keys(is)) {
+		switch {
+		case was[dc] > 0 && is[dc] == 0:
+			tell(corev1.EventTypeWarning, "LastMemberLost", "no member answers any more in "+dc)
+		case was[dc] == 0 && is[dc] > 0:
+			tell(corev1.EventTypeNormal, "MembersReady", "members answer in "+dc)
+		}
+	}
+}
+
+func readyByDatacenter(s *v1alpha1.ResolverPoolStatus) map[string]int32 {
+	ready := map[string]int32{}
+	for _, m := range s.Members {
+		ready[string(m.Datacenter)] += ptr.Deref(m.Ready, 0)
+	}
+	return ready
+}
+
+// announceDeaths tells that engines have died, of each member once in a while.
+func (r *PoolReconciler) announceDeaths(p *v1alpha1.ResolverPool, agents []render.PoolAgent) {
+	now, key := r.Clock.Now(), client.ObjectKeyFromObject(p)
+	if r.deaths == nil {
+		r.deaths = map[control.ServerID]engineDeaths{}
+	}
+	for _, a := range agents {
+		if a.Report == nil {
+			continue
+		}
+		id := control.ServerID{Datacenter: a.Datacenter, Group: poolGroup(a.Datacenter, key).Group, Name: a.Name}
+		d, known := r.deaths[id]
+		if !a.Report.Started.Equal(d.started) {
+			d = engineDeaths{started: a.Report.Started, told: d.told}
+			if !known {
+				d.count = a.Report.EngineDeaths // told by the leader before, if they are new
+			}
+		}
+		if died := a.Report.EngineDeaths; died > d.count && now.Sub(d.told) >= deathsAgain {
+			r.Events.Eventf(p, nil, corev1.EventTypeWarning, "EngineDied", "Resolve", "%s of %s/%s has died and is started again; %d times since the agent began",
+				a.Report.Engine, a.Datacenter, a.Name, died)
+			d.count, d.told = died, now
+		}
+		r.deaths[id] = d
+	}
+}
+
+// setupPools adds what ResolverPools are reconciled by.
+func setupPools(mgr ctrl.Manager, r *PoolReconciler, calls <-chan event.GenericEvent) error {
+	warm := true
+	if err := ctrl.NewControllerManagedBy(mgr).Named("resolverpool").
+		For(&v1alpha1.ResolverPool{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&v1alpha1.Datacenter{}, gathered(everyPool(mgr.GetClient())), builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, addressesChanged, peersChanged))).
+		WatchesRawSource(source.Channel(calls, &handler.EnqueueRequestForObject{})).
+		WithOptions(controller.Options{EnableWarmup: &warm}).
+		Complete(r); err != nil {
+		return fmt.Errorf("setting up ResolverPools: %w", err)
+	}
+	return nil
+}
+
+// everyPool lists all ResolverPools.
+func everyPool(cached client.Reader) handler.MapFunc {
+	return func(ctx context.Context, _ client.Object) []reconcile.Request {
+		var all v1alpha1.ResolverPoolList
+		if err := cached.List(ctx, &all, client.UnsafeDisableDeepCopy); err != nil {
+			return nil
+		}
+		requests := make([]reconcile.Request, len(all.Items))
+		for i := range all.Items {
+			requests[i].NamespacedName = client.ObjectKeyFromObject(&all.Items[i])
+		}
+		return requests
+	}
+}
+
+// peersChanged holds for updates of a Datacenter whose servers are reached elsewhere.
+var peersChanged = predicate.Funcs{
+	CreateFunc: func(event.CreateEvent) bool { return false }, DeleteFunc: func(event.DeleteEvent) bool { return false },
+	UpdateFunc: func(e event.UpdateEvent) bool {
+		peers := func(o client.Object) map[string]bool {
+			dc, is := o.(*v1alpha1.Datacenter)
+			all := map[string]bool{}
+			if is {
+				for _, s := range dc.Status.Servers {
+					all[s.Group+" "+s.PeerAddress] = true
+				}
+			}
+			return all
+		}
+		return !maps.Equal(peers(e.ObjectOld), peers(e.ObjectNew))
+	},
+}
+
+// sourcesChanged holds where the addresses change from which members of a ResolverPool ask.
+var sourcesChanged = predicate.Funcs{
+	UpdateFunc: func(e event.UpdateEvent) bool {
+		before, is := e.ObjectOld.(*v1alpha1.ResolverPool)
+		after, still := e.ObjectNew.(*v1alpha1.ResolverPool)
+		return is && still && !slices.Equal(before.Status.SourceAddresses, after.Status.SourceAddresses)
+	},
+}
