@@ -2,17 +2,8 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
-	"math/big"
 	"net"
 	"net/http"
-	"net/url"
-	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -24,77 +15,9 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/control/controltest"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
 )
-
-// authority makes certificates.
-type authority struct {
-	t    testing.TB
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func newAuthority(t testing.TB) *authority {
-	t.Helper()
-	a := &authority{t: t}
-	a.cert, a.key = a.issue(&x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})
-	return a
-}
-
-func (a *authority) issue(template *x509.Certificate) (*x509.Certificate, *ecdsa.PrivateKey) {
-	a.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	template.SerialNumber = big.NewInt(time.Now().UnixNano())
-	if template.Subject.CommonName == "" {
-		template.Subject.CommonName = "test"
-	}
-	template.NotBefore, template.NotAfter = time.Now().Add(-time.Minute), time.Now().Add(time.Hour)
-	parent, signer := a.cert, a.key
-	if parent == nil {
-		parent, signer = template, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return cert, key
-}
-
-func (a *authority) leaf(uri *url.URL) (*x509.Certificate, *ecdsa.PrivateKey) {
-	a.t.Helper()
-	return a.issue(&x509.Certificate{
-		URIs: []*url.URL{uri}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"},
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
-	})
-}
-
-// dir writes the files of a server of the group.
-func (a *authority) dir(group control.GroupKey) string {
-	a.t.Helper()
-	cert, key := a.leaf(group.URI())
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	dir := a.t.TempDir()
-	for name, block := range map[string]*pem.Block{
-		"tls.crt": {Type: "CERTIFICATE", Bytes: cert.Raw},
-		"tls.key": {Type: "PRIVATE KEY", Bytes: pkcs8},
-		"ca.crt":  {Type: "CERTIFICATE", Bytes: a.cert.Raw},
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
-			a.t.Fatal(err)
-		}
-	}
-	return dir
-}
 
 // hub is a leader that publishes to real servers.
 type hub struct {
@@ -105,7 +28,7 @@ type hub struct {
 	changed chan struct{} // a server reported something
 }
 
-func newHub(t testing.TB, a *authority) *hub {
+func newHub(t testing.TB, a *controltest.Authority) *hub {
 	t.Helper()
 	h := &hub{t: t, changed: make(chan struct{}, 1)}
 	note := func() {
@@ -117,15 +40,7 @@ func newHub(t testing.TB, a *authority) *hub {
 	h.Hub = control.NewHub(control.HubOptions{
 		Log: logr.Discard(), Cluster: "test", OnZone: func(zone.Name) { note() }, OnServer: func(control.ServerID) { note() },
 	})
-	cert, key := a.leaf(control.HubURI())
-	pool := x509.NewCertPool()
-	pool.AddCert(a.cert)
-	h.server = grpc.NewServer(control.ServerOptions(control.Credentials{
-		Certificate: func() (*tls.Certificate, error) {
-			return &tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key, Leaf: cert}, nil
-		},
-		Roots: func() (*x509.CertPool, error) { return pool, nil },
-	})...)
+	h.server = grpc.NewServer(control.ServerOptions(a.Credentials(control.HubURI()))...)
 	h.Register(h.server)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -184,10 +99,10 @@ func (h *hub) await(done func() bool) {
 
 // TestServesAHub is the life of two servers of a group.
 func TestServesAHub(t *testing.T) {
-	ca := newAuthority(t)
+	ca := controltest.NewAuthority(t)
 	group := control.GroupKey{Datacenter: "dc-a", Group: "authoritative"}
 	h := newHub(t, ca)
-	tlsDir, stateA, stateB := ca.dir(group), t.TempDir(), t.TempDir()
+	tlsDir, stateA, stateB := ca.Dir(group), t.TempDir(), t.TempDir()
 	peerA := loopback() + ":4444"
 	args := func(name, state string, more ...string) []string {
 		return append([]string{"--hub", h.address, "--tls-dir", tlsDir, "--state-dir", state, "--name", name}, more...)
@@ -266,8 +181,8 @@ func TestServesAHub(t *testing.T) {
 }
 
 func TestFaultsOfAServerWithAHub(t *testing.T) {
-	ca := newAuthority(t)
-	tlsDir := ca.dir(control.GroupKey{Datacenter: "dc-a", Group: "authoritative"})
+	ca := controltest.NewAuthority(t)
+	tlsDir := ca.Dir(control.GroupKey{Datacenter: "dc-a", Group: "authoritative"})
 	taken, err := net.Listen("tcp", loopback()+":0")
 	if err != nil {
 		t.Fatal(err)

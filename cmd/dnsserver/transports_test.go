@@ -10,15 +10,17 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/fingerpost-dns/fingerpost/dnsserver/control/controltest"
 )
 
 // TestClientsOfEveryTransport asks as people do, with programs that are not ours.
 func TestClientsOfEveryTransport(t *testing.T) {
 	dir := t.TempDir()
 	zone := zoneFile(t, dir, "zone", 7, "www A 10.0.0.2", "*.big TXT "+strings.Repeat(`"`+strings.Repeat("a", 250)+`" `, 20))
-	ca := newAuthority(t)
+	ca := controltest.NewAuthority(t)
 	at := loopback()
-	certificate, key := ca.issue(&x509.Certificate{
+	certificate, key := ca.Issue(&x509.Certificate{
 		Subject: pkix.Name{CommonName: "dns"}, DNSNames: []string{"dns.example.test"}, IPAddresses: []net.IP{net.ParseIP(at)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
 	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
@@ -28,7 +30,7 @@ func TestClientsOfEveryTransport(t *testing.T) {
 	file := func(name, kind string, der []byte) string {
 		return write(t, filepath.Join(dir, name), string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})))
 	}
-	roots := file("ca.crt", "CERTIFICATE", ca.cert.Raw)
+	roots := file("ca.crt", "CERTIFICATE", ca.Certificate().Raw)
 	r := start(t, "--zone", "example.test="+zone, "--listen", at+":5300", "--no-tcp", "--dot", "0.0.0.0", "--doh", at+":8443", "--httpdns", at+":8443", "--httpdns", at,
 		"--tls-cert", file("tls.crt", "CERTIFICATE", certificate.Raw), "--tls-key", file("tls.key", "PRIVATE KEY", pkcs8))
 

@@ -3,20 +3,12 @@
 package health_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"flag"
 	"fmt"
 	"io"
-	"math/big"
 	mathrand "math/rand/v2"
 	"net"
 	"net/netip"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,6 +25,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/control/controltest"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/health"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/steering"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/steering/steeringpb"
@@ -156,8 +149,7 @@ type processes struct {
 	topo    *steeringpb.Topology
 	w       *world
 	began   time.Time
-	roots   *x509.Certificate
-	key     *ecdsa.PrivateKey
+	ca      *controltest.Authority
 	certs   map[string]string // folders, by datacenter
 	servers map[*server]*realServer
 	hub     *control.Hub
@@ -186,7 +178,7 @@ func newProcesses(t *testing.T, program string, n int, topo *steeringpb.Topology
 		certs: map[string]string{}, servers: map[*server]*realServer{}, cut: map[[2]string]time.Time{}, changed: make(chan struct{}),
 		pids: map[int]string{}, dead: map[netip.Addr]bool{}, sites: map[netip.Addr]string{},
 	}
-	p.roots, p.key = p.issue(&x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})
+	p.ca = controltest.NewAuthority(p.t)
 	return p
 }
 
@@ -256,7 +248,7 @@ func (p *processes) world(records []*steeringpb.Record, hubAt string) *world {
 			w.servers = append(w.servers, srv)
 			p.servers[srv] = &realServer{addr: p.addr(10 + 10*i + k), state: p.t.TempDir()}
 		}
-		p.certs[d.GetName()] = p.certificates(control.GroupKey{Datacenter: d.GetName(), Group: "dns"})
+		p.certs[d.GetName()] = p.ca.Dir(control.GroupKey{Datacenter: d.GetName(), Group: "dns"})
 	}
 	content, err := zone.NewContent(apex, nodes)
 	if err != nil {
@@ -599,15 +591,7 @@ func (p *processes) answerProbe(conn net.Conn, at netip.Addr) {
 func (p *processes) startHub(content *zone.Content) {
 	p.t.Helper()
 	p.hub = control.NewHub(control.HubOptions{Log: logr.Discard(), Cluster: "test", OnZone: func(zone.Name) {}, OnServer: func(control.ServerID) {}})
-	cert, key := p.issue(leafOf(control.HubURI()))
-	pool := x509.NewCertPool()
-	pool.AddCert(p.roots)
-	srv := grpc.NewServer(control.ServerOptions(control.Credentials{
-		Certificate: func() (*tls.Certificate, error) {
-			return &tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key, Leaf: cert}, nil
-		},
-		Roots: func() (*x509.CertPool, error) { return pool, nil },
-	})...)
+	srv := grpc.NewServer(control.ServerOptions(p.ca.Credentials(control.HubURI()))...)
 	p.hub.Register(srv)
 	l, err := net.Listen("tcp", fmt.Sprintf("%s:%d", p.addr(hubAddress), hubPort))
 	if err != nil {
@@ -647,52 +631,4 @@ func (p *processes) startHub(content *zone.Content) {
 		p.t.Fatal(err)
 	}
 	p.hub.SetComplete()
-}
-
-func leafOf(uri *url.URL) *x509.Certificate {
-	return &x509.Certificate{
-		URIs: []*url.URL{uri}, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
-	}
-}
-
-func (p *processes) issue(template *x509.Certificate) (*x509.Certificate, *ecdsa.PrivateKey) {
-	p.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	template.SerialNumber, template.NotBefore, template.NotAfter = big.NewInt(time.Now().UnixNano()), time.Now().Add(-time.Minute), time.Now().Add(24*time.Hour)
-	template.Subject.CommonName = "test"
-	parent, signer := p.roots, p.key
-	if parent == nil {
-		parent, signer = template, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return cert, key
-}
-
-// certificates writes the files of the servers of a group.
-func (p *processes) certificates(group control.GroupKey) string {
-	p.t.Helper()
-	cert, key := p.issue(leafOf(group.URI()))
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	dir := p.t.TempDir()
-	for name, block := range map[string]*pem.Block{
-		"tls.crt": {Type: "CERTIFICATE", Bytes: cert.Raw}, "tls.key": {Type: "PRIVATE KEY", Bytes: pkcs8}, "ca.crt": {Type: "CERTIFICATE", Bytes: p.roots.Raw},
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
-			p.t.Fatal(err)
-		}
-	}
-	return dir
 }

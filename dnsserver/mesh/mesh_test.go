@@ -2,16 +2,8 @@ package mesh_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"fmt"
-	"math/big"
 	"net"
-	"net/url"
 	"sync"
 	"testing"
 	"time"
@@ -20,10 +12,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/control/controltest"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/health"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/mesh"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/mesh/meshpb"
 )
 
 // patience is how long something may take that takes milliseconds on a quiet machine.
@@ -31,53 +27,13 @@ const patience = 30 * time.Second
 
 // authority makes certificates.
 type authority struct {
-	t    *testing.T
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	pool *x509.CertPool
+	t *testing.T
+	*controltest.Authority
 }
 
 func newAuthority(t *testing.T) *authority {
 	t.Helper()
-	a := &authority{t: t, pool: x509.NewCertPool()}
-	a.cert, a.key = a.make(&x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}, nil)
-	a.pool.AddCert(a.cert)
-	return a
-}
-
-func (a *authority) make(template *x509.Certificate, uri *url.URL) (*x509.Certificate, *ecdsa.PrivateKey) {
-	a.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	template.SerialNumber, template.Subject = big.NewInt(time.Now().UnixNano()), pkix.Name{CommonName: "test"}
-	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-	parent, signer := a.cert, a.key
-	if parent == nil {
-		parent, signer = template, key
-	}
-	if uri != nil {
-		template.URIs = []*url.URL{uri}
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return cert, key
-}
-
-func (a *authority) credentials(g control.GroupKey) control.Credentials {
-	cert, key := a.make(&x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}, g.URI())
-	pair := &tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key, Leaf: cert}
-	return control.Credentials{
-		Certificate: func() (*tls.Certificate, error) { return pair, nil },
-		Roots:       func() (*x509.CertPool, error) { return a.pool, nil },
-	}
+	return &authority{t, controltest.NewAuthority(t)}
 }
 
 // server is one end of a mesh.
@@ -100,7 +56,7 @@ func (a *authority) server(ctx context.Context, datacenter string) *server {
 	s := &server{
 		t: a.t, id: health.ServerID{Datacenter: datacenter, Group: "authoritative", Name: "ns1"},
 		messages: make(chan string, 100), connected: make(chan health.ServerID, 100), overrides: make(chan [][]byte, 100),
-		creds: a.credentials(control.GroupKey{Datacenter: datacenter, Group: "authoritative"}),
+		creds: a.Credentials(control.GroupKey{Datacenter: datacenter, Group: "authoritative"}.URI()),
 	}
 	s.mesh = mesh.New(mesh.Options{
 		Self: s.id, Credentials: s.creds, Log: testr.New(a.t),
@@ -284,5 +240,38 @@ func TestStrangersAreRefused(t *testing.T) {
 	}
 	if connected := two.mesh.Connected(); len(connected) != 0 {
 		t.Errorf("the stranger is connected to %v", connected)
+	}
+}
+
+// TestResolversHaveNoVote: agents of pools have certificates of the same authority, for other things.
+func TestResolversHaveNoVote(t *testing.T) {
+	ctx := within(t)
+	a := newAuthority(t)
+	one := a.server(ctx, "dc-a")
+	agent := a.Credentials(control.GroupKey{Datacenter: "dc-a", Group: "pool.dns.office"}.URI())
+	conn, err := control.DialPeer(one.listener.Addr().String(), agent, control.GroupKey{Datacenter: "dc-a", Group: "authoritative"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	stream, err := meshpb.NewMeshClient(conn).Tell(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range []*meshpb.Message{
+		{Message: &meshpb.Message_Hello{Hello: &meshpb.Hello{Protocol: 1, Name: "agent"}}},
+		{Message: &meshpb.Message_Overrides{Overrides: &meshpb.Overrides{Overrides: [][]byte{{1}}}}},
+	} {
+		if stream.Send(m) != nil {
+			break // refused already
+		}
+	}
+	if _, err := stream.Recv(); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("an agent that votes gets %v", err)
+	}
+	select {
+	case o := <-one.overrides:
+		t.Errorf("its overrides %v are heard", o)
+	default:
 	}
 }
