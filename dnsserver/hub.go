@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"github.com/fingerpost-dns/fingerpost/dnsserver/changes"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/health"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/mesh"
@@ -30,7 +31,7 @@ type HubConfig struct {
 	Name       string   // of this server, unique in its group
 	StateDir   string   // where zones are kept
 	Siblings   []string // HOST:PORT of other servers of the group, or of names that stand for all of it; may be empty
-	PeerListen string   // ADDR:PORT where siblings get copies and peers tell their votes; "" for none
+	PeerListen string   // ADDR:PORT where siblings get copies, peers tell their votes and resolvers are told of changes; "" for none
 
 	// PeerAddress is HOST:PORT of PeerListen as others reach it; "" stands for PeerListen, at the
 	// address that the hub sees if that is on all of this machine.
@@ -56,12 +57,13 @@ type hubSource struct {
 	memory    *store.Memory
 	mesh      *mesh.Mesh
 	steerer   *steerer
+	announcer *announcer
 	peers     net.Listener // nil without PeerListen
 	fromDisk  bool         // there were zones on disk
 }
 
 func newHubSource(cfg HubConfig, view *zone.View, version string, log logr.Logger) *hubSource {
-	return &hubSource{cfg: cfg, view: view, log: log, started: time.Now(), version: version}
+	return &hubSource{cfg: cfg, view: view, log: log, started: time.Now(), version: version, announcer: newAnnouncer(view, log)}
 }
 
 // start serves what is on disk. The hub may be out of reach for as long as it likes.
@@ -172,7 +174,7 @@ func (h *hubSource) steer() error {
 	h.steerer, err = newSteerer(steererOptions{
 		Self: self, View: h.view, Log: h.log, Report: h.client.Report, Unreport: h.client.Unreport, Send: h.mesh.Send, SetPeers: h.mesh.SetPeers,
 		SendOverrides: h.mesh.SendOverrides, Memory: memory, Own: h.cfg.Own, Geo: h.cfg.Geo,
-		Peers: func() int { return len(h.mesh.Connected()) },
+		Peers: func() int { return len(h.mesh.Connected()) }, Changed: func(c changes.Change) { h.announcer.log.Add(c) }, Leads: h.announcer.aliases.Replace,
 	})
 	if err != nil {
 		return err
@@ -181,17 +183,35 @@ func (h *hubSource) steer() error {
 		h.documents.handle(kind, func(body []byte) error { return h.steerer.document(kind, body) })
 	}
 	h.replica.HandleDocuments(h.documents.take)
-	h.replica.OnZone(h.steerer.zoneChanged)
+	h.replica.OnZone(h.zoneChanged)
+	h.announcer.complete.Store(h.fromDisk)
 	h.steerer.step() // what can be answered is, before the first query
 	return nil
+}
+
+// zoneChanged takes a version of a zone that the view answers from by now; nil stands for none.
+func (h *hubSource) zoneChanged(apex zone.Name, before, after *control.Installed) {
+	news := h.announcer.zoneChanged(apex, before, after)
+	var was, is *zone.Content
+	if before != nil {
+		was = before.Content
+	}
+	if after != nil {
+		is = after.Content
+	}
+	h.steerer.zoneChanged(apex, was, is, news)
 }
 
 // onState says that there is nothing to wait for when the hub or a sibling has sent all,
 // which may be nothing.
 func (h *hubSource) onState(s control.State) {
-	if (s.Synced || s.CopiedAll) && !h.view.Ready() {
+	if !s.Synced && !s.CopiedAll {
+		return
+	}
+	if !h.view.Ready() {
 		h.view.Update(nil, nil)
 	}
+	h.announcer.complete.Store(true)
 }
 
 func (h *hubSource) run(ctx context.Context) error {
@@ -212,6 +232,7 @@ func (h *hubSource) run(ctx context.Context) error {
 		server := grpc.NewServer(control.ServerOptions(h.files.Credentials())...)
 		control.NewSibling(h.replica, h.files.Credentials()).Register(server)
 		h.mesh.Register(server)
+		h.announcer.register(server)
 		group.Go(func() error {
 			if err := server.Serve(h.peers); ctx.Err() == nil {
 				return err
@@ -274,6 +295,7 @@ func (h *hubSource) Describe(ch chan<- *prometheus.Desc) {
 		ch <- d
 	}
 	h.steerer.Describe(ch)
+	h.announcer.Describe(ch)
 }
 
 // Collect implements prometheus.Collector.
@@ -311,6 +333,7 @@ func (h *hubSource) Collect(ch chan<- prometheus.Metric) {
 	gauge(metricLost, float64(len(h.replica.Lost())))
 	gauge(metricCertificates, float64(expires.Unix()))
 	h.steerer.Collect(ch)
+	h.announcer.Collect(ch)
 }
 
 func truth(b bool) float64 {

@@ -42,8 +42,8 @@ type Replica struct {
 	onDisk    control.Fence      // the fence that the disk has
 	lost      map[zone.Name]bool
 	onDurable func(zone.Name, zone.Version)
-	onZone    func(apex zone.Name, before, after *zone.Content) // nil: nobody asks
-	failing   bool                                              // the last write failed
+	onZone    func(apex zone.Name, before, after *control.Installed) // nil: nobody asks
+	failing   bool                                                   // the last write failed
 
 	installing        sync.Mutex // held while a document is installed: one at a time, before mu
 	handler           func(kind string, body []byte) error
@@ -373,10 +373,10 @@ func (r *Replica) admit(o *order) error {
 // apply makes admitted orders visible, in one step.
 func (r *Replica) apply(orders ...*order) {
 	install, remove := map[zone.Name]*zone.Served{}, map[zone.Name]bool{}
-	before := map[zone.Name]*zone.Content{}
+	before := map[zone.Name]*control.Installed{}
 	for _, o := range orders {
 		if was := r.zones[o.apex]; was != nil && before[o.apex] == nil {
-			before[o.apex] = was.Content
+			before[o.apex] = was
 		}
 		switch {
 		case o.apex == "":
@@ -398,21 +398,21 @@ func (r *Replica) apply(orders ...*order) {
 	if r.onZone == nil {
 		return
 	}
-	for apex, served := range install {
-		r.onZone(apex, before[apex], served.Content())
+	for apex := range install {
+		r.onZone(apex, before[apex], r.zones[apex])
 	}
 	for apex := range remove {
 		r.onZone(apex, before[apex], nil)
 	}
 }
 
-// OnZone sets who is told what a zone's content was and is, when the view has changed; nil is for none. It is called at
+// OnZone sets who is told what a zone was and is, nil for none, when the view has changed; nil is for none. It is called at
 // once for what is served by now. It must not call r.
-func (r *Replica) OnZone(f func(apex zone.Name, before, after *zone.Content)) {
+func (r *Replica) OnZone(f func(apex zone.Name, before, after *control.Installed)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for apex, z := range r.zones {
-		f(apex, nil, z.Content)
+		f(apex, nil, z)
 	}
 	r.onZone = f
 }

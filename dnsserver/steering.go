@@ -18,6 +18,7 @@ import (
 	"github.com/go-logr/logr"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/fingerpost-dns/fingerpost/dnsserver/changes"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/health"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/mesh"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/probe"
@@ -47,6 +48,10 @@ type steererOptions struct {
 	Geo []string // databases of where clients are
 	// Peers counts the servers that hear this one.
 	Peers func() int
+	// Changed is told of a name that the view answers otherwise by now; nil: nobody is.
+	Changed func(changes.Change)
+	// Leads is told to which names an owner may answer that it is an alias, and did before; nil: nobody is.
+	Leads func(owner zone.Name, was, is []zone.Name)
 }
 
 // steeringMemory is the part of the store that keeps what was decided.
@@ -122,6 +127,9 @@ type steeredName struct {
 	result  *steering.Result // that the view has; nil: none yet
 	ledger  steering.Ledger
 	changed time.Time // since when the present answer is given
+	// state is what those who ask know, if known: of before the last restart, or 0 of a name that was not steered before.
+	state uint64
+	known bool
 }
 
 func newSteerer(o steererOptions) (*steerer, error) {
@@ -178,11 +186,13 @@ func (s *steerer) poke() {
 	}
 }
 
-// zoneChanged takes the steered names of a zone that the view answers for by now. after is nil if it is gone.
-func (s *steerer) zoneChanged(apex zone.Name, before, after *zone.Content) {
+// zoneChanged takes the steered names of a zone that the view answers for by now. after is nil if it is gone. news tells that
+// names which it has and before has not were answered otherwise.
+func (s *steerer) zoneChanged(apex zone.Name, before, after *zone.Content, news bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer s.poke()
+	at := time.Now()
 	for ch := range zone.Diff(before, after) {
 		old, now := ch.Old.RRset(zone.TypeSteered), ch.New.RRset(zone.TypeSteered)
 		if old == now {
@@ -193,16 +203,38 @@ func (s *steerer) zoneChanged(apex zone.Name, before, after *zone.Content) {
 		if err != nil {
 			s.opts.Log.Error(err, "steered name can't be used", "name", ch.Owner.String())
 		}
+		var gone *steeredName
 		if source, known := s.owners[key]; known && (record == nil || record.Source != source) {
+			gone = s.sources[source].names[key]
 			s.forget(key)
 		}
-		if record != nil {
-			s.learn(key, record, spec)
+		if record == nil {
+			s.tell(at, key, gone, s.opts.View.State(key.apex, key.owner))
+			continue
+		}
+		switch n := s.learn(key, record, spec); {
+		case gone != nil:
+			n.state, n.known = gone.state, gone.known
+		case old.Empty() && !n.known:
+			n.known = news // in state 0
 		}
 	}
 	if old, now := settingsOf(before), settingsOf(after); old != now {
 		s.trust(apex, now)
 	}
+}
+
+// tell tells of a name that it is in a state now, unless it was in that before. mu is held.
+func (s *steerer) tell(at time.Time, key ownerKey, n *steeredName, state uint64) {
+	if n == nil {
+		return
+	}
+	if s.opts.Changed != nil && n.known && n.state != state {
+		s.opts.Changed(changes.Change{
+			Name: key.owner, Apex: key.apex, Beneath: key.owner.IsWildcard(), Before: []uint64{n.state}, After: state, At: at,
+		})
+	}
+	n.state, n.known = state, true
 }
 
 func settingsOf(c *zone.Content) string {
@@ -241,7 +273,7 @@ func decodeSteered(owner zone.Name, set zone.RRset) (*steering.Record, *steering
 }
 
 // learn adds a steered owner, or changes it: then what was decided, and what its targets are, stays. mu is held.
-func (s *steerer) learn(key ownerKey, record *steering.Record, spec *steeringpb.Record) {
+func (s *steerer) learn(key ownerKey, record *steering.Record, spec *steeringpb.Record) *steeredName {
 	src := s.sources[record.Source]
 	if src == nil {
 		src = &steeredSource{source: record.Source, kind: reportKind(record.Source, s.parts), names: map[ownerKey]*steeredName{}}
@@ -254,8 +286,10 @@ func (s *steerer) learn(key ownerKey, record *steering.Record, spec *steeringpb.
 	n := src.names[key]
 	if n == nil {
 		n = &steeredName{memory: s.recall(key)}
+		n.state, n.known = n.memory.State, n.memory.State != 0
 		src.names[key] = n
 	}
+	s.leads(key, n.record, record)
 	n.record = record
 	s.owners[key] = record.Source
 	if record.SRV < 0 || src.spec == nil {
@@ -274,6 +308,14 @@ func (s *steerer) learn(key ownerKey, record *steering.Record, spec *steeringpb.
 		}
 	}
 	s.dirty[record.Source] = true
+	return n
+}
+
+// leads tells of what a name may be an alias to was and is so by its record, nil for none. mu is held.
+func (s *steerer) leads(key ownerKey, was, is *steering.Record) {
+	if s.opts.Leads != nil {
+		s.opts.Leads(key.owner, was.AliasTo(), is.AliasTo())
+	}
 }
 
 // forget removes a steered owner. mu is held.
@@ -286,6 +328,7 @@ func (s *steerer) forget(key ownerKey) {
 	s.flatten.drop(key)
 	s.unsaved[memoryKey(key)] = nil
 	src := s.sources[source]
+	s.leads(key, src.names[key].record, nil)
 	delete(src.names, key)
 	if len(src.names) == 0 {
 		delete(s.sources, source)

@@ -80,6 +80,7 @@ func (s *steerer) give(now time.Time, key ownerKey, n *steeredName, result *stee
 	if !s.opts.View.SetSteered(key.apex, key.owner, result.Steered) {
 		return // the zone has changed again: there is a call on its way
 	}
+	s.tell(now, key, n, result.Steered.State())
 	if n.result == nil {
 		n.ledger.Begin(now, n.memory, time.Duration(n.record.TTL)*time.Second)
 	}

@@ -86,7 +86,7 @@ func newManyNames(t testing.TB, names, sharing int) *manyNames {
 	if err := m.document(documentTopology, topology); err != nil {
 		t.Fatal(err)
 	}
-	m.zoneChanged(m.apex, nil, content)
+	m.zoneChanged(m.apex, nil, content, false)
 	out, _, _, _ := m.decide() //nolint:dogsled // what is to be probed is all that matters
 	m.checks = out.Run
 	for _, c := range m.checks {

@@ -194,7 +194,7 @@ func tellAll(t *testing.T, s *steerer, topology *steeringpb.Topology, content *z
 	if err := s.document(documentTopology, body); err != nil {
 		t.Fatal(err)
 	}
-	s.zoneChanged(content.Apex(), nil, content)
+	s.zoneChanged(content.Apex(), nil, content, false)
 	s.step()
 }
 

@@ -14,7 +14,8 @@ import (
 // Change is a name whose answers changed, once or several times.
 type Change struct {
 	Name, Apex zone.Name
-	// Beneath tells that names below Name change too, any of them: it is a wildcard, or has a delegation or a DNAME.
+	// Beneath tells that names below Name change too, any of them: the zone comes or goes, or there is a delegation or a DNAME.
+	// Of a wildcard it is those below its parent.
 	Beneath bool
 	// Aliases are CNAMEs in the server's zones that lead to Name, straight or over others; sorted.
 	Aliases []zone.Name

@@ -26,14 +26,17 @@ type Log struct {
 	boot uint64
 
 	mu       sync.Mutex
-	names    map[zone.Name]*list.Element // of order
-	order    list.List                   // of *entry, by position
-	position uint64                      // of the last change
-	lost     uint64                      // the highest position of those that are forgotten
-	wake     chan struct{}               // closed at the next change
-	told     uint64                      // changes ever
-	dropped  uint64                      // names that were forgotten before their time
+	names    map[key]*list.Element // of order
+	order    list.List             // of *entry, by position
+	position uint64                // of the last change
+	lost     uint64                // the highest position of those that are forgotten
+	wake     chan struct{}         // closed at the next change
+	told     uint64                // changes ever
+	dropped  uint64                // names that were forgotten before their time, or never known
 }
+
+// key is a name in one zone: a delegation is in another zone than what it leads to.
+type key struct{ apex, name zone.Name }
 
 type entry struct {
 	change   Change // without Aliases and Before
@@ -51,7 +54,7 @@ type left struct {
 
 // NewLog returns an empty one.
 func NewLog() *Log {
-	return &Log{boot: rand.Uint64() | 1, names: map[zone.Name]*list.Element{}, wake: make(chan struct{})}
+	return &Log{boot: rand.Uint64() | 1, names: map[key]*list.Element{}, wake: make(chan struct{})}
 }
 
 // Add puts changes, which the server answers by already. Of Before there is one state, which the name was in, or none if its
@@ -65,27 +68,37 @@ func (l *Log) Add(all ...Change) {
 	for i := range all {
 		l.add(&all[i])
 	}
-	close(l.wake)
-	l.wake = make(chan struct{})
+	l.stir()
 }
 
 func (l *Log) add(c *Change) {
 	l.position++
 	l.told++
-	var e *entry
-	if at := l.names[c.Name]; at != nil {
-		e = at.Value.(*entry)
-		l.order.MoveToBack(at)
+	k := key{c.Apex, c.Name}
+	at := l.names[k]
+	if at == nil {
+		at = l.order.PushBack(&entry{change: Change{Name: c.Name, Apex: c.Apex, After: c.After}})
+		l.names[k] = at
+	}
+	l.order.MoveToBack(at)
+	e := at.Value.(*entry)
+	e.position, e.change.At = l.position, c.At
+	e.change.Beneath = e.change.Beneath || c.Beneath
+	if len(c.Before) > 0 {
+		l.leave(e, c)
 	} else {
-		e = &entry{}
-		l.names[c.Name] = l.order.PushBack(e)
+		e.change.Serial, e.zoned = c.Serial, l.position
 	}
-	serial := e.change.Serial
-	if c.Serial != 0 || len(c.Before) == 0 {
-		serial, e.zoned = c.Serial, l.position
+	l.expire(c.At)
+	for l.order.Len() > maxNames {
+		l.dropped++
+		l.forget(l.order.Front())
 	}
-	e.position, e.change = l.position, *c
-	e.change.Before, e.change.Aliases, e.change.Serial = nil, nil, serial
+}
+
+// leave notes that a name has left a state. l.mu is held.
+func (l *Log) leave(e *entry, c *Change) {
+	e.change.After = c.After
 	since := c.At.Add(-keep)
 	e.left = slices.DeleteFunc(e.left, func(s left) bool {
 		return s.at.Before(since) || s.state == c.After || slices.Contains(c.Before, s.state)
@@ -98,11 +111,32 @@ func (l *Log) add(c *Change) {
 	if over := len(e.left) - maxStates; over > 0 {
 		e.left = slices.Delete(e.left, 0, over)
 	}
-	l.expire(c.At)
-	for l.order.Len() > maxNames {
-		l.dropped++
-		l.forget(l.order.Front())
+}
+
+// Miss notes that so many names changed that are not told.
+func (l *Log) Miss(names int) {
+	if names == 0 {
+		return
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.dropped += uint64(names)
+	l.position++
+	l.lost = l.position
+	l.stir()
+}
+
+// Counts returns how many changes were put, and how many names watchers may not have been told of.
+func (l *Log) Counts() (told, dropped uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.told, l.dropped
+}
+
+// stir has watchers look. l.mu is held.
+func (l *Log) stir() {
+	close(l.wake)
+	l.wake = make(chan struct{})
 }
 
 // expire forgets what is too old. l.mu is held.
@@ -114,7 +148,7 @@ func (l *Log) expire(now time.Time) {
 
 func (l *Log) forget(at *list.Element) {
 	e := l.order.Remove(at).(*entry)
-	delete(l.names, e.change.Name)
+	delete(l.names, key{e.change.Apex, e.change.Name})
 	l.lost = max(l.lost, e.position)
 }
 

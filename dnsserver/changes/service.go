@@ -17,8 +17,10 @@ import (
 const protocol = 1
 
 const (
-	// beat is how long a watcher hears nothing at most.
+	// beat is how long a watcher hears nothing at most, gap how long at least after changes: of many that follow one another
+	// the first is told at once, and the others together.
 	beat = time.Second
+	gap  = 2 * time.Millisecond
 	// maxWatchers bounds those of one server.
 	maxWatchers = 1024
 	// maxChanges and maxOctets bound one message; of the latter the last change may exceed it.
@@ -46,6 +48,9 @@ func NewService(l *Log, aliases func(zone.Name) []zone.Name, logger logr.Logger)
 // Register makes s heard. It needs control.ServerOptions.
 func (s *Service) Register(r grpc.ServiceRegistrar) { changespb.RegisterChangesServer(r, s) }
 
+// Watchers counts those who are watching.
+func (s *Service) Watchers() int { return len(s.watchers) }
+
 // Watch tells one watcher.
 func (s *Service) Watch(req *changespb.WatchRequest, stream grpc.ServerStreamingServer[changespb.Batch]) error {
 	group, err := control.CallerGroup(stream.Context())
@@ -65,26 +70,27 @@ func (s *Service) Watch(req *changespb.WatchRequest, stream grpc.ServerStreaming
 	log.Info("a watcher of changes has come")
 	defer log.Info("a watcher of changes has gone")
 	at := cursor{req.GetBoot(), req.GetPosition()}
-	ticker := time.NewTicker(beat)
-	defer ticker.Stop()
-	for caughtUp := false; ; {
+	silence := time.NewTimer(beat)
+	defer silence.Stop()
+	for {
 		batch, next, wake := s.batch(at)
-		if at = next; !caughtUp || len(batch.Changes) > 0 {
-			caughtUp = caughtUp || wake != nil
-			batch.CaughtUp = caughtUp
-			if err := stream.Send(batch); err != nil {
-				return err
-			}
+		at, batch.CaughtUp = next, wake != nil
+		if err := stream.Send(batch); err != nil {
+			return err
 		}
 		if wake == nil {
 			continue
 		}
+		silence.Reset(gap)
+		select {
+		case <-silence.C:
+		case <-stream.Context().Done():
+			return stream.Context().Err()
+		}
+		silence.Reset(beat)
 		select {
 		case <-wake:
-		case <-ticker.C:
-			if err := stream.Send(&changespb.Batch{Boot: at.boot, Position: at.position, CaughtUp: true}); err != nil {
-				return err
-			}
+		case <-silence.C:
 		case <-stream.Context().Done():
 			return stream.Context().Err()
 		}

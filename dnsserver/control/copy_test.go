@@ -112,6 +112,7 @@ func TestOnlyServersOfTheGroupMayCopy(t *testing.T) {
 	for name, c := range map[string]Credentials{
 		"another group":      w.ca.credentials(t, GroupKey{"dc-a", "root"}.URI()),
 		"another datacenter": w.ca.credentials(t, GroupKey{"dc-b", "authoritative"}.URI()),
+		"a pool":             w.ca.credentials(t, GroupKey{"dc-a", "pool.dns.office"}.URI()),
 		"the hub":            w.ca.credentials(t, HubURI()),
 		"nobody":             w.ca.credentials(t),
 	} {

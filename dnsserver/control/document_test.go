@@ -52,6 +52,15 @@ func TestDocumentsReachServersThatAreThereAndThatJoin(t *testing.T) {
 	if got := s.body("settings"); got != "one" {
 		t.Errorf("settings are %q", got)
 	}
+	pool := GroupKey{"dc-a", "pool.dns.office"}
+	if err := hub.PublishDocument(pool, Document{"resolver", []byte("of a pool")}); err != nil {
+		t.Fatal(err)
+	}
+	agent := w.server("agent", w.replica(), []*manager{hub}, func(o *ClientOptions) { o.Credentials = w.ca.credentials(t, pool.URI()) })
+	w.await("an agent of a pool is synced", agent.synced)
+	if got := agent.body("resolver"); got != "of a pool" || agent.body("settings") != "" || len(agent.Held()) != 0 {
+		t.Errorf("an agent of a pool has %q, settings %q and %d zones", got, agent.body("settings"), len(agent.Held()))
+	}
 	large := strings.Repeat("0123456789abcdef", MaxDocument/16)
 	publishDocument(t, hub, "overrides", large)
 	publishDocument(t, hub, "settings", "two")

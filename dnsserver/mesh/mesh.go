@@ -175,6 +175,9 @@ func (m *Mesh) Tell(stream grpc.BidiStreamingServer[meshpb.Message, meshpb.Heard
 	if err != nil {
 		return err
 	}
+	if !group.Authoritative() {
+		return status.Errorf(codes.PermissionDenied, "group %s has no vote", group)
+	}
 	first, err := stream.Recv()
 	if err != nil {
 		return err

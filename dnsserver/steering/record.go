@@ -434,6 +434,26 @@ func (r *Record) ruleLocator(blocked []netip.Prefix) (*zone.Locator, error) {
 	return zone.NewLocator(first+len(r.Rules), places, zone.Lowest)
 }
 
+// AliasTo returns the names that Owner may answer to be an alias of, each once, sorted; none of nil, of addresses and of names
+// that are flattened.
+func (r *Record) AliasTo() []zone.Name {
+	if r == nil || !r.Names || r.Flatten || r.SRV >= 0 {
+		return nil
+	}
+	var all []zone.Name
+	for i := range r.Pools {
+		for j := range r.Pools[i].Targets {
+			all = append(all, r.Pools[i].Targets[j].Name)
+		}
+	}
+	for i := range r.Fallback {
+		all = append(all, r.Fallback[i].Name)
+	}
+	all = slices.DeleteFunc(all, func(n zone.Name) bool { return n == "" }) // a fallback may be addresses
+	slices.SortFunc(all, zone.Name.Compare)
+	return slices.Compact(all)
+}
+
 func (r *Record) poolIndex(name string) int {
 	return slices.IndexFunc(r.Pools, func(p Pool) bool { return p.Name == name })
 }

@@ -84,6 +84,7 @@ func TestStates(t *testing.T) {
 
 // otherNetworks gives what was dc-a's clients to dc-b.
 func otherNetworks(t *testing.T) func(*Record, *Inputs) {
+	t.Helper()
 	return func(_ *Record, in *Inputs) {
 		m := &steeringpb.Topology{}
 		for i, dc := range in.World.Datacenters() {

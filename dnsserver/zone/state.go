@@ -18,3 +18,13 @@ func ParseState(data []byte) (serial uint32, state uint64, ok bool) {
 	}
 	return binary.BigEndian.Uint32(data), binary.BigEndian.Uint64(data[4:]), true
 }
+
+// State returns the state that a name of a zone is in, whatever leads to it: 0 unless it is steered and has answers.
+func (v *View) State(apex, owner Name) uint64 {
+	if slot := v.steered(apex, owner); slot != nil {
+		if st := slot.answers.Load(); st != nil {
+			return st.State()
+		}
+	}
+	return 0
+}

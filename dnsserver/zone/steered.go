@@ -36,16 +36,25 @@ type steeredSlot struct {
 // not steered any more. It is one atomic store, and reports whether there is such a name: an
 // Update that brings it must return first.
 func (v *View) SetSteered(apex, owner Name, answers *Steered) bool {
+	slot := v.steered(apex, owner)
+	if slot == nil {
+		return false
+	}
+	slot.answers.Store(answers)
+	return true
+}
+
+// steered returns the slot of a steered name, nil if it is none.
+func (v *View) steered(apex, owner Name) *steeredSlot {
 	z := v.Zone(apex)
 	if z == nil {
-		return false
+		return nil
 	}
 	r := z.index.find([]byte(owner))
 	if r == nil || !r.is(flagSteered) {
-		return false
+		return nil
 	}
-	z.index.slots[r.slot()].answers.Store(answers)
-	return true
+	return z.index.slots[r.slot()]
 }
 
 // steered answers the question for name, which is q.name, or the last target of its chain of so many

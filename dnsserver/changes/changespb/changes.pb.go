@@ -102,7 +102,7 @@ type Batch struct {
 	Changes  []*Change              `protobuf:"bytes,3,rep,name=changes,proto3" json:"changes,omitempty"`
 	// There were more changes than the server keeps: of those before the ones in this Batch, some were lost to the caller.
 	Missed bool `protobuf:"varint,4,opt,name=missed,proto3" json:"missed,omitempty"`
-	// All that had changed before the call has been told.
+	// Nothing that has changed so far is left to tell.
 	CaughtUp      bool `protobuf:"varint,5,opt,name=caught_up,json=caughtUp,proto3" json:"caught_up,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -178,7 +178,8 @@ type Change struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  []byte                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Apex  []byte                 `protobuf:"bytes,2,opt,name=apex,proto3" json:"apex,omitempty"` // of the zone
-	// Names beneath change too: the name is a wildcard, or has a delegation or a DNAME.
+	// Names beneath change too: the zone comes or goes, or the name has a delegation or a DNAME, or is a wildcard, where it is
+	// those beneath its parent.
 	Beneath bool `protobuf:"varint,3,opt,name=beneath,proto3" json:"beneath,omitempty"`
 	// CNAMEs of this server's zones that lead to the name, straight or over others.
 	Aliases [][]byte `protobuf:"bytes,4,rep,name=aliases,proto3" json:"aliases,omitempty"`
