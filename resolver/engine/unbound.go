@@ -66,7 +66,7 @@ func unbound(c *Config, folder Path) *Rendered {
 			}
 			ports[a.Port()] = true
 		}
-		r.lacks("proxyProtocol.from", "whoever reaches these ports is believed: let a network policy admit the load balancer alone")
+		r.lacks("proxyProtocol.from", "all clients are believed on these ports: let a network policy admit the load balancer alone")
 	}
 	if t := c.TLS; t != nil {
 		port := func(feature, key string, i int, of uint16, first uint16) bool {
@@ -99,6 +99,12 @@ func unbound(c *Config, folder Path) *Rendered {
 	set("access-control", "::0/0 refuse")
 	for _, p := range c.allowed() {
 		set("access-control", "%s allow", p)
+	}
+	if p := c.ProxyProtocol; p != nil {
+		// Who brings a query is looked at as well as who asks.
+		for _, from := range p.From {
+			set("access-control", "%s allow", from)
+		}
 	}
 
 	modules := []string{"respip"}
