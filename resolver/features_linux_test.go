@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -24,6 +25,7 @@ import (
 	"github.com/miekg/dns"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/fingerpost-dns/fingerpost/resolver/control"
 	"github.com/fingerpost-dns/fingerpost/resolver/engine"
 )
 
@@ -285,4 +287,280 @@ func TestQueriesAndRepliesAreTold(t *testing.T) {
 			t.Errorf("told is %v", told)
 		}
 	})
+}
+
+// feed is a primary of a policy zone that has bad.feed.example as not there.
+type feed struct{ zone string }
+
+// ServeDNS implements dns.Handler.
+func (f feed) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
+	m := new(dns.Msg).SetReply(q)
+	m.Authoritative = true
+	records := []dns.RR{}
+	for _, text := range []string{"@ 60 IN SOA ns.corp. hostmaster.corp. 1 3600 600 86400 60", "@ 60 IN NS ns.corp.", "app.deep.pay.corp 60 IN CNAME .", "@ 60 IN SOA ns.corp. hostmaster.corp. 1 3600 600 86400 60"} {
+		owner, rest, _ := strings.Cut(text, " ")
+		rr, err := dns.NewRR(strings.TrimPrefix(owner+"."+f.zone, "@.") + " " + rest)
+		if err != nil {
+			panic(err)
+		}
+		records = append(records, rr)
+	}
+	switch q.Question[0].Qtype {
+	case dns.TypeAXFR, dns.TypeIXFR:
+		m.Answer = records
+	case dns.TypeSOA:
+		m.Answer = records[:1]
+	}
+	_ = w.WriteMsg(m)
+}
+
+func TestBlockedNamesAreNotThere(t *testing.T) {
+	w := newWorld(t)
+	folder := filesOfOthers(t)
+	serve(t, feed{"feed.corp."}, "10.4.0.1")
+	if err := os.WriteFile(filepath.Join(folder, "rpz.zone"), []byte("$ORIGIN rpz.corp.\n@ 60 IN SOA ns.corp. hostmaster.corp. 1 3600 600 86400 60\n@ 60 IN NS ns.corp.\nshort.pay.corp 60 IN CNAME .\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	eachProduct(t, w, func(t *testing.T, p engine.Product, c *engine.Config) {
+		pattern, err := engine.ParsePattern(`^sh[aeiou]rt\.corp$`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Block = engine.Block{
+			Names:    []engine.Name{mustName(t, "www.pay.corp.")},
+			Patterns: []engine.Pattern{pattern},
+			RPZ: []engine.RPZ{
+				{Name: mustName(t, "rpz.corp."), File: mustPath(t, folder, "rpz.zone")},
+				{Name: mustName(t, "feed.corp."), Primaries: []netip.AddrPort{netip.MustParseAddrPort("10.4.0.1:53")}},
+			},
+		}
+		s := startPool(t, p, c)
+		if !s.lacks("block.rpz") {
+			eventually(t, "the policy zone is there", func() bool { return s.ask("app.deep.pay.corp.").Rcode == dns.RcodeNameError })
+		}
+		for name, tt := range map[string]struct {
+			name, feature string
+			blocked       bool
+		}{
+			"a name is blocked":                 {"www.pay.corp.", "block.names", true},
+			"so is what is below it":            {"a.b.www.pay.corp.", "block.names", true},
+			"and in other case":                 {"WWW.pay.CORP.", "block.names", true},
+			"a pattern matches":                 {"SHORT.corp.", "block.patterns", true},
+			"a pattern is not a longer name's":  {"short.deep.pay.corp.", "block.patterns", false},
+			"a policy zone of a file":           {"short.pay.corp.", "block.rpz.file", true},
+			"a policy zone by transfer":         {"app.deep.pay.corp.", "block.rpz", true},
+			"other names are answered as usual": {"app.pay.corp.", "block", false},
+		} {
+			if tt.blocked && slices.ContainsFunc(s.Unsupported(), func(u engine.Unsupported) bool { return u.Feature == tt.feature }) {
+				tt.blocked = false
+			}
+			if got := s.ask(tt.name); (got.Rcode == dns.RcodeNameError) != tt.blocked {
+				t.Errorf("%s: %s is %s", name, tt.name, dns.RcodeToString[got.Rcode])
+			}
+		}
+	})
+}
+
+// burst asks for a name so many times from an address, without waiting for answers, and counts those that come, and for how
+// many seconds it has asked.
+func (s *pool) burst(client, name string, queries int) (answers int, seconds float64) {
+	s.t.Helper()
+	d := net.Dialer{LocalAddr: &net.UDPAddr{IP: net.ParseIP(client)}}
+	conn, err := d.DialContext(s.t.Context(), "udp", s.at.String())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer conn.Close()
+	packed, err := question(name, dns.TypeA, true).Pack()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		reply := make([]byte, 1500)
+		for answers < queries {
+			if _, err := conn.Read(reply); err != nil {
+				return
+			}
+			answers++
+		}
+	}()
+	began := time.Now()
+	for range queries {
+		if _, err := conn.Write(packed); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	seconds = time.Since(began).Seconds()
+	if err := conn.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+		s.t.Fatal(err)
+	}
+	<-done
+	return answers, seconds
+}
+
+func TestLimits(t *testing.T) {
+	w := newWorld(t)
+	spy := w.startSpy("one.corp.", "many.corp.")
+	eachProduct(t, w, func(t *testing.T, p engine.Product, c *engine.Config) {
+		const most, queries = 20, 200
+		c.Limits = engine.Limits{Client: most, Domain: most, NAT: []engine.NATLimit{{Networks: []netip.Prefix{netip.MustParsePrefix("10.7.0.0/24")}, Client: 5000}}}
+		if p == engine.Unbound {
+			c.Limits.NAT = nil // each has the greatest limit
+		}
+		s := startPool(t, p, c)
+		s.ask("app.pay.corp.")
+		// Unbound lets one of ten through.
+		answers, seconds := s.burst("10.5.0.1", "app.pay.corp.", queries)
+		if bound := most*(int(seconds)+2) + queries/5; answers == 0 || answers > bound {
+			t.Errorf("a client has %d answers to %d queries in %.1fs, and may have %d", answers, queries, seconds, bound)
+		}
+		if answers := s.askFrom("10.5.0.2", "app.pay.corp."); answers == nil {
+			t.Error("another client has no answer")
+		}
+		if p != engine.Unbound {
+			if answers, _ := s.burst("10.7.0.1", "app.pay.corp.", queries); answers != queries {
+				t.Errorf("an address that many share has %d answers of %d", answers, queries)
+			}
+		}
+		if statistics, err := s.current().control.Statistics(t.Context()); err != nil || statistics[control.Limited] == 0 {
+			t.Errorf("what is beyond the limit is not counted: %v, %v", statistics, err)
+		}
+
+		// each asks for 200 names that are in no cache, and counts what comes to the authorities.
+		each := func(zone string, client func(i int) string) (came int, limited bool) {
+			name := func(i int) string { return fmt.Sprintf("n%d-%s.%s", i, strings.ToLower(string(p)), zone) }
+			began := time.Now()
+			var asked sync.WaitGroup
+			for i := range queries {
+				asked.Go(func() { s.askFrom(client(i), name(i)) })
+			}
+			asked.Wait()
+			for i := range queries {
+				came += len(spy.of(name(i)))
+			}
+			return came, came <= most*(int(time.Since(began).Seconds())+2)+2*queries/5
+		}
+		if came, limited := each("one.corp.", func(int) string { return "10.5.0.3" }); came == 0 || !limited {
+			t.Errorf("one client has authorities asked %d times", came)
+		}
+		if came, limited := each("many.corp.", func(i int) string { return fmt.Sprintf("10.6.0.%d", i) }); came == 0 || limited == s.lacks("limits.domain") {
+			t.Errorf("authorities of a zone were asked %d times", came)
+		}
+		if err := s.Ready(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// ttls are the TTLs of all records of an answer, without the pseudo-record of EDNS.
+func ttls(m *dns.Msg) (of []uint32) {
+	for _, rr := range slices.Concat(m.Answer, m.Ns) {
+		of = append(of, rr.Header().Ttl)
+	}
+	return of
+}
+
+func TestTTLsAreBounded(t *testing.T) {
+	w := newWorld(t)
+	spy := w.startSpy("spied.corp.", "told.corp.")
+	eachProduct(t, w, func(t *testing.T, p engine.Product, c *engine.Config) {
+		c.TTL = engine.TTL{Min: engine.Duration(30 * time.Second), Max: engine.Duration(300 * time.Second), Negative: engine.Duration(40 * time.Second)}
+		s := startPool(t, p, c)
+		own := "-" + strings.ToLower(string(p)) + ".spied.corp."
+		for name, tt := range map[string]struct {
+			name        string
+			least, most uint32
+		}{
+			"a short TTL is made longer":       {"t1" + own, 25, 30},
+			"a long one is made shorter":       {"t100000" + own, 290, 300},
+			"others are as they are":           {"t100" + own, 90, 100},
+			"what is not there is so not long": {"no" + own, 30, 40},
+		} {
+			for range 2 { // from authorities, and from the cache
+				if got := ttls(s.ask(tt.name)); len(got) == 0 || slices.Min(got) < tt.least || slices.Max(got) > tt.most {
+					t.Errorf("%s: %s has %v", name, tt.name, got)
+				}
+			}
+		}
+
+		// What is kept already stays as it is.
+		own = "-" + strings.ToLower(string(p)) + ".told.corp."
+		told := *c
+		told.TTL, told.ClientMaxTTL = engine.TTL{}, engine.Duration(time.Second)
+		s.set(&told)
+		if err := s.Refused(); err != nil {
+			t.Fatal(err)
+		}
+		asked := map[string]int{}
+		for _, name := range []string{"t50" + own, "no" + own} {
+			for range 2 {
+				if got := ttls(s.ask(name)); len(got) == 0 || slices.Max(got) > 1 {
+					t.Errorf("clients are told of %s for %v", name, got)
+				}
+			}
+			asked[name] = len(spy.of(name))
+		}
+		expire()
+		for name, before := range asked {
+			s.ask(name)
+			again := len(spy.of(name)) > before
+			if bounded := p == engine.Unbound; again != bounded {
+				t.Errorf("%s is asked for again: %t", name, again)
+			}
+		}
+	})
+}
+
+func TestPopularNamesAreAskedForBeforeTheyExpire(t *testing.T) {
+	w := newWorld(t)
+	spy := w.startSpy("spied.corp.")
+	eachProduct(t, w, func(t *testing.T, p engine.Product, c *engine.Config) {
+		const ttl = 8
+		c.Prefetch, c.TTL.Min = true, engine.Duration(6*time.Second)
+		s := startPool(t, p, c)
+		name := fmt.Sprintf("t%d-%s.spied.corp.", ttl, strings.ToLower(string(p)))
+		eventually(t, name+" is asked for again", func() bool {
+			s.ask(name)
+			return len(spy.of(name)) > 1
+		})
+		if seen := spy.of(name); seen[1].at.Sub(seen[0].at) >= ttl*time.Second {
+			t.Errorf("after %s", seen[1].at.Sub(seen[0].at))
+		}
+	})
+}
+
+func TestAllThreadsForget(t *testing.T) {
+	w := newWorld(t)
+	for _, p := range products {
+		t.Run(string(p), func(t *testing.T) {
+			c := w.config()
+			c.Threads = 4
+			s := startPool(t, p, c)
+			tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", s.current().process.pid()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if enough := len(tasks) >= 4; enough == s.lacks("threads") {
+				t.Errorf("there are %d threads", len(tasks))
+			}
+			// Each question is from another port: threads share them out.
+			all := func(want string) {
+				t.Helper()
+				for range 50 {
+					if got := said(s.ask("app.pay.corp.")); got != want {
+						t.Fatalf("%q, not %q", got, want)
+					}
+				}
+			}
+			all("10.9.9.9")
+			w.move(payCorp, "10.9.9.10", 1, 2)
+			defer w.move(payCorp, "10.9.9.9", 1, 2)
+			if got := s.Flush(t.Context(), app(t)); !slices.Equal(got, []Outcome{Confirmed}) {
+				t.Errorf("the flush is %v", got)
+			}
+			all("10.9.9.10")
+		})
+	}
 }

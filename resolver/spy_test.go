@@ -38,9 +38,9 @@ func (s *spy) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	from := netip.MustParseAddrPort(w.RemoteAddr().String()).Addr()
 	seen := sighting{name: q.Question[0].Name, from: from, at: time.Now()}
 	m := new(dns.Msg).SetReply(q)
-	m.Authoritative = true
+	m.Authoritative, m.Compress = true, true
 	if o := q.IsEdns0(); o != nil {
-		m.SetEdns0(1232, false)
+		m.SetEdns0(1232, o.Do()) // who does not repeat DO is kept by Knot Resolver for no time (RFC 3225 §3)
 		for _, option := range o.Option {
 			if e, ok := option.(*dns.EDNS0_SUBNET); ok {
 				seen.ecs = e

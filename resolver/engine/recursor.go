@@ -261,10 +261,12 @@ function gettag_ffi(object)
 end
 
 function preresolve(query)
-  if query.tag ~= 1 then
-    query.rcode = query.tag == 2 and pdns.DROP or pdns.REFUSED
-    query.extendedErrorCode = 18
+  if query.tag == 0 then
+    query.rcode, query.extendedErrorCode = pdns.REFUSED, 18
     return true
+  elseif query.tag == 2 then
+    query.appliedPolicy.policyKind = pdns.policykinds.Drop
+    return false
   end
   if #patterns == 0 then return false end
   local name = query.qname:toStringNoDot():lower()
