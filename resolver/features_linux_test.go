@@ -29,19 +29,14 @@ import (
 	"github.com/fingerpost-dns/fingerpost/resolver/engine"
 )
 
-// eachProduct runs a test for all products at the same time, each with an address of its own.
-func eachProduct(t *testing.T, w *world, test func(t *testing.T, p engine.Product, c *engine.Config)) {
-	t.Helper()
-	for i, p := range products {
-		t.Run(string(p), func(t *testing.T) {
-			t.Parallel()
-			at := netip.AddrFrom4([4]byte{10, 1, 1, byte(i + 1)})
-			c := w.config()
-			c.Listen = []netip.AddrPort{netip.AddrPortFrom(at, 53)}
-			c.Source = []netip.Addr{at}
-			test(t, p, c)
-		})
-	}
+// configOf is config for a product that has an address of its own: all run at the same time.
+func (w *world) configOf(p engine.Product) *engine.Config {
+	w.t.Helper()
+	at := netip.AddrFrom4([4]byte{10, 1, 1, byte(1 + slices.Index(products, p))})
+	c := w.config()
+	c.Listen = []netip.AddrPort{netip.AddrPortFrom(at, 53)}
+	c.Source = []netip.Addr{at}
+	return c
 }
 
 // lacks reports whether the engine says that it can't do a thing, or a part of it.
@@ -66,39 +61,43 @@ func (s *pool) askFrom(client, name string) *dns.Msg {
 func TestWhatAuthoritiesSee(t *testing.T) {
 	w := newWorld(t)
 	spy := w.startSpy("near.corp.", "plain.corp.")
-	eachProduct(t, w, func(t *testing.T, p engine.Product, c *engine.Config) {
-		c.RandomCase = true
-		c.ECS = &engine.ECS{Zones: []engine.Name{mustName(t, "near.corp.")}, IPv4: 20}
-		s := startPool(t, p, c)
-		mixed := false
-		for i := range 8 {
-			for _, zone := range spy.zones {
-				name := fmt.Sprintf("n%d-%s.%s", i, strings.ToLower(string(p)), zone)
-				if got := s.askFrom("10.5.6.7", name); got == nil || said(got) != spyAddress {
-					t.Fatalf("%s: %v", name, got)
-				}
-				seen := spy.of(name)
-				if len(seen) == 0 {
-					t.Fatalf("%s was not asked for", name)
-				}
-				for _, q := range seen {
-					mixed = mixed || q.name != name
-					if q.from != c.Source[0] {
-						t.Errorf("%s was asked for from %s, not %s", name, q.from, c.Source[0])
+	for _, p := range products {
+		t.Run(string(p), func(t *testing.T) {
+			t.Parallel()
+			c := w.configOf(p)
+			c.RandomCase = true
+			c.ECS = &engine.ECS{Zones: []engine.Name{mustName(t, "near.corp.")}, IPv4: 20}
+			s := startPool(t, p, c)
+			mixed := false
+			for i := range 8 {
+				for _, zone := range spy.zones {
+					name := fmt.Sprintf("n%d-%s.%s", i, strings.ToLower(string(p)), zone)
+					if got := s.askFrom("10.5.6.7", name); got == nil || said(got) != spyAddress {
+						t.Fatalf("%s: %v", name, got)
 					}
-					switch told := zone == "near.corp." && !s.lacks("ecs") || zone == "near.corp." && p == engine.Unbound; {
-					case (q.ecs != nil) != told:
-						t.Errorf("%s: authorities are told the client's network: %v", name, q.ecs)
-					case told && (q.ecs.SourceNetmask != 20 || q.ecs.Address.String() != "10.5.0.0"):
-						t.Errorf("%s: they are told %v", name, q.ecs)
+					seen := spy.of(name)
+					if len(seen) == 0 {
+						t.Fatalf("%s was not asked for", name)
+					}
+					for _, q := range seen {
+						mixed = mixed || q.name != name
+						if q.from != c.Source[0] {
+							t.Errorf("%s was asked for from %s, not %s", name, q.from, c.Source[0])
+						}
+						switch told := zone == "near.corp." && !s.lacks("ecs") || zone == "near.corp." && p == engine.Unbound; {
+						case (q.ecs != nil) != told:
+							t.Errorf("%s: authorities are told the client's network: %v", name, q.ecs)
+						case told && (q.ecs.SourceNetmask != 20 || q.ecs.Address.String() != "10.5.0.0"):
+							t.Errorf("%s: they are told %v", name, q.ecs)
+						}
 					}
 				}
 			}
-		}
-		if mixed == s.lacks("randomCase") {
-			t.Errorf("names in mixed case are asked for: %t", mixed)
-		}
-	})
+			if mixed == s.lacks("randomCase") {
+				t.Errorf("names in mixed case are asked for: %t", mixed)
+			}
+		})
+	}
 }
 
 // mustPath reads a path.
@@ -121,53 +120,57 @@ func TestClientsAskOverTLSAndHTTPS(t *testing.T) {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca)
 	trust := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, ServerName: "dns.example"}
-	eachProduct(t, w, func(t *testing.T, p engine.Product, c *engine.Config) {
-		dot, doh := netip.AddrPortFrom(c.Source[0], 853), netip.AddrPortFrom(c.Source[0], 443)
-		c.TLS = &engine.TLS{DoT: []netip.AddrPort{dot}, DoH: []netip.AddrPort{doh}, Certificate: mustPath(t, folder, "tls.crt"), Key: mustPath(t, folder, "tls.key")}
-		s := startPool(t, p, c)
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-		defer cancel()
+	for _, p := range products {
+		t.Run(string(p), func(t *testing.T) {
+			t.Parallel()
+			c := w.configOf(p)
+			dot, doh := netip.AddrPortFrom(c.Source[0], 853), netip.AddrPortFrom(c.Source[0], 443)
+			c.TLS = &engine.TLS{DoT: []netip.AddrPort{dot}, DoH: []netip.AddrPort{doh}, Certificate: mustPath(t, folder, "tls.crt"), Key: mustPath(t, folder, "tls.key")}
+			s := startPool(t, p, c)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
 
-		client := dns.Client{Net: "tcp-tls", TLSConfig: trust}
-		switch reply, _, err := client.ExchangeContext(ctx, question("app.pay.corp.", dns.TypeA, true), dot.String()); {
-		case s.lacks("tls.dot"):
-			if !errors.Is(err, syscall.ECONNREFUSED) {
-				t.Errorf("over TLS, which it has not: %v, %v", reply, err)
+			client := dns.Client{Net: "tcp-tls", TLSConfig: trust}
+			switch reply, _, err := client.ExchangeContext(ctx, question("app.pay.corp.", dns.TypeA, true), dot.String()); {
+			case s.lacks("tls.dot"):
+				if !errors.Is(err, syscall.ECONNREFUSED) {
+					t.Errorf("over TLS, which it has not: %v, %v", reply, err)
+				}
+			case err != nil || said(reply) != "10.9.9.9":
+				t.Errorf("over TLS: %v, %v", reply, err)
 			}
-		case err != nil || said(reply) != "10.9.9.9":
-			t.Errorf("over TLS: %v, %v", reply, err)
-		}
 
-		packed, err := question("app.pay.corp.", dns.TypeA, true).Pack()
-		if err != nil {
-			t.Fatal(err)
-		}
-		request, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+doh.String()+"/dns-query", bytes.NewReader(packed))
-		if err != nil {
-			t.Fatal(err)
-		}
-		request.Header.Set("Content-Type", "application/dns-message")
-		over := &http.Client{Transport: &http.Transport{TLSClientConfig: trust.Clone(), ForceAttemptHTTP2: true, DisableKeepAlives: true}}
-		response, err := over.Do(request)
-		if s.lacks("tls.doh") {
-			if !errors.Is(err, syscall.ECONNREFUSED) {
-				t.Errorf("over HTTPS, which it has not: %v, %v", response, err)
+			packed, err := question("app.pay.corp.", dns.TypeA, true).Pack()
+			if err != nil {
+				t.Fatal(err)
 			}
-			return
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer response.Body.Close()
-		body, err := io.ReadAll(response.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		reply := new(dns.Msg)
-		if err := reply.Unpack(body); err != nil || response.StatusCode != http.StatusOK || said(reply) != "10.9.9.9" {
-			t.Errorf("over HTTPS: %s, %v, %v", response.Status, reply, err)
-		}
-	})
+			request, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+doh.String()+"/dns-query", bytes.NewReader(packed))
+			if err != nil {
+				t.Fatal(err)
+			}
+			request.Header.Set("Content-Type", "application/dns-message")
+			over := &http.Client{Transport: &http.Transport{TLSClientConfig: trust.Clone(), ForceAttemptHTTP2: true, DisableKeepAlives: true}}
+			response, err := over.Do(request)
+			if s.lacks("tls.doh") {
+				if !errors.Is(err, syscall.ECONNREFUSED) {
+					t.Errorf("over HTTPS, which it has not: %v, %v", response, err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer response.Body.Close()
+			body, err := io.ReadAll(response.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			reply := new(dns.Msg)
+			if err := reply.Unpack(body); err != nil || response.StatusCode != http.StatusOK || said(reply) != "10.9.9.9" {
+				t.Errorf("over HTTPS: %s, %v, %v", response.Status, reply, err)
+			}
+		})
+	}
 }
 
 // proxied is a message with the header of a load balancer (PROXY protocol, version 2) before it.
@@ -188,105 +191,113 @@ func proxied(t *testing.T, network, client string, to netip.AddrPort, name strin
 
 func TestALoadBalancerSaysWhoAsks(t *testing.T) {
 	w := newWorld(t)
-	eachProduct(t, w, func(t *testing.T, p engine.Product, c *engine.Config) {
-		at := netip.AddrPortFrom(c.Source[0], 5300)
-		c.ProxyProtocol = &engine.ProxyProtocol{Listen: []netip.AddrPort{at}, From: []netip.Prefix{netip.MustParsePrefix("172.30.250.0/24")}}
-		s := startPool(t, p, c)
-		for name, tt := range map[string]struct {
-			from, client string
-			want         int // RCODE; -1: none that is good
-		}{
-			"a client is answered":               {"172.30.250.1", "10.5.0.1", dns.RcodeSuccess},
-			"a stranger is refused":              {"172.30.250.1", "192.0.2.7", dns.RcodeRefused},
-			"who is no balancer is not believed": {"10.5.0.2", "10.5.0.1", -1},
-			"a stranger is no balancer":          {"192.0.2.7", "10.5.0.1", -1},
-		} {
-			for _, network := range []string{"udp", "tcp"} {
-				t.Run(name+" over "+network, func(t *testing.T) {
-					d := net.Dialer{LocalAddr: &net.UDPAddr{IP: net.ParseIP(tt.from)}}
-					if network == "tcp" {
-						d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(tt.from)}
-					}
-					conn, err := d.DialContext(t.Context(), network, at.String())
-					if err != nil {
-						t.Fatal(err)
-					}
-					defer conn.Close()
-					limit := 5 * time.Second
-					if tt.want < 0 {
-						limit = 500 * time.Millisecond
-					}
-					if err := conn.SetDeadline(time.Now().Add(limit)); err != nil {
-						t.Fatal(err)
-					}
-					if _, err := conn.Write(proxied(t, network, tt.client, at, "app.pay.corp.")); err != nil {
-						t.Fatal(err)
-					}
-					reply, err := (&dns.Conn{Conn: conn}).ReadMsg()
-					switch good := err == nil && reply.Rcode == dns.RcodeSuccess; {
-					case tt.want < 0:
-						if everybody := s.lacks("proxyProtocol.from") && strings.HasPrefix(tt.from, "10."); good != everybody {
-							t.Errorf("believed is %t, and it says that all clients are: %t", good, everybody)
+	for _, p := range products {
+		t.Run(string(p), func(t *testing.T) {
+			t.Parallel()
+			c := w.configOf(p)
+			at := netip.AddrPortFrom(c.Source[0], 5300)
+			c.ProxyProtocol = &engine.ProxyProtocol{Listen: []netip.AddrPort{at}, From: []netip.Prefix{netip.MustParsePrefix("172.30.250.0/24")}}
+			s := startPool(t, p, c)
+			for name, tt := range map[string]struct {
+				from, client string
+				want         int // RCODE; -1: none that is good
+			}{
+				"a client is answered":               {"172.30.250.1", "10.5.0.1", dns.RcodeSuccess},
+				"a stranger is refused":              {"172.30.250.1", "192.0.2.7", dns.RcodeRefused},
+				"who is no balancer is not believed": {"10.5.0.2", "10.5.0.1", -1},
+				"a stranger is no balancer":          {"192.0.2.7", "10.5.0.1", -1},
+			} {
+				for _, network := range []string{"udp", "tcp"} {
+					t.Run(name+" over "+network, func(t *testing.T) {
+						d := net.Dialer{LocalAddr: &net.UDPAddr{IP: net.ParseIP(tt.from)}}
+						if network == "tcp" {
+							d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(tt.from)}
 						}
-					case err != nil || reply.Rcode != tt.want:
-						t.Errorf("got %v, %v", reply, err)
-					}
-				})
+						conn, err := d.DialContext(t.Context(), network, at.String())
+						if err != nil {
+							t.Fatal(err)
+						}
+						defer conn.Close()
+						limit := 5 * time.Second
+						if tt.want < 0 {
+							limit = 500 * time.Millisecond
+						}
+						if err := conn.SetDeadline(time.Now().Add(limit)); err != nil {
+							t.Fatal(err)
+						}
+						if _, err := conn.Write(proxied(t, network, tt.client, at, "app.pay.corp.")); err != nil {
+							t.Fatal(err)
+						}
+						reply, err := (&dns.Conn{Conn: conn}).ReadMsg()
+						switch good := err == nil && reply.Rcode == dns.RcodeSuccess; {
+						case tt.want < 0:
+							if everybody := s.lacks("proxyProtocol.from") && strings.HasPrefix(tt.from, "10."); good != everybody {
+								t.Errorf("believed is %t, and it says that all clients are: %t", good, everybody)
+							}
+						case err != nil || reply.Rcode != tt.want:
+							t.Errorf("got %v, %v", reply, err)
+						}
+					})
+				}
 			}
-		}
-	})
+		})
+	}
 }
 
 func TestQueriesAndRepliesAreTold(t *testing.T) {
 	w := newWorld(t)
-	eachProduct(t, w, func(t *testing.T, p engine.Product, c *engine.Config) {
-		dir, err := os.MkdirTemp("", "fp") //nolint:usetesting // the path of a socket is short
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { os.RemoveAll(dir) })
-		c.Dnstap = &engine.Dnstap{Socket: mustPath(t, dir, "dnstap.sock")}
-		taps, err := dnstap.NewFrameStreamSockInputFromPath(c.Dnstap.Socket.String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		frames := make(chan []byte)
-		go taps.ReadInto(frames)
-		s := startPool(t, p, c)
-		if s.lacks("dnstap") {
-			return
-		}
-		// Frames are written when there are some, or every few seconds.
-		for range 100 {
-			s.askFrom("10.5.6.7", "app.pay.corp.")
-		}
-		told := map[dnstap.Message_Type]bool{}
-		for limit := time.After(patience); len(told) < 2; {
-			select {
-			case frame := <-frames:
-				d := &dnstap.Dnstap{}
-				if err := proto.Unmarshal(frame, d); err != nil {
-					t.Fatal(err)
-				}
-				packed := d.Message.QueryMessage
-				if len(packed) == 0 {
-					packed = d.Message.ResponseMessage
-				}
-				m := new(dns.Msg)
-				if err := m.Unpack(packed); err != nil {
-					t.Fatal(err)
-				}
-				if m.Question[0].Name == "app.pay.corp." && net.IP(d.Message.QueryAddress).String() == "10.5.6.7" {
-					told[d.Message.GetType()] = true
-				}
-			case <-limit:
-				t.Fatalf("told is %v", told)
+	for _, p := range products {
+		t.Run(string(p), func(t *testing.T) {
+			t.Parallel()
+			c := w.configOf(p)
+			dir, err := os.MkdirTemp("", "fp") //nolint:usetesting // the path of a socket is short
+			if err != nil {
+				t.Fatal(err)
 			}
-		}
-		if !told[dnstap.Message_CLIENT_QUERY] || !told[dnstap.Message_CLIENT_RESPONSE] {
-			t.Errorf("told is %v", told)
-		}
-	})
+			t.Cleanup(func() { os.RemoveAll(dir) })
+			c.Dnstap = &engine.Dnstap{Socket: mustPath(t, dir, "dnstap.sock")}
+			taps, err := dnstap.NewFrameStreamSockInputFromPath(c.Dnstap.Socket.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			frames := make(chan []byte)
+			go taps.ReadInto(frames)
+			s := startPool(t, p, c)
+			if s.lacks("dnstap") {
+				return
+			}
+			// Frames are written when there are some, or every few seconds.
+			for range 100 {
+				s.askFrom("10.5.6.7", "app.pay.corp.")
+			}
+			told := map[dnstap.Message_Type]bool{}
+			for limit := time.After(patience); len(told) < 2; {
+				select {
+				case frame := <-frames:
+					d := &dnstap.Dnstap{}
+					if err := proto.Unmarshal(frame, d); err != nil {
+						t.Fatal(err)
+					}
+					packed := d.Message.QueryMessage
+					if len(packed) == 0 {
+						packed = d.Message.ResponseMessage
+					}
+					m := new(dns.Msg)
+					if err := m.Unpack(packed); err != nil {
+						t.Fatal(err)
+					}
+					if m.Question[0].Name == "app.pay.corp." && net.IP(d.Message.QueryAddress).String() == "10.5.6.7" {
+						told[d.Message.GetType()] = true
+					}
+				case <-limit:
+					t.Fatalf("told is %v", told)
+				}
+			}
+			if !told[dnstap.Message_CLIENT_QUERY] || !told[dnstap.Message_CLIENT_RESPONSE] {
+				t.Errorf("told is %v", told)
+			}
+		})
+	}
 }
 
 // feed is a primary of a policy zone that has bad.feed.example as not there.
@@ -321,44 +332,48 @@ func TestBlockedNamesAreNotThere(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(folder, "rpz.zone"), []byte("$ORIGIN rpz.corp.\n@ 60 IN SOA ns.corp. hostmaster.corp. 1 3600 600 86400 60\n@ 60 IN NS ns.corp.\nshort.pay.corp 60 IN CNAME .\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	eachProduct(t, w, func(t *testing.T, p engine.Product, c *engine.Config) {
-		pattern, err := engine.ParsePattern(`^sh[aeiou]rt\.corp$`)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.Block = engine.Block{
-			Names:    []engine.Name{mustName(t, "www.pay.corp.")},
-			Patterns: []engine.Pattern{pattern},
-			RPZ: []engine.RPZ{
-				{Name: mustName(t, "rpz.corp."), File: mustPath(t, folder, "rpz.zone")},
-				{Name: mustName(t, "feed.corp."), Primaries: []netip.AddrPort{netip.MustParseAddrPort("10.4.0.1:53")}},
-			},
-		}
-		s := startPool(t, p, c)
-		if !s.lacks("block.rpz") {
-			eventually(t, "the policy zone is there", func() bool { return s.ask("app.deep.pay.corp.").Rcode == dns.RcodeNameError })
-		}
-		for name, tt := range map[string]struct {
-			name, feature string
-			blocked       bool
-		}{
-			"a name is blocked":                 {"www.pay.corp.", "block.names", true},
-			"so is what is below it":            {"a.b.www.pay.corp.", "block.names", true},
-			"and in other case":                 {"WWW.pay.CORP.", "block.names", true},
-			"a pattern matches":                 {"SHORT.corp.", "block.patterns", true},
-			"a pattern is not a longer name's":  {"short.deep.pay.corp.", "block.patterns", false},
-			"a policy zone of a file":           {"short.pay.corp.", "block.rpz.file", true},
-			"a policy zone by transfer":         {"app.deep.pay.corp.", "block.rpz", true},
-			"other names are answered as usual": {"app.pay.corp.", "block", false},
-		} {
-			if tt.blocked && slices.ContainsFunc(s.Unsupported(), func(u engine.Unsupported) bool { return u.Feature == tt.feature }) {
-				tt.blocked = false
+	for _, p := range products {
+		t.Run(string(p), func(t *testing.T) {
+			t.Parallel()
+			c := w.configOf(p)
+			pattern, err := engine.ParsePattern(`^sh[aeiou]rt\.corp$`)
+			if err != nil {
+				t.Fatal(err)
 			}
-			if got := s.ask(tt.name); (got.Rcode == dns.RcodeNameError) != tt.blocked {
-				t.Errorf("%s: %s is %s", name, tt.name, dns.RcodeToString[got.Rcode])
+			c.Block = engine.Block{
+				Names:    []engine.Name{mustName(t, "www.pay.corp.")},
+				Patterns: []engine.Pattern{pattern},
+				RPZ: []engine.RPZ{
+					{Name: mustName(t, "rpz.corp."), File: mustPath(t, folder, "rpz.zone")},
+					{Name: mustName(t, "feed.corp."), Primaries: []netip.AddrPort{netip.MustParseAddrPort("10.4.0.1:53")}},
+				},
 			}
-		}
-	})
+			s := startPool(t, p, c)
+			if !s.lacks("block.rpz") {
+				eventually(t, "the policy zone is there", func() bool { return s.ask("app.deep.pay.corp.").Rcode == dns.RcodeNameError })
+			}
+			for name, tt := range map[string]struct {
+				name, feature string
+				blocked       bool
+			}{
+				"a name is blocked":                 {"www.pay.corp.", "block.names", true},
+				"so is what is below it":            {"a.b.www.pay.corp.", "block.names", true},
+				"and in other case":                 {"WWW.pay.CORP.", "block.names", true},
+				"a pattern matches":                 {"SHORT.corp.", "block.patterns", true},
+				"a pattern is not a longer name's":  {"short.deep.pay.corp.", "block.patterns", false},
+				"a policy zone of a file":           {"short.pay.corp.", "block.rpz.file", true},
+				"a policy zone by transfer":         {"app.deep.pay.corp.", "block.rpz", true},
+				"other names are answered as usual": {"app.pay.corp.", "block", false},
+			} {
+				if tt.blocked && slices.ContainsFunc(s.Unsupported(), func(u engine.Unsupported) bool { return u.Feature == tt.feature }) {
+					tt.blocked = false
+				}
+				if got := s.ask(tt.name); (got.Rcode == dns.RcodeNameError) != tt.blocked {
+					t.Errorf("%s: %s is %s", name, tt.name, dns.RcodeToString[got.Rcode])
+				}
+			}
+		})
+	}
 }
 
 // burst asks for a name so many times from an address, without waiting for answers, and counts those that come, and for how
@@ -403,55 +418,59 @@ func (s *pool) burst(client, name string, queries int) (answers int, seconds flo
 func TestLimits(t *testing.T) {
 	w := newWorld(t)
 	spy := w.startSpy("one.corp.", "many.corp.")
-	eachProduct(t, w, func(t *testing.T, p engine.Product, c *engine.Config) {
-		const most, queries = 20, 200
-		c.Limits = engine.Limits{Client: most, Domain: most, NAT: []engine.NATLimit{{Networks: []netip.Prefix{netip.MustParsePrefix("10.7.0.0/24")}, Client: 5000}}}
-		if p == engine.Unbound {
-			c.Limits.NAT = nil // each has the greatest limit
-		}
-		s := startPool(t, p, c)
-		s.ask("app.pay.corp.")
-		// Unbound lets one of ten through.
-		answers, seconds := s.burst("10.5.0.1", "app.pay.corp.", queries)
-		if bound := most*(int(seconds)+2) + queries/5; answers == 0 || answers > bound {
-			t.Errorf("a client has %d answers to %d queries in %.1fs, and may have %d", answers, queries, seconds, bound)
-		}
-		if answers := s.askFrom("10.5.0.2", "app.pay.corp."); answers == nil {
-			t.Error("another client has no answer")
-		}
-		if p != engine.Unbound {
-			if answers, _ := s.burst("10.7.0.1", "app.pay.corp.", queries); answers != queries {
-				t.Errorf("an address that many share has %d answers of %d", answers, queries)
+	for _, p := range products {
+		t.Run(string(p), func(t *testing.T) {
+			t.Parallel()
+			c := w.configOf(p)
+			const most, queries = 20, 200
+			c.Limits = engine.Limits{Client: most, Domain: most, NAT: []engine.NATLimit{{Networks: []netip.Prefix{netip.MustParsePrefix("10.7.0.0/24")}, Client: 5000}}}
+			if p == engine.Unbound {
+				c.Limits.NAT = nil // each has the greatest limit
 			}
-		}
-		if statistics, err := s.current().control.Statistics(t.Context()); err != nil || statistics[control.Limited] == 0 {
-			t.Errorf("what is beyond the limit is not counted: %v, %v", statistics, err)
-		}
+			s := startPool(t, p, c)
+			s.ask("app.pay.corp.")
+			// Unbound lets one of ten through.
+			answers, seconds := s.burst("10.5.0.1", "app.pay.corp.", queries)
+			if bound := most*(int(seconds)+2) + queries/5; answers == 0 || answers > bound {
+				t.Errorf("a client has %d answers to %d queries in %.1fs, and may have %d", answers, queries, seconds, bound)
+			}
+			if answers := s.askFrom("10.5.0.2", "app.pay.corp."); answers == nil {
+				t.Error("another client has no answer")
+			}
+			if p != engine.Unbound {
+				if answers, _ := s.burst("10.7.0.1", "app.pay.corp.", queries); answers != queries {
+					t.Errorf("an address that many share has %d answers of %d", answers, queries)
+				}
+			}
+			if statistics, err := s.current().control.Statistics(t.Context()); err != nil || statistics[control.Limited] == 0 {
+				t.Errorf("what is beyond the limit is not counted: %v, %v", statistics, err)
+			}
 
-		// each asks for 200 names that are in no cache, and counts what comes to the authorities.
-		each := func(zone string, client func(i int) string) (came int, limited bool) {
-			name := func(i int) string { return fmt.Sprintf("n%d-%s.%s", i, strings.ToLower(string(p)), zone) }
-			began := time.Now()
-			var asked sync.WaitGroup
-			for i := range queries {
-				asked.Go(func() { s.askFrom(client(i), name(i)) })
+			// each asks for 200 names that are in no cache, and counts what comes to the authorities.
+			each := func(zone string, client func(i int) string) (came int, limited bool) {
+				name := func(i int) string { return fmt.Sprintf("n%d-%s.%s", i, strings.ToLower(string(p)), zone) }
+				began := time.Now()
+				var asked sync.WaitGroup
+				for i := range queries {
+					asked.Go(func() { s.askFrom(client(i), name(i)) })
+				}
+				asked.Wait()
+				for i := range queries {
+					came += len(spy.of(name(i)))
+				}
+				return came, came <= most*(int(time.Since(began).Seconds())+2)+2*queries/5
 			}
-			asked.Wait()
-			for i := range queries {
-				came += len(spy.of(name(i)))
+			if came, limited := each("one.corp.", func(int) string { return "10.5.0.3" }); came == 0 || !limited {
+				t.Errorf("one client has authorities asked %d times", came)
 			}
-			return came, came <= most*(int(time.Since(began).Seconds())+2)+2*queries/5
-		}
-		if came, limited := each("one.corp.", func(int) string { return "10.5.0.3" }); came == 0 || !limited {
-			t.Errorf("one client has authorities asked %d times", came)
-		}
-		if came, limited := each("many.corp.", func(i int) string { return fmt.Sprintf("10.6.0.%d", i) }); came == 0 || limited == s.lacks("limits.domain") {
-			t.Errorf("authorities of a zone were asked %d times", came)
-		}
-		if err := s.Ready(); err != nil {
-			t.Error(err)
-		}
-	})
+			if came, limited := each("many.corp.", func(i int) string { return fmt.Sprintf("10.6.0.%d", i) }); came == 0 || limited == s.lacks("limits.domain") {
+				t.Errorf("authorities of a zone were asked %d times", came)
+			}
+			if err := s.Ready(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }
 
 // ttls are the TTLs of all records of an answer, without the pseudo-record of EDNS.
@@ -465,70 +484,78 @@ func ttls(m *dns.Msg) (of []uint32) {
 func TestTTLsAreBounded(t *testing.T) {
 	w := newWorld(t)
 	spy := w.startSpy("spied.corp.", "told.corp.")
-	eachProduct(t, w, func(t *testing.T, p engine.Product, c *engine.Config) {
-		c.TTL = engine.TTL{Min: engine.Duration(30 * time.Second), Max: engine.Duration(300 * time.Second), Negative: engine.Duration(40 * time.Second)}
-		s := startPool(t, p, c)
-		own := "-" + strings.ToLower(string(p)) + ".spied.corp."
-		for name, tt := range map[string]struct {
-			name        string
-			least, most uint32
-		}{
-			"a short TTL is made longer":       {"t1" + own, 25, 30},
-			"a long one is made shorter":       {"t100000" + own, 290, 300},
-			"others are as they are":           {"t100" + own, 90, 100},
-			"what is not there is so not long": {"no" + own, 30, 40},
-		} {
-			for range 2 { // from authorities, and from the cache
-				if got := ttls(s.ask(tt.name)); len(got) == 0 || slices.Min(got) < tt.least || slices.Max(got) > tt.most {
-					t.Errorf("%s: %s has %v", name, tt.name, got)
+	for _, p := range products {
+		t.Run(string(p), func(t *testing.T) {
+			t.Parallel()
+			c := w.configOf(p)
+			c.TTL = engine.TTL{Min: engine.Duration(30 * time.Second), Max: engine.Duration(300 * time.Second), Negative: engine.Duration(40 * time.Second)}
+			s := startPool(t, p, c)
+			own := "-" + strings.ToLower(string(p)) + ".spied.corp."
+			for name, tt := range map[string]struct {
+				name        string
+				least, most uint32
+			}{
+				"a short TTL is made longer":       {"t1" + own, 25, 30},
+				"a long one is made shorter":       {"t100000" + own, 290, 300},
+				"others are as they are":           {"t100" + own, 90, 100},
+				"what is not there is so not long": {"no" + own, 30, 40},
+			} {
+				for range 2 { // from authorities, and from the cache
+					if got := ttls(s.ask(tt.name)); len(got) == 0 || slices.Min(got) < tt.least || slices.Max(got) > tt.most {
+						t.Errorf("%s: %s has %v", name, tt.name, got)
+					}
 				}
 			}
-		}
 
-		// What is kept already stays as it is.
-		own = "-" + strings.ToLower(string(p)) + ".told.corp."
-		told := *c
-		told.TTL, told.ClientMaxTTL = engine.TTL{}, engine.Duration(time.Second)
-		s.set(&told)
-		if err := s.Refused(); err != nil {
-			t.Fatal(err)
-		}
-		asked := map[string]int{}
-		for _, name := range []string{"t50" + own, "no" + own} {
-			for range 2 {
-				if got := ttls(s.ask(name)); len(got) == 0 || slices.Max(got) > 1 {
-					t.Errorf("clients are told of %s for %v", name, got)
+			// What is kept already stays as it is.
+			own = "-" + strings.ToLower(string(p)) + ".told.corp."
+			told := *c
+			told.TTL, told.ClientMaxTTL = engine.TTL{}, engine.Duration(time.Second)
+			s.set(&told)
+			if err := s.Refused(); err != nil {
+				t.Fatal(err)
+			}
+			asked := map[string]int{}
+			for _, name := range []string{"t50" + own, "no" + own} {
+				for range 2 {
+					if got := ttls(s.ask(name)); len(got) == 0 || slices.Max(got) > 1 {
+						t.Errorf("clients are told of %s for %v", name, got)
+					}
+				}
+				asked[name] = len(spy.of(name))
+			}
+			expire()
+			for name, before := range asked {
+				s.ask(name)
+				again := len(spy.of(name)) > before
+				if bounded := p == engine.Unbound; again != bounded {
+					t.Errorf("%s is asked for again: %t", name, again)
 				}
 			}
-			asked[name] = len(spy.of(name))
-		}
-		expire()
-		for name, before := range asked {
-			s.ask(name)
-			again := len(spy.of(name)) > before
-			if bounded := p == engine.Unbound; again != bounded {
-				t.Errorf("%s is asked for again: %t", name, again)
-			}
-		}
-	})
+		})
+	}
 }
 
 func TestPopularNamesAreAskedForBeforeTheyExpire(t *testing.T) {
 	w := newWorld(t)
 	spy := w.startSpy("spied.corp.")
-	eachProduct(t, w, func(t *testing.T, p engine.Product, c *engine.Config) {
-		const ttl = 8
-		c.Prefetch, c.TTL.Min = true, engine.Duration(6*time.Second)
-		s := startPool(t, p, c)
-		name := fmt.Sprintf("t%d-%s.spied.corp.", ttl, strings.ToLower(string(p)))
-		eventually(t, name+" is asked for again", func() bool {
-			s.ask(name)
-			return len(spy.of(name)) > 1
+	for _, p := range products {
+		t.Run(string(p), func(t *testing.T) {
+			t.Parallel()
+			c := w.configOf(p)
+			const ttl = 8
+			c.Prefetch, c.TTL.Min = true, engine.Duration(6*time.Second)
+			s := startPool(t, p, c)
+			name := fmt.Sprintf("t%d-%s.spied.corp.", ttl, strings.ToLower(string(p)))
+			eventually(t, name+" is asked for again", func() bool {
+				s.ask(name)
+				return len(spy.of(name)) > 1
+			})
+			if seen := spy.of(name); seen[1].at.Sub(seen[0].at) >= ttl*time.Second {
+				t.Errorf("after %s", seen[1].at.Sub(seen[0].at))
+			}
 		})
-		if seen := spy.of(name); seen[1].at.Sub(seen[0].at) >= ttl*time.Second {
-			t.Errorf("after %s", seen[1].at.Sub(seen[0].at))
-		}
-	})
+	}
 }
 
 func TestAllThreadsForget(t *testing.T) {
