@@ -108,6 +108,9 @@ func oddMessages(t testing.TB, r *rand.Rand, n int) [][]byte {
 			if r.IntN(5) == 0 {
 				o.Option = append(o.Option, &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0011223344556677"})
 			}
+			if r.IntN(5) == 0 {
+				o.Option = append(o.Option, &dns.EDNS0_LOCAL{Code: zone.OptionState})
+			}
 			if r.IntN(10) == 0 { // around the longest that is read, and far beyond
 				o.Option = append(o.Option, &dns.EDNS0_PADDING{Padding: make([]byte, []int{1000, 1500 + r.IntN(100), 60000}[r.IntN(3)])})
 			}
