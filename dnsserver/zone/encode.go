@@ -442,13 +442,13 @@ func (s *Scratch) opt() {
 	if m.nsid != "" {
 		copy(m.option(optionNSID, len(m.nsid)), m.nsid)
 	}
-	if m.cookie {
-		copy(m.option(optionCookie, clientCookieSize+serverCookieSize), o.cookie[:])
-	}
 	if m.hasState {
 		b := m.option(OptionState, stateSize)
 		binary.BigEndian.PutUint32(b, m.serial)
 		binary.BigEndian.PutUint64(b[4:], m.state)
+	}
+	if m.cookie {
+		copy(m.option(optionCookie, clientCookieSize+serverCookieSize), o.cookie[:])
 	}
 	if m.subnet {
 		b := m.option(optionSubnet, o.subnet.size()-optionHead)
