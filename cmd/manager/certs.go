@@ -27,7 +27,9 @@ import (
 	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
 	"github.com/fingerpost-dns/fingerpost/controllers"
 	"github.com/fingerpost-dns/fingerpost/controllers/pki"
+	"github.com/fingerpost-dns/fingerpost/controllers/render"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
+	"github.com/fingerpost-dns/fingerpost/resolver/pool"
 )
 
 // certificateFlags adds to flags what the certificates made by the manager depend on. The result is complete, but for
@@ -85,14 +87,16 @@ func certsExportCommand() *cobra.Command {
 	)
 	export := &cobra.Command{
 		Use:   "export {--datacenter NAME --group NAME | --all} --dir DIR",
-		Short: "Write certificate, key and CAs of servers that are started by hand",
-		Long: `Writes tls.crt, tls.key (readable by its owner only) and ca.crt, which dnsserver needs to reach the hub, from the
-Secrets that the manager keeps: for one server group into DIR, or for every group of every Datacenter into
-DIR/DATACENTER/GROUP. A Secret that is not there yet is waited for. Files that are current are left alone.
+		Short: "Write certificate, key and CAs of servers and resolvers that are started by hand",
+		Long: `Writes tls.crt, tls.key (readable by its owner only) and ca.crt, which dnsserver and resolver-agent need to reach the hub,
+from the Secrets that the manager keeps: for one group into DIR, or for every group of every Datacenter into
+DIR/DATACENTER/GROUP. The agents of the ResolverPool NAME in NAMESPACE are the group pool.NAMESPACE.NAME; those of External
+pools are among all. A Secret that is not there yet is waited for. Files that are current are left alone.
 
 Certificates are renewed in the Secrets: run this again regularly, such as weekly. The user of the kubeconfig must be
-allowed to get the Secrets, and with --all to list Datacenters.`,
+allowed to get the Secrets, and with --all to list Datacenters and ResolverPools.`,
 		Example: `  manager certs export --datacenter dc-a --group root --dir /etc/fingerpost
+  manager certs export --datacenter dc-a --group pool.dns-root.office --dir /etc/fingerpost
   manager certs export --all --dir certs`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -120,8 +124,8 @@ allowed to get the Secrets, and with --all to list Datacenters.`,
 	}
 	flags := export.Flags()
 	flags.StringVar(&group.Datacenter, "datacenter", "", "name of the Datacenter")
-	flags.StringVar(&group.Group, "group", "", "name of the server group in the Datacenter")
-	flags.BoolVar(&all, "all", false, "every group of every Datacenter, each into DIR/DATACENTER/GROUP")
+	flags.StringVar(&group.Group, "group", "", "name of the server group in the Datacenter, or pool.NAMESPACE.NAME")
+	flags.BoolVar(&all, "all", false, "every group and External pool of every Datacenter, each into DIR/DATACENTER/GROUP")
 	flags.StringVar(&dir, "dir", "", "folder to write to; made if absent")
 	flags.StringVar(&kubeconfig, "kubeconfig", "", "kubeconfig of the hub's cluster (default: $KUBECONFIG, ~/.kube/config, or the pod's service account)")
 	flags.StringVarP(&namespace, "namespace", "n", controllers.DefaultNamespace, "namespace of the operator")
@@ -158,7 +162,11 @@ func newReader(kubeconfig string) (client.Reader, error) {
 
 // validateGroup checks what the command line says of a group.
 func validateGroup(g control.GroupKey) error {
-	for _, f := range []struct{ flag, value string }{{"datacenter", g.Datacenter}, {"group", g.Group}} {
+	labels := []struct{ flag, value string }{{"datacenter", g.Datacenter}, {"group", g.Group}}
+	if namespace, name, is := pool.ParseGroup(g.Group); is {
+		labels = append(labels[:1], []struct{ flag, value string }{{"group", namespace}, {"group", name}}...)
+	}
+	for _, f := range labels {
 		if defects := validation.IsDNS1123Label(f.value); len(defects) > 0 {
 			return fmt.Errorf("--%s %q: %s", f.flag, f.value, defects[0])
 		}
@@ -166,7 +174,7 @@ func validateGroup(g control.GroupKey) error {
 	return nil
 }
 
-// exporter writes the content of server groups' Secrets to files.
+// exporter writes the content of the Secrets of server groups and pools to files.
 type exporter struct {
 	reader    client.Reader
 	namespace string
@@ -177,7 +185,8 @@ type exporter struct {
 // secretPoll is how often a Secret that is waited for is read. It is not watched: that would need more rights.
 const secretPoll = 250 * time.Millisecond
 
-// exportAll writes every group of every Datacenter that exists now into dir/DATACENTER/GROUP.
+// exportAll writes every group of every Datacenter that exists now, and of every External pool in it, into
+// dir/DATACENTER/GROUP.
 func (e exporter) exportAll(ctx context.Context, dir string) error {
 	var datacenters v1alpha1.DatacenterList
 	if err := e.reader.List(ctx, &datacenters); err != nil {
@@ -186,9 +195,22 @@ func (e exporter) exportAll(ctx context.Context, dir string) error {
 	if len(datacenters.Items) == 0 {
 		return errors.New("there is no Datacenter yet: apply one, then export again")
 	}
+	var pools v1alpha1.ResolverPoolList
+	if err := e.reader.List(ctx, &pools); err != nil {
+		return fmt.Errorf("listing ResolverPools: %w", err)
+	}
 	for _, dc := range datacenters.Items {
+		var groups []string
 		for _, g := range dc.Spec.ServerGroups {
-			if err := e.export(ctx, control.GroupKey{Datacenter: dc.Name, Group: g.Name}, filepath.Join(dir, dc.Name, g.Name)); err != nil {
+			groups = append(groups, g.Name)
+		}
+		for _, p := range pools.Items {
+			if p.Spec.Management == v1alpha1.ResolverPoolExternal && p.DeletionTimestamp.IsZero() && render.PoolIn(&p, &dc) {
+				groups = append(groups, pool.GroupName(p.Namespace, p.Name))
+			}
+		}
+		for _, g := range groups {
+			if err := e.export(ctx, control.GroupKey{Datacenter: dc.Name, Group: g}, filepath.Join(dir, dc.Name, g)); err != nil {
 				return err
 			}
 		}
@@ -207,7 +229,7 @@ func (e exporter) export(ctx context.Context, group control.GroupKey, dir string
 	})
 	switch {
 	case ctx.Err() != nil && absent:
-		return fmt.Errorf("secret %s did not appear: is there a Datacenter %s with a server group %s, and does a manager lead? %w",
+		return fmt.Errorf("secret %s did not appear: is there a Datacenter %s with a server group or pool %s, and does a manager lead? %w",
 			key, group.Datacenter, group.Group, context.Cause(ctx))
 	case apierrors.IsForbidden(err):
 		return fmt.Errorf("the user of the kubeconfig may not read it: %w", err)

@@ -78,6 +78,7 @@ func TestCertsExport(t *testing.T) {
 			"an empty folder":           {[]string{"--all", "--dir", ""}, "--dir must name a folder"},
 			"a name that is no label":   {[]string{"--dir", e.dir, "--datacenter", "dc.a", "--group", "root"}, `--datacenter "dc.a"`},
 			"a path for a group":        {[]string{"--dir", e.dir, "--datacenter", "dc-a", "--group", "../root"}, `--group "../root"`},
+			"a pool that is no name":    {[]string{"--dir", e.dir, "--datacenter", "dc-a", "--group", "pool.dns-root.Office"}, `--group "Office"`},
 			"a kubeconfig that is away": {[]string{"--dir", e.dir, "--all", "--kubeconfig", e.dir + "/none"}, "reading the kubeconfig"},
 			"an argument":               {[]string{"--dir", e.dir, "--all", "dc-a"}, "unknown command"},
 		} {
@@ -94,7 +95,7 @@ func TestCertsExport(t *testing.T) {
 	t.Run("a Secret that never comes ends in a clear message", func(t *testing.T) {
 		_, err := e.export(t, "--datacenter", "dc-a", "--group", "root", "--dir", e.dir, "--kubeconfig", e.kubeconfig, "--timeout", "300ms")
 		expectError(t, err, "secret fingerpost-system/fingerpost-server.dc-a.root did not appear: "+
-			"is there a Datacenter dc-a with a server group root, and does a manager lead? waited 300ms")
+			"is there a Datacenter dc-a with a server group or pool root, and does a manager lead? waited 300ms")
 		if files, _ := os.ReadDir(e.dir); len(files) != 0 {
 			t.Errorf("%d files were written", len(files))
 		}
@@ -132,6 +133,34 @@ func TestCertsExport(t *testing.T) {
 			if files, err := os.ReadDir(filepath.Join(e.dir, group)); err != nil || len(files) != 3 {
 				t.Errorf("%s: %v (%v)", group, files, err)
 			}
+		}
+	})
+	t.Run("all takes External pools with it, in their datacenters", func(t *testing.T) {
+		for name, management := range map[string]v1alpha1.ResolverPoolManagement{"office": v1alpha1.ResolverPoolExternal, "production": v1alpha1.ResolverPoolManaged} {
+			p := &v1alpha1.ResolverPool{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}, Spec: v1alpha1.ResolverPoolSpec{
+				Class: "office", Management: management, Datacenters: v1alpha1.DatacenterSelection{Names: []v1alpha1.DatacenterName{"dc-b"}},
+				Members: []v1alpha1.ResolverMember{{Engine: v1alpha1.EngineUnbound}}, ClientNetworks: []v1alpha1.CIDR{"10.0.0.0/8"},
+			}}
+			if err := e.api.Create(t.Context(), p); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := e.api.Delete(context.WithoutCancel(t.Context()), p); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		var dc v1alpha1.Datacenter
+		if err := e.api.Get(t.Context(), client.ObjectKey{Name: "dc-b"}, &dc); err != nil {
+			t.Fatal(err)
+		}
+		e.issue(t, &dc)
+		out := e.mustExport(t, "--all")
+		if !strings.Contains(out, "dc-b/pool.default.office: "+e.dir+"/dc-b/pool.default.office written") || strings.Count(out, "pool.") != 2 {
+			t.Errorf("it says:\n%s", out)
+		}
+		if out := e.mustExport(t, "--datacenter", "dc-b", "--group", "pool.default.office"); !strings.HasPrefix(out, "dc-b/pool.default.office: ") {
+			t.Errorf("alone it says:\n%s", out)
 		}
 	})
 	t.Run("a second export changes nothing but what is old", func(t *testing.T) {
