@@ -1,13 +1,10 @@
 package dnsserver
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"time"
 
-	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
@@ -44,29 +41,6 @@ func (f *tlsFiles) Describe(ch chan<- *prometheus.Desc) { ch <- metricTLSCertifi
 
 // Collect implements prometheus.Collector.
 func (f *tlsFiles) Collect(ch chan<- prometheus.Metric) {
-	expires, _ := f.files.Status() // watchCertificates tells why newer files can't be used
+	expires, _ := f.files.Status() // Files.Watch tells why newer files can't be used
 	ch <- prometheus.MustNewConstMetric(metricTLSCertificate, prometheus.GaugeValue, float64(expires.Unix()))
-}
-
-// watchCertificates tells, once, that changed files can't be used, and when they can.
-func watchCertificates(ctx context.Context, files *control.Files, log logr.Logger) {
-	tick := time.NewTicker(10 * time.Second)
-	defer tick.Stop()
-	last := ""
-	for {
-		expires, err := files.Status()
-		switch {
-		case err == nil && last != "":
-			log.Info("certificates can be used again", "expires", expires)
-			last = ""
-		case err != nil && err.Error() != last:
-			log.Error(err, "certificates can't be used, the old ones stay in force", "expires", expires)
-			last = err.Error()
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
 }

@@ -218,7 +218,7 @@ func (h *hubSource) run(ctx context.Context) error {
 	defer h.close()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return h.client.Run(ctx) })
-	group.Go(func() error { watchCertificates(ctx, h.files, h.log); return nil })
+	group.Go(func() error { h.files.Watch(ctx, h.log); return nil })
 	group.Go(func() error { h.retrySettings(ctx); return nil })
 	group.Go(func() error { return h.steerer.run(ctx) })
 	group.Go(func() error { return h.mesh.Run(ctx) })
@@ -317,7 +317,7 @@ func (h *hubSource) Collect(ch chan<- prometheus.Metric) {
 			notDurable++
 		}
 	}
-	expires, _ := h.files.Status() // watchCertificates tells why newer files can't be used
+	expires, _ := h.files.Status() // Files.Watch tells why newer files can't be used
 	gauge(metricConnected, truth(s.Hub != ""))
 	gauge(metricStaleness, max(0, time.Since(last).Seconds()))
 	gauge(metricSynced, truth(s.Synced))

@@ -237,7 +237,7 @@ func Run(ctx context.Context, cfg Config) error {
 		group.Go(func() error { return told.run(ctx) })
 	}
 	if shown != nil {
-		group.Go(func() error { watchCertificates(ctx, shown.files, log); return nil })
+		group.Go(func() error { shown.files.Watch(ctx, log); return nil })
 	}
 	for _, l := range server.listeners.addresses() {
 		if l.over != overTCP {

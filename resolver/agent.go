@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -19,9 +20,10 @@ import (
 	"github.com/google/renameio/v2"
 	"github.com/miekg/dns"
 
-	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/changes"
 	"github.com/fingerpost-dns/fingerpost/resolver/control"
 	"github.com/fingerpost-dns/fingerpost/resolver/engine"
+	"github.com/fingerpost-dns/fingerpost/resolver/pool"
 )
 
 // Options of an agent.
@@ -29,16 +31,15 @@ type Options struct {
 	Product engine.Product
 	// Folder is the engine's own, where its files are written and its cache and sockets are. It exists.
 	Folder engine.Path
-	// Config reads what the engine is to do. The first must be good; of a later bad one the error is told, and
-	// the engine goes on as it is.
-	Config func() (*engine.Config, error)
-	// Changed has Config called again, once for each element.
-	Changed <-chan struct{}
-	// RecursionCheck is a zone at the end of the hierarchy: names below it that nobody has are asked for through the engine.
-	// "" for none.
-	RecursionCheck zone.Name
+	// Listen is where clients ask if the configuration does not say.
+	Listen []netip.AddrPort
+	// Watch says who the agent is when it listens to servers that tell changes. Its functions and servers are set by the
+	// agent; without credentials nobody is listened to.
+	Watch changes.WatchOptions
 	// Drain is how long the engine goes on answering, unready, before it is stopped.
 	Drain time.Duration
+	// Version of the agent's program.
+	Version string
 	// EngineLog is told what the engine says.
 	EngineLog io.Writer
 	Log       logr.Logger
@@ -63,15 +64,36 @@ const (
 // Agent runs one engine. Its methods may be called at the same time.
 type Agent struct {
 	o       Options
+	started time.Time
 	metrics *metrics
 	flusher *flusher
+	orders  chan order
+	over    chan struct{} // closed when no more orders are taken
 
 	lastAnswer atomic.Int64 // Unix nanoseconds of the last answer to the local name
 	draining   atomic.Bool
 
-	mu      sync.Mutex // guards what follows
-	running *running   // nil before the first start
-	refused error      // why the newest configuration is not in force; nil: it is
+	mu       sync.Mutex // guards what follows
+	running  *running   // nil before the first start
+	inForce  *configuration
+	replaced chan struct{} // closed when inForce is another one, and made anew
+	newest   string        // digest of the newest configuration that was seen
+	refused  error         // why the newest configuration is not in force; nil: it is, or is being applied
+	version  string        // of the engine; "": not known yet
+	recursed *pool.Recursion
+	deaths   uint64 // of engines, that nobody asked for
+}
+
+// configuration is a Pool and the digest of its text. It is immutable.
+type configuration struct {
+	*pool.Pool
+	digest string
+}
+
+// order is a configuration that is to come into force.
+type order struct {
+	*configuration
+	done chan<- error // takes one element without being waited for
 }
 
 // running is an engine with the files that it has read. It is immutable.
@@ -95,7 +117,7 @@ func (r *running) alive() bool {
 
 // New returns an agent that Run makes work.
 func New(o Options) *Agent {
-	a := &Agent{o: o}
+	a := &Agent{o: o, started: time.Now(), orders: make(chan order), over: make(chan struct{}), replaced: make(chan struct{})}
 	a.metrics, a.flusher = newMetrics(a), newFlusher(a)
 	return a
 }
@@ -128,30 +150,79 @@ func (a *Agent) Refused() error {
 	return a.refused
 }
 
-// Run starts the engine and keeps it running until ctx ends and it has been drained. It fails if the first configuration is
-// refused.
-func (a *Agent) Run(ctx context.Context) error {
-	config, err := a.o.Config()
+// doing is the configuration in force, and a channel that is closed when it is another one.
+func (a *Agent) doing() (*configuration, <-chan struct{}) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.inForce, a.replaced
+}
+
+// Configure has the engine do what the text of a pool.Pool says, and returns when it does, or why it does not: then it goes
+// on as before. Run has to run. An error is the engine's complaint, or what the text lacks.
+func (a *Agent) Configure(ctx context.Context, text []byte) error {
+	digest := pool.Digest(text)
+	a.mu.Lock()
+	a.newest, a.refused = digest, nil
+	a.mu.Unlock()
+	p, err := pool.Decode(text)
 	if err != nil {
-		return err
+		return a.refuse(digest, err)
 	}
-	if err := a.begin(ctx, config); err != nil {
-		return err
+	done := make(chan error, 1)
+	select {
+	case a.orders <- order{&configuration{p, digest}, done}:
+		return <-done
+	case <-a.over:
+		return errors.New("the agent is stopping")
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Refuse notes why a newer configuration than the one in force can't be read.
+func (a *Agent) Refuse(why error) {
+	a.mu.Lock()
+	a.newest = ""
+	a.mu.Unlock()
+	_ = a.refuse("", why)
+}
+
+// refuse notes why a configuration is not in force, and returns it.
+func (a *Agent) refuse(digest string, why error) error {
+	a.o.Log.Error(why, "the new configuration is refused: the engine goes on with the one before", "engine", a.o.Product, "configuration", digest)
+	a.metrics.refusals.Inc()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.newest == digest {
+		a.refused = why
+	}
+	return why
+}
+
+// Run starts the engine when there is a first good configuration, and keeps it running until ctx ends and it has been
+// drained. It is called once.
+func (a *Agent) Run(ctx context.Context) {
+	stop := sync.OnceFunc(func() { close(a.over) })
+	defer stop()
+	for a.current() == nil {
+		select {
+		case <-ctx.Done():
+			return
+		case o := <-a.orders:
+			o.done <- a.take(ctx, o.configuration)
+		}
 	}
 	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var work sync.WaitGroup
-	work.Go(func() { a.probe(inner) })
-	work.Go(func() { a.flusher.run(inner) })
-	if a.o.RecursionCheck != "" {
-		work.Go(func() { a.checkRecursion(inner) })
+	for _, f := range []func(context.Context){a.probe, a.checkRecursion, a.flusher.run, a.watch, a.keepWarm} {
+		work.Go(func() { f(inner) })
 	}
 	a.supervise(ctx)
+	stop()
 	a.draining.Store(true)
-	a.o.Log.Info("draining", "for", a.o.Drain)
 	a.drain()
 	cancel()
 	work.Wait()
-	return nil
 }
 
 // supervise reacts to what happens to the engine and its configuration until ctx ends.
@@ -168,12 +239,15 @@ func (a *Agent) supervise(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-a.o.Changed:
-			a.reconfigure(ctx)
+		case o := <-a.orders:
+			o.done <- a.take(ctx, o.configuration)
 		case <-exited:
 			r := a.current()
 			a.o.Log.Error(r.process.ended(), "the engine is gone", "engine", a.o.Product, "startIn", pause)
 			a.metrics.deaths.Inc()
+			a.mu.Lock()
+			a.deaths++
+			a.mu.Unlock()
 			// Half and all of the pause, so that a pool's engines that died of one query do not start as one.
 			again = time.After(pause/2 + rand.N(pause/2))
 			pause = min(2*pause, longestPause)
@@ -188,7 +262,7 @@ func (a *Agent) supervise(ctx context.Context) {
 				again = time.After(pause)
 				pause = min(2*pause, longestPause)
 			} else {
-				a.replace(next)
+				a.replace(ctx, next)
 				a.o.Log.Info("the engine runs again", "engine", a.o.Product)
 			}
 		case <-hung.C:
@@ -208,6 +282,7 @@ func (a *Agent) supervise(ctx context.Context) {
 // drain lets the engine answer on for a while, and stops it. One that dies meanwhile stays dead.
 func (a *Agent) drain() {
 	p := a.current().process
+	a.o.Log.Info("draining", "for", a.o.Drain)
 	t := time.NewTimer(a.o.Drain)
 	defer t.Stop()
 	select {
@@ -218,10 +293,16 @@ func (a *Agent) drain() {
 }
 
 // replace makes next the engine that runs.
-func (a *Agent) replace(next *running) {
+func (a *Agent) replace(ctx context.Context, next *running) {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	version, err := next.control.Version(ctx)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.running = next
+	if err == nil {
+		a.version = version
+	}
 }
 
 // begin starts the engine with its first configuration.
@@ -247,7 +328,7 @@ func (a *Agent) begin(ctx context.Context, c *engine.Config) error {
 	if err != nil {
 		return err
 	}
-	a.replace(next)
+	a.replace(ctx, next)
 	a.metrics.changes.WithLabelValues("Started").Inc()
 	a.o.Log.Info("the engine runs", "engine", a.o.Product, "generation", rendered.Generation, "unsupported", rendered.Unsupported)
 	return nil
@@ -346,25 +427,32 @@ func (a *Agent) answersBy(ctx context.Context, r *running) (bool, error) {
 	return err == nil && g == r.rendered.Generation, err
 }
 
-// reconfigure applies the newest configuration, or tells why not.
-func (a *Agent) reconfigure(ctx context.Context) {
-	c, err := a.o.Config()
-	if err == nil {
-		err = a.apply(ctx, c)
-	}
+// take has the engine go by a configuration, or tells why not.
+func (a *Agent) take(ctx context.Context, c *configuration) error {
+	err := a.apply(ctx, c.Pool)
 	if err != nil {
-		a.o.Log.Error(err, "the new configuration is refused: the engine goes on with the one before", "engine", a.o.Product)
-		a.metrics.refusals.Inc()
+		return a.refuse(c.digest, err)
 	}
+	a.tidy(c.Pool)
 	a.mu.Lock()
-	a.refused = err
-	a.mu.Unlock()
+	defer a.mu.Unlock()
+	a.inForce = c
+	close(a.replaced)
+	a.replaced = make(chan struct{})
+	return nil
 }
 
 // apply makes the engine do what a configuration says, by the lightest way. If the engine refuses, or can't resolve any more
 // what it could before, it is as it was when apply returns, and the error says why.
-func (a *Agent) apply(ctx context.Context, c *engine.Config) error {
+func (a *Agent) apply(ctx context.Context, p *pool.Pool) error {
 	before := a.current()
+	c, err := a.place(p)
+	if err != nil {
+		return err
+	}
+	if before == nil {
+		return a.begin(ctx, c)
+	}
 	rendered, err := a.prepare(c)
 	if err != nil {
 		return err
@@ -373,22 +461,71 @@ func (a *Agent) apply(ctx context.Context, c *engine.Config) error {
 		return nil
 	}
 	changed, how := difference(before.rendered, rendered)
-	healthy := a.resolves(ctx, before)
+	healthy := p.RecursionCheck != (engine.Name{}) && resolves(ctx, before.at, p.RecursionCheck) == nil
 	if err := a.write(rendered.Files); err != nil {
 		return errors.Join(err, a.write(before.rendered.Files))
 	}
 	next, err := a.change(ctx, before, c, rendered, changed, how)
-	if err == nil && healthy && !a.resolves(ctx, next) {
-		err = fmt.Errorf("with its new configuration %s does not resolve names below %s any more", a.o.Product, a.o.RecursionCheck)
+	if err == nil && healthy {
+		if why := resolves(ctx, next.at, p.RecursionCheck); why != nil {
+			err = fmt.Errorf("with its new configuration %s does not resolve names below %s any more: %w", a.o.Product, p.RecursionCheck, why)
+		}
 	}
 	if err != nil {
 		return errors.Join(err, a.goBack(ctx, before, next, changed, how))
 	}
-	a.replace(next)
+	a.replace(ctx, next)
 	a.remove(before.rendered, rendered)
 	a.metrics.changes.WithLabelValues(how.String()).Inc()
 	a.o.Log.Info("the configuration is in force", "engine", a.o.Product, "by", how.String(), "generation", rendered.Generation, "unsupported", rendered.Unsupported)
 	return nil
+}
+
+// filesFolder is where a Pool's files are, in the engine's folder.
+const filesFolder = "files"
+
+// place is the engine's part of a Pool on this machine. The Pool's files are written.
+func (a *Agent) place(p *pool.Pool) (*engine.Config, error) {
+	folder := filepath.Join(a.o.Folder.String(), filesFolder)
+	h := pool.Host{Engine: a.o.Product, Listen: a.o.Listen, Files: folder}
+	own, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range own {
+		if of, is := n.(*net.IPNet); is {
+			if addr, ok := netip.AddrFromSlice(of.IP); ok {
+				h.Addresses = append(h.Addresses, addr.Unmap())
+			}
+		}
+	}
+	c, err := p.At(h)
+	if err != nil || len(p.Files) == 0 {
+		return c, err
+	}
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return nil, err
+	}
+	for name, text := range p.Files {
+		if err := renameio.WriteFile(filepath.Join(folder, name), []byte(text), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// tidy deletes files of Pools of before.
+func (a *Agent) tidy(p *pool.Pool) {
+	folder := filepath.Join(a.o.Folder.String(), filesFolder)
+	there, err := os.ReadDir(folder)
+	if err != nil {
+		return // there are none
+	}
+	for _, f := range there {
+		if _, ok := p.Files[f.Name()]; !ok {
+			_ = os.Remove(filepath.Join(folder, f.Name()))
+		}
+	}
 }
 
 // change has the engine that runs, or another process, read the files in the folder. Whatever it returns, before is what to
@@ -441,7 +578,7 @@ func (a *Agent) goBack(ctx context.Context, before, next *running, changed []str
 	if err != nil {
 		return fmt.Errorf("going back to the configuration before: %w", err)
 	}
-	a.replace(old)
+	a.replace(ctx, old)
 	return nil
 }
 
@@ -500,31 +637,44 @@ func (a *Agent) checkRecursion(ctx context.Context) {
 	tick := time.NewTicker(recursionInterval)
 	defer tick.Stop()
 	for {
-		began := time.Now()
-		ok := a.resolves(ctx, a.current())
-		a.metrics.recursed(ok, time.Since(began))
+		c, replaced := a.doing()
+		var result *pool.Recursion
+		if c.RecursionCheck != (engine.Name{}) {
+			began := time.Now()
+			err := resolves(ctx, a.current().at, c.RecursionCheck)
+			result = &pool.Recursion{OK: err == nil, Seconds: time.Since(began).Seconds()}
+			if err != nil {
+				result.Why = err.Error()
+			}
+			a.metrics.recursed(result)
+		}
+		a.mu.Lock()
+		a.recursed = result
+		a.mu.Unlock()
 		select {
 		case <-ctx.Done():
 			return
+		case <-replaced:
 		case <-tick.C:
 		}
 	}
 }
 
-// resolves reports whether the engine gets an answer of authorities to a name that is in nobody's cache. Without a
-// RecursionCheck nothing is known: false.
-func (a *Agent) resolves(ctx context.Context, r *running) bool {
-	if a.o.RecursionCheck == "" {
-		return false
-	}
+// resolves fails if the engine gets no answer of authorities to a name below zone that is in nobody's cache.
+func resolves(ctx context.Context, at netip.AddrPort, zone engine.Name) error {
 	ctx, cancel := context.WithTimeout(ctx, recursionTimeout)
 	defer cancel()
-	name, err := a.o.RecursionCheck.Child(fmt.Sprintf("fingerpost-check-%08x", rand.Uint32()))
-	if err != nil {
-		return false
+	name := strings.TrimSuffix(fmt.Sprintf("fingerpost-check-%08x.%s", rand.Uint32(), zone), ".") + "."
+	reply, err := ask(ctx, netip.Addr{}, at, question(name, dns.TypeA, true))
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s: %w", name, err)
+	case reply.Rcode != dns.RcodeNameError && reply.Rcode != dns.RcodeSuccess:
+		return fmt.Errorf("%s: %s", name, dns.RcodeToString[reply.Rcode])
+	case stale(reply):
+		return fmt.Errorf("%s: answered from expired records", name)
 	}
-	reply, err := ask(ctx, netip.Addr{}, r.at, question(name.String(), dns.TypeA, true))
-	return err == nil && (reply.Rcode == dns.RcodeNameError || reply.Rcode == dns.RcodeSuccess) && !stale(reply)
+	return nil
 }
 
 // stale reports whether a server says that an answer is from expired records (RFC 8914 §4.4, §4.20).
@@ -534,32 +684,4 @@ func stale(m *dns.Msg) bool {
 		ede, ok := e.(*dns.EDNS0_EDE)
 		return ok && (ede.InfoCode == dns.ExtendedErrorCodeStaleAnswer || ede.InfoCode == dns.ExtendedErrorCodeStaleNXDOMAINAnswer)
 	})
-}
-
-// Unsupported is what the engine does not do though its configuration has it.
-func (a *Agent) Unsupported() []engine.Unsupported {
-	if r := a.current(); r != nil {
-		return r.rendered.Unsupported
-	}
-	return nil
-}
-
-// describe is the state in words, for people.
-func (a *Agent) describe() string {
-	var b strings.Builder
-	if err := a.Ready(); err != nil {
-		fmt.Fprintf(&b, "not ready: %v\n", err)
-	} else {
-		b.WriteString("ready\n")
-	}
-	if r := a.current(); r != nil {
-		fmt.Fprintf(&b, "engine %s, process %d, configuration %s\n", a.o.Product, r.process.pid(), r.rendered.Generation)
-		for _, u := range r.rendered.Unsupported {
-			fmt.Fprintf(&b, "unsupported: %s\n", u)
-		}
-	}
-	if err := a.Refused(); err != nil {
-		fmt.Fprintf(&b, "refused: %v\n", err)
-	}
-	return b.String()
 }

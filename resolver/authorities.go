@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -15,70 +16,93 @@ import (
 	"github.com/fingerpost-dns/fingerpost/resolver/engine"
 )
 
-// dnsPort is where authorities answer.
-const dnsPort = 53
-
 // Times of asking authorities.
 const (
-	authorityTimeout = time.Second            // of one question
-	authorityGrace   = 100 * time.Millisecond // for the others when one has answered
-	cutLife          = 10 * time.Second       // how long the servers of a zone are taken for known
-	mostCuts         = 10000                  // zones whose servers are kept
+	authorityTimeout = time.Second      // of one question
+	cutLife          = 10 * time.Second // how long the servers of a zone are taken for known
+	cutUse           = time.Hour        // how long they are looked up again after they were needed last
+	mostCuts         = 10000            // zones whose servers are kept
+	contactInterval  = time.Second      // between questions that tell who answers
 )
 
 // errNoAuthority says that nobody with authority answers, as seen from the engine's own address.
 var errNoAuthority = errors.New("no authority answers")
 
-// authorities finds who answers for names, from the root down, as the engine beside it would. It is for concurrent use.
+// authorities finds who answers for names, from the root down, as the engine beside it would, and asks them. It is for
+// concurrent use.
 type authorities struct {
+	*exchange
 	mu   sync.Mutex
-	cuts map[zone.Name]cut
+	cuts map[zone.Name]*cut
 }
 
 // cut is a zone's servers.
 type cut struct {
 	servers []netip.Addr
-	until   time.Time
+	found   time.Time
+	used    time.Time
 }
 
-// reply is what one server said; nil if it said nothing.
+func newAuthorities() *authorities {
+	return &authorities{exchange: newExchange(), cuts: map[zone.Name]*cut{}}
+}
+
+// reply is what one server said.
 type reply struct {
 	server  netip.Addr
 	message *dns.Msg
 }
 
 // askAll asks servers at once, from the engine's own address, and returns the answers in the servers' order: when all have
-// answered, or soon after the first useful one. missing are those that have not by then.
-func askAll(ctx context.Context, c *engine.Config, servers []netip.Addr, name string, rrtype uint16, useful func(*dns.Msg) bool) (got []reply, missing []netip.Addr) {
+// answered, or when a useful answer is there and the others are late by their own measure. missing are those that have not
+// answered by then.
+func (a *authorities) askAll(ctx context.Context, c *engine.Config, servers []netip.Addr, name string, rrtype uint16, useful func(*dns.Msg) bool) (got []reply, missing []netip.Addr) {
 	ctx, cancel := context.WithTimeout(ctx, authorityTimeout)
 	defer cancel()
+	began := time.Now()
 	replies := make(chan reply, len(servers))
+	open := map[netip.Addr]bool{}
 	for _, server := range servers {
+		open[server] = true
 		go func() {
-			m, err := ask(ctx, source(c, server), netip.AddrPortFrom(server, dnsPort), question(name, rrtype, false))
+			m := question(name, rrtype, false)
+			o := m.IsEdns0()
+			o.Option = append(o.Option, &dns.EDNS0_LOCAL{Code: zone.OptionState})
+			m, err := a.ask(ctx, path{source(c, server), server}, m)
 			if err != nil {
 				m = nil
 			}
 			replies <- reply{server, m}
 		}()
 	}
-	var late <-chan time.Time
-	for open := len(servers); open > 0; {
+	// Those who are silent are known before anybody is asked.
+	grace := map[netip.Addr]time.Duration{}
+	for _, server := range servers {
+		grace[server] = a.grace(server)
+	}
+	late := time.NewTimer(authorityTimeout)
+	defer late.Stop()
+	for satisfied := false; len(open) > 0; {
 		select {
 		case r := <-replies:
-			open--
-			if r.message == nil {
-				continue
+			delete(open, r.server)
+			if r.message != nil {
+				got = append(got, r)
+				satisfied = satisfied || useful(r.message)
 			}
-			got = append(got, r)
-			if late == nil && useful(r.message) {
-				late = time.After(authorityGrace)
-			}
-		case <-late:
-			open = 0
+		case <-late.C:
+			clear(open)
 		case <-ctx.Done():
-			open = 0
+			clear(open)
 		}
+		if !satisfied || len(open) == 0 {
+			continue
+		}
+		longest := time.Duration(0)
+		for server := range open {
+			longest = max(longest, grace[server])
+		}
+		late.Reset(longest - time.Since(began))
 	}
 	for _, s := range servers {
 		if !slices.ContainsFunc(got, func(r reply) bool { return r.server == s }) {
@@ -123,28 +147,56 @@ func referral(m *dns.Msg, name, apex zone.Name) (child zone.Name, servers []stri
 	return child, servers
 }
 
-// of returns the servers of the zone that a name is in. at is the engine, which is asked for the addresses of servers
-// whose parent has none.
-func (a *authorities) of(ctx context.Context, c *engine.Config, at netip.AddrPort, name zone.Name) ([]netip.Addr, error) {
-	apex, servers := a.known(name)
-	if apex != "" {
-		if found, err := a.below(ctx, c, at, name, apex, servers); err == nil {
+// of returns the servers that answer for a name, which is the apex of a zone if apex is set: those are taken for known for a
+// while. at is the engine, which is asked for the addresses of servers whose parent has none.
+func (a *authorities) of(ctx context.Context, c *engine.Config, at netip.AddrPort, name zone.Name, apex bool) ([]netip.Addr, error) {
+	from, servers, fresh := a.known(name)
+	if apex && from == name && fresh {
+		return servers, nil
+	}
+	if from != "" && fresh {
+		if found, err := a.below(ctx, c, at, name, from, servers); err == nil {
 			return found, nil
 		}
-		// They may have moved.
-		a.forget(apex)
-		servers = nil
 	}
+	top, hints := start(c, name)
+	found, err := a.below(ctx, c, at, name, top, hints)
+	if err != nil && apex && from == name {
+		return servers, nil // who is above does not answer: they may not have moved
+	}
+	if err == nil && apex {
+		a.keep(name, found)
+	}
+	return found, err
+}
+
+// start is where the search for a name's servers begins: an internal zone, or the root.
+func start(c *engine.Config, name zone.Name) (apex zone.Name, servers []netip.Addr) {
+	apex = zone.Root
 	for _, r := range c.RootHints {
 		servers = append(servers, r.Addresses...)
 	}
-	return a.below(ctx, c, at, name, zone.Root, servers)
+	for _, z := range c.Internal {
+		if inner := zoneName(z.Zone); name.Within(inner) && inner.Within(apex) {
+			apex, servers = inner, z.Servers
+		}
+	}
+	return apex, servers
+}
+
+// zoneName is an engine's name as those of zones.
+func zoneName(n engine.Name) zone.Name {
+	name, err := zone.ParseName(n.String(), "")
+	if err != nil {
+		return zone.Root // it is none: engine.ParseName made it of one
+	}
+	return name
 }
 
 // below returns the servers of the zone that a name is in, from a zone above on.
 func (a *authorities) below(ctx context.Context, c *engine.Config, at netip.AddrPort, name, apex zone.Name, servers []netip.Addr) ([]netip.Addr, error) {
 	for {
-		got, _ := askAll(ctx, c, servers, name.String(), dns.TypeA, func(m *dns.Msg) bool {
+		got, _ := a.askAll(ctx, c, servers, name.String(), dns.TypeA, func(m *dns.Msg) bool {
 			child, _ := referral(m, name, apex)
 			return child != "" || authoritative(m)
 		})
@@ -205,30 +257,77 @@ func (a *authorities) addresses(ctx context.Context, at netip.AddrPort, m *dns.M
 	return found
 }
 
-// known is the deepest zone above a name whose servers are known; "" if none is.
-func (a *authorities) known(name zone.Name) (zone.Name, []netip.Addr) {
+// known is the deepest zone above a name whose servers are known, "" if none is. Those that are not fresh may have moved.
+func (a *authorities) known(name zone.Name) (apex zone.Name, servers []netip.Addr, fresh bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := time.Now()
 	for n := name; n != zone.Root; n = n.Parent() {
-		if c, ok := a.cuts[n]; ok && now.Before(c.until) {
-			return n, c.servers
+		if c, ok := a.cuts[n]; ok {
+			c.used = now
+			// They are looked up again before the time is over, as long as run does it.
+			return n, c.servers, now.Sub(c.found) < 3*cutLife
 		}
 	}
-	return "", nil
-}
-
-func (a *authorities) forget(apex zone.Name) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	delete(a.cuts, apex)
+	return "", nil, false
 }
 
 func (a *authorities) keep(apex zone.Name, servers []netip.Addr) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.cuts == nil || len(a.cuts) >= mostCuts {
-		a.cuts = map[zone.Name]cut{}
+	now := time.Now()
+	if c := a.cuts[apex]; c != nil {
+		c.servers, c.found = servers, now
+		return
 	}
-	a.cuts[apex] = cut{servers, time.Now().Add(cutLife)}
+	if len(a.cuts) >= mostCuts {
+		clear(a.cuts)
+	}
+	a.cuts[apex] = &cut{servers, now, now}
 }
+
+// refresh looks up servers again that have been known for cutLife, and finds out who answers, so that a change of a name
+// meets nobody for the first time.
+func (a *authorities) refresh(ctx context.Context, c *engine.Config, at netip.AddrPort) {
+	now := time.Now()
+	var due []zone.Name
+	servers := map[netip.Addr]zone.Name{} // with a zone that each has
+	_, roots := start(c, zone.Root)
+	for _, s := range roots {
+		servers[s] = zone.Root
+	}
+	a.mu.Lock()
+	maps.DeleteFunc(a.cuts, func(_ zone.Name, c *cut) bool { return now.Sub(c.used) > cutUse })
+	for apex, c := range a.cuts {
+		if now.Sub(c.found) >= cutLife && len(due) < mostRefreshes {
+			due = append(due, apex)
+		}
+		for _, s := range c.servers {
+			servers[s] = apex
+		}
+	}
+	a.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, authorityTimeout)
+	defer cancel()
+	var all sync.WaitGroup
+	asked := map[netip.Addr]bool{}
+	for server, apex := range servers {
+		asked[server] = true
+		all.Go(func() {
+			_, _ = a.ask(ctx, path{source(c, server), server}, question(apex.String(), dns.TypeSOA, false))
+		})
+	}
+	for _, apex := range due {
+		all.Go(func() {
+			top, hints := start(c, apex)
+			if found, err := a.below(ctx, c, at, apex, top, hints); err == nil {
+				a.keep(apex, found)
+			}
+		})
+	}
+	all.Wait()
+	a.forgetBut(asked)
+}
+
+// mostRefreshes bounds zones whose servers are looked up at the same time.
+const mostRefreshes = 50

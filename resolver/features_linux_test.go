@@ -40,14 +40,14 @@ func (w *world) configOf(p engine.Product) *engine.Config {
 }
 
 // lacks reports whether the engine says that it can't do a thing, or a part of it.
-func (s *pool) lacks(feature string) bool {
+func (s *member) lacks(feature string) bool {
 	return slices.ContainsFunc(s.Unsupported(), func(u engine.Unsupported) bool {
 		return u.Feature == feature || strings.HasPrefix(u.Feature, feature+".")
 	})
 }
 
 // askFrom asks for an address as a client elsewhere would, within a second. nil: there was no answer.
-func (s *pool) askFrom(client, name string) *dns.Msg {
+func (s *member) askFrom(client, name string) *dns.Msg {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), time.Second)
 	defer cancel()
@@ -378,7 +378,7 @@ func TestBlockedNamesAreNotThere(t *testing.T) {
 
 // burst asks for a name so many times from an address, without waiting for answers, and counts those that come, and for how
 // many seconds it has asked.
-func (s *pool) burst(client, name string, queries int) (answers int, seconds float64) {
+func (s *member) burst(client, name string, queries int) (answers int, seconds float64) {
 	s.t.Helper()
 	d := net.Dialer{LocalAddr: &net.UDPAddr{IP: net.ParseIP(client)}}
 	conn, err := d.DialContext(s.t.Context(), "udp", s.at.String())

@@ -1,279 +1,723 @@
 package resolver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/miekg/dns"
 	"golang.org/x/time/rate"
 
+	"github.com/fingerpost-dns/fingerpost/dnsserver/changes"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
 	"github.com/fingerpost-dns/fingerpost/resolver/engine"
+	"github.com/fingerpost-dns/fingerpost/resolver/pool"
 )
 
-// Change is a name whose answers are other ones now.
-type Change struct {
-	Name    zone.Name
-	Aliases []zone.Name // that lead to Name: their answers hold its records
-}
-
-// Outcome is what became of a Change.
+// Outcome is what became of a changed name.
 type Outcome string
 
 // Outcomes.
 const (
-	// Confirmed: the engine answers what all authorities do that answer.
+	// Confirmed: no authority that answers has the change before it, and the engine answers what they do.
 	Confirmed Outcome = "Confirmed"
+	// NotCached: no authority that answers has the change before it, and the engine had nothing of the name.
+	NotCached Outcome = "NotCached"
 	// Unconfirmed: it was flushed, and the engine or one of the authorities still says something else. It is looked at
 	// again.
 	Unconfirmed Outcome = "Unconfirmed"
 	// NoAuthority: nothing was flushed, because nobody could be asked for the new answer. It is looked at again.
 	NoAuthority Outcome = "NoAuthority"
+	// NotFlushable: the engine keeps answers for each client's network, and can't be made to forget these.
+	NotFlushable Outcome = "NotFlushable"
 	// Failed: the engine did not take the flush. It is looked at again.
 	Failed Outcome = "Failed"
 )
 
+// settled reports whether there is nothing left to do but for servers that did not answer.
+func (o Outcome) settled() bool { return o == Confirmed || o == NotCached || o == NotFlushable }
+
 // Limits of flushing.
 const (
-	flushTime    = 2 * time.Second        // for one Change, from its start
-	flushPause   = 5 * time.Millisecond   // before the first repetition, doubled with each
-	longestFlush = 200 * time.Millisecond // between repetitions
-	flushWorkers = 32                     // at the same time
-	flushRate    = 5000                   // flushes a second
-	laterPause   = time.Second            // between looks at what is not settled
-	laterFor     = 10 * time.Minute       // after this long the TTL has done it
+	flushTime     = 2 * time.Second        // for one look at a name
+	flushPause    = 5 * time.Millisecond   // before the first repetition, doubled with each
+	longestFlush  = 200 * time.Millisecond // between repetitions
+	awaitTime     = 50 * time.Millisecond  // that servers behind the first are waited for before the first flush
+	flushWorkers  = 32                     // names worked on at the same time
+	flushRate     = 5000                   // names flushed a second
+	treeCost      = 500                    // names that all names below one count for
+	flushBatch    = 64                     // names in one command
+	laterLook     = 250 * time.Millisecond // between looks at what is not settled
+	firstLater    = time.Second            // before what is not settled is looked at again, doubled with each
+	longestLater  = 30 * time.Second
+	laterFor      = 10 * time.Minute // after this long the TTL has done it
+	remembered    = 15 * time.Minute // how long it is known what has been worked on: longer than servers tell it again
+	mostRemember  = 50000            // names
+	mostAliases   = 5000             // of one name
+	mostSamples   = 256              // answers of authorities that one answer of the engine is looked for in
+	sampleServers = 2                // that are asked for other types than A
 )
 
-// flusher has an engine forget names whose answers have changed.
+// flusher has an engine forget names whose answers have changed. Each name is worked on by one worker at a time, however
+// many servers tell that it has changed.
 type flusher struct {
-	agent *Agent
-	find  authorities
-	limit *rate.Limiter
-	slots chan struct{}
+	agent  *Agent
+	find   *authorities
+	limit  *rate.Limiter
+	batch  chan forgetting
+	wake   chan struct{} // one element: the queue has names
+	listen listeners
 
 	mu    sync.Mutex
-	later map[zone.Name]unsettled
+	names map[zone.Name]*changed
+	queue []zone.Name
+	ended map[Outcome]uint64 // looks at names
 }
 
-// unsettled is a Change that has to be looked at again.
-type unsettled struct {
-	change  Change
-	missing []netip.Addr // authorities that did not answer; the Change is flushed again when one does
-	until   time.Time
-	flush   bool // the engine's answer was not confirmed: it is flushed again in any case
+// changed is a name whose answers have changed. Fields are guarded by flusher.mu.
+type changed struct {
+	changes.Change // of all that was told: Before are the states that no server may be in
+	queued         bool
+	working        bool
+	flushed        bool // since there was something new
+	news           bool // since a worker took it
+	last           Outcome
+	missing        []netip.Addr // authorities that did not answer last
+	looked         time.Time    // last; zero: never
+	heard          time.Time    // when there was something new last
+	pause          time.Duration
+	waiting        []chan<- Outcome // told the next outcome; never full
 }
 
 func newFlusher(a *Agent) *flusher {
-	return &flusher{agent: a, limit: rate.NewLimiter(flushRate, flushRate), slots: make(chan struct{}, flushWorkers), later: map[zone.Name]unsettled{}}
+	return &flusher{
+		agent: a, find: newAuthorities(), limit: rate.NewLimiter(flushRate, flushRate), batch: make(chan forgetting), wake: make(chan struct{}, 1),
+		names: map[zone.Name]*changed{}, ended: map[Outcome]uint64{}, listen: listeners{connected: map[string]bool{}},
+	}
 }
 
 // Flush has the engine forget changed names, and returns what became of each, in their order, when the engine has its new
-// answers or flushTime is over for each. It ends early with ctx; what is left then is Unconfirmed.
+// answers or flushTime is over for each. It ends early with ctx; what is left then is Unconfirmed. A change without states and
+// serial is one that a person knows of: all servers have to agree.
 //
 // A name is not flushed while no authority answers: the old copy is all there is. Authorities that do not answer to the
-// engine's own address do not count; a name is flushed again when one of them is back, as is what was not Confirmed.
-func (a *Agent) Flush(ctx context.Context, changes []Change) []Outcome {
-	outcomes := make([]Outcome, len(changes))
-	var all sync.WaitGroup
-	for i, c := range changes {
+// engine's own address do not count; a name is flushed again when one of them is back, as is what was not settled.
+func (a *Agent) Flush(ctx context.Context, all []changes.Change) []Outcome {
+	results := make([]chan Outcome, len(all))
+	for i := range all {
+		results[i] = make(chan Outcome, 1)
+	}
+	a.flusher.hear(all, results)
+	outcomes := make([]Outcome, len(all))
+	for i := range all {
 		outcomes[i] = Unconfirmed
 		select {
-		case a.flusher.slots <- struct{}{}:
+		case outcomes[i] = <-results[i]:
 		case <-ctx.Done():
-			continue
 		}
-		all.Go(func() {
-			defer func() { <-a.flusher.slots }()
-			outcomes[i] = a.flusher.settle(ctx, c)
-		})
 	}
-	all.Wait()
 	return outcomes
 }
 
-// settle flushes one Change, and keeps it for later if that is not the end of it.
-func (f *flusher) settle(ctx context.Context, c Change) Outcome {
-	began := time.Now()
-	outcome, missing, err := f.flush(ctx, c)
-	f.agent.metrics.flushes.WithLabelValues(string(outcome)).Inc()
-	if outcome == Confirmed {
-		f.agent.metrics.flushTime.Observe(time.Since(began).Seconds())
-	} else {
-		f.agent.o.Log.Info("the flush is not confirmed", "name", c.Name.String(), "outcome", outcome, "why", fmt.Sprint(err))
-	}
+// hear has workers look at changed names. results is nil, or has a channel with room for each.
+func (f *flusher) hear(all []changes.Change, results []chan Outcome) {
+	now := time.Now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if outcome == Confirmed && len(missing) == 0 {
-		delete(f.later, c.Name)
-		return outcome
+	for i := range all {
+		c := f.names[all[i].Name]
+		if c == nil {
+			c = &changed{Change: changes.Change{Name: all[i].Name}}
+			f.names[all[i].Name] = c
+		}
+		if results != nil {
+			c.waiting = append(c.waiting, results[i])
+		}
+		if c.merge(&all[i]) || results != nil {
+			c.news, c.flushed, c.heard, c.pause = true, false, now, 0
+			f.enqueue(c)
+		} else if !c.last.settled() {
+			f.enqueue(c) // one server more has got so far
+		}
 	}
-	until := began.Add(laterFor)
-	if u, ok := f.later[c.Name]; ok {
-		until = u.until
-	}
-	f.later[c.Name] = unsettled{c, missing, until, outcome != Confirmed}
-	return outcome
 }
 
-// rrtypes are the types that a change of answers is looked for in.
-var rrtypes = []uint16{dns.TypeA, dns.TypeAAAA}
-
-// flush flushes, asks and repeats until the engine says what all authorities say that answer. missing are those that did not.
-func (f *flusher) flush(ctx context.Context, c Change) (outcome Outcome, missing []netip.Addr, err error) {
-	ctx, cancel := context.WithTimeout(ctx, flushTime)
-	defer cancel()
-	r := f.agent.current()
-	outcome = NoAuthority
-	for pause := flushPause; ; pause = min(2*pause, longestFlush) {
-		var agreed []string
-		servers, err := f.find.of(ctx, r.config, r.at, c.Name)
-		if err == nil {
-			agreed, missing, err = consensus(ctx, r.config, servers, c.Name)
+// merge adds what a server tells, and reports whether it was not known.
+func (c *changed) merge(told *changes.Change) (news bool) {
+	if told.Apex != "" && c.Apex != told.Apex {
+		c.Apex, c.Serial, news = told.Apex, 0, true
+	}
+	for _, state := range told.Before {
+		if state != told.After && !slices.Contains(c.Before, state) {
+			c.Before, news = append(c.Before, state), true
 		}
-		switch {
-		case errors.Is(err, errNoAuthority):
-			// Not flushed. What was flushed before stays so.
-			return outcome, servers, err
-		case err == nil, errors.Is(err, errDisagree):
-			switch e := f.forget(ctx, r, c); {
-			case errors.Is(e, errLate):
-				return Unconfirmed, missing, e
-			case e != nil:
-				return Failed, missing, e
-			}
-			outcome = Unconfirmed
-			if err == nil {
-				if err = answers(ctx, r.at, c.Name, agreed); err == nil {
-					return Confirmed, missing, nil
+	}
+	// The server is in After: a name may come back to a state that it has left.
+	if len(told.Before) > 0 {
+		c.Before = slices.DeleteFunc(c.Before, func(state uint64) bool { return state == told.After })
+	}
+	if told.Serial != 0 && (c.Serial == 0 || zone.SerialLess(c.Serial, told.Serial)) {
+		c.Serial, news = told.Serial, true
+	}
+	if told.Beneath && !c.Beneath {
+		c.Beneath, news = true, true
+	}
+	for _, alias := range told.Aliases {
+		if _, known := slices.BinarySearchFunc(c.Aliases, alias, zone.Name.Compare); !known && len(c.Aliases) < mostAliases {
+			c.Aliases = append(c.Aliases, alias)
+			slices.SortFunc(c.Aliases, zone.Name.Compare)
+			news = true
+		}
+	}
+	return news
+}
+
+// enqueue has a worker look at a name. f.mu is held.
+func (f *flusher) enqueue(c *changed) {
+	if c.queued || c.working {
+		return
+	}
+	c.queued = true
+	f.queue = append(f.queue, c.Name)
+	f.signal()
+}
+
+func (f *flusher) signal() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run works on names until ctx ends.
+func (f *flusher) run(ctx context.Context) {
+	var all sync.WaitGroup
+	all.Go(func() { f.forgetAll(ctx) })
+	all.Go(func() { f.keepContact(ctx) })
+	for range flushWorkers {
+		all.Go(func() {
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-f.wake:
+				}
+				for ctx.Err() == nil && f.next(ctx) {
 				}
 			}
+		})
+	}
+	tick := time.NewTicker(laterLook)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+			f.again(time.Now())
 		}
+	}
+	all.Wait()
+}
+
+// keepContact knows the servers of zones whose names have changed lately, and of those that are to be kept warm.
+func (f *flusher) keepContact(ctx context.Context) {
+	tick := time.NewTicker(contactInterval)
+	defer tick.Stop()
+	for {
+		c, _ := f.agent.doing()
+		r := f.agent.current()
+		for _, zone := range append(slices.Clone(c.KeepWarm), c.RecursionCheck) {
+			if zone == (engine.Name{}) {
+				continue
+			}
+			if _, _, fresh := f.find.known(zoneName(zone)); !fresh {
+				_, _ = f.find.of(ctx, r.config, r.at, zoneName(zone), false)
+			}
+		}
+		f.find.refresh(ctx, r.config, r.at)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// next looks at the name that waits longest. It reports false if none does.
+func (f *flusher) next(ctx context.Context) bool {
+	f.mu.Lock()
+	if len(f.queue) == 0 {
+		f.mu.Unlock()
+		return false
+	}
+	c := f.names[f.queue[0]]
+	f.queue = f.queue[1:]
+	if len(f.queue) > 0 {
+		f.signal() // another worker may take it
+	}
+	c.queued, c.working, c.news = false, true, false
+	job := *c
+	job.Before, job.Aliases = slices.Clone(c.Before), slices.Clone(c.Aliases)
+	f.mu.Unlock()
+
+	began := time.Now()
+	result := f.look(ctx, &job)
+	f.agent.metrics.flushes.WithLabelValues(string(result.outcome)).Inc()
+	if result.outcome.settled() {
+		f.agent.metrics.flushTime.Observe(time.Since(began).Seconds())
+	}
+
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ended[result.outcome]++
+	if !result.outcome.settled() && (c.last != result.outcome || !job.flushed) {
+		f.agent.o.Log.Info("the flush is not confirmed", "name", c.Name.String(), "outcome", result.outcome, "why", fmt.Sprint(result.err))
+	}
+	c.working, c.last, c.missing, c.looked = false, result.outcome, result.missing, began
+	c.pause = min(max(2*c.pause, firstLater), longestLater)
+	for _, w := range c.waiting {
+		w <- result.outcome
+	}
+	c.waiting = nil
+	if c.news {
+		f.enqueue(c)
+	} else {
+		c.flushed = result.flushed
+	}
+	return true
+}
+
+// again has workers look once more at what is not settled, and at names of which an authority is back.
+func (f *flusher) again(now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for name, c := range f.names {
+		if c.queued || c.working || c.looked.IsZero() {
+			continue
+		}
+		if now.Sub(c.heard) < laterFor {
+			back := slices.ContainsFunc(c.missing, func(s netip.Addr) bool { return f.find.answeredSince(s, c.looked) })
+			if back {
+				// What it has said to the engine meanwhile may be old.
+				c.flushed, c.pause = false, 0
+				f.enqueue(c)
+			} else if !c.last.settled() && now.Sub(c.looked) >= c.pause {
+				f.enqueue(c)
+			}
+		} else if now.Sub(c.heard) > remembered || len(f.names) > mostRemember {
+			delete(f.names, name)
+		}
+	}
+}
+
+// seen is what became of one look at a name.
+type seen struct {
+	outcome Outcome
+	flushed bool         // now or before
+	missing []netip.Addr // authorities that did not answer
+	err     error        // why it is not settled
+}
+
+// look flushes, asks and repeats until no server has the change before it and the engine answers what servers do.
+func (f *flusher) look(ctx context.Context, c *changed) (s seen) {
+	ctx, cancel := context.WithTimeout(ctx, flushTime)
+	defer cancel()
+	began := time.Now()
+	r := f.agent.current()
+	s = seen{outcome: NoAuthority, flushed: c.flushed}
+	if c.flushed {
+		s.outcome = Unconfirmed
+	}
+	known := newSamples(c)
+	for pause := flushPause; ; pause = min(2*pause, longestFlush) {
+		before := s
+		servers, err := f.find.of(ctx, r.config, r.at, zoneOf(c), c.Apex != "")
+		var ahead []netip.Addr
+		if err == nil {
+			ahead, s.missing, err = f.survey(ctx, r.config, servers, c, known)
+		}
+		behind := errors.Is(err, errBehind)
+		switch {
+		case ctx.Err() != nil: // that nobody answers means nothing now
+			if before.err == nil {
+				before.err = errLate
+			}
+			return before
+		case errors.Is(err, errNoAuthority):
+			// Not flushed. What was flushed before stays so.
+			s.missing, s.err = servers, err
+			return s
+		case behind && !s.flushed && time.Since(began) < awaitTime:
+		case err == nil || behind:
+			var done bool
+			if s, done = f.settle(ctx, r, c, s, ahead, known, behind); done {
+				return s
+			}
+			err = cmp.Or(s.err, err)
+		}
+		s.err = err
 		t := time.NewTimer(pause)
 		select {
 		case <-t.C:
 		case <-ctx.Done():
 			t.Stop()
-			return outcome, missing, err
+			return s
 		}
 	}
+}
+
+// settle flushes if that has to be, and has the engine asked. done: there is nothing to repeat.
+func (f *flusher) settle(ctx context.Context, r *running, c *changed, s seen, ahead []netip.Addr, known *samples, behind bool) (_ seen, done bool) {
+	s.err = nil
+	if !s.flushed {
+		held, err := f.forget(ctx, c)
+		switch {
+		case errors.Is(err, errLate):
+			s.err = err
+			return s, true
+		case err != nil:
+			s.outcome, s.err = Failed, err
+			return s, true
+		}
+		s.flushed, s.outcome = true, Unconfirmed
+		switch {
+		case notFlushable(f.agent.o.Product, r.config, c.Name):
+			s.outcome = NotFlushable
+			return s, true
+		case held || f.agent.isKeptWarm(c.Name):
+		case behind:
+			s.flushed = false // it may be asked for meanwhile
+			return s, false
+		default:
+			s.outcome = NotCached
+			return s, true
+		}
+	}
+	f.sample(ctx, r.config, ahead, known)
+	if s.err = f.answers(ctx, r, known); s.err != nil {
+		s.flushed = false
+		return s, false
+	}
+	if behind {
+		return s, false
+	}
+	s.outcome = Confirmed
+	return s, true
+}
+
+// zoneOf is the name whose servers have a change: its zone's apex if it is known.
+func zoneOf(c *changed) zone.Name {
+	if c.Apex != "" {
+		return c.Apex
+	}
+	return c.Name
+}
+
+// notFlushable reports whether the engine keeps answers to a name that no command of it forgets.
+func notFlushable(p engine.Product, c *engine.Config, name zone.Name) bool {
+	return slices.ContainsFunc(lastingZones(p, c), func(z engine.Name) bool { return name.Within(zoneName(z)) })
+}
+
+// lastingZones are those that the engine keeps answers of for each client's network, which it can't be made to forget.
+func lastingZones(p engine.Product, c *engine.Config) []engine.Name {
+	if p != engine.Unbound || c.ECS == nil {
+		return nil
+	}
+	return c.ECS.Zones
 }
 
 // errLate says that the time for a flush is over.
 var errLate = errors.New("too late to flush")
 
-// forget has the engine forget a name with its aliases. It fails with errLate when there is no time left.
-func (f *flusher) forget(ctx context.Context, r *running, c Change) error {
-	for _, name := range append([]zone.Name{c.Name}, c.Aliases...) {
-		if f.limit.Wait(ctx) != nil {
-			return errLate
-		}
-		if err := r.control.Flush(ctx, name); err != nil {
-			if ctx.Err() != nil {
-				return errLate
-			}
-			return err
-		}
-	}
-	return nil
+// forgetting is names that are to be forgotten.
+type forgetting struct {
+	names []zone.Name
+	done  chan<- forgotten // one element
 }
 
-// errDisagree says that not all authorities have the same answer.
-var errDisagree = errors.New("authorities disagree")
-
-// consensus is what authorities say of a name, for each of rrtypes. It fails with errNoAuthority or errDisagree.
-func consensus(ctx context.Context, c *engine.Config, servers []netip.Addr, name zone.Name) (agreed []string, missing []netip.Addr, err error) {
-	type result struct {
-		got     []reply
-		missing []netip.Addr
-	}
-	results := make([]result, len(rrtypes))
-	var all sync.WaitGroup
-	for i, t := range rrtypes {
-		all.Go(func() {
-			results[i].got, results[i].missing = askAll(ctx, c, servers, name.String(), t, authoritative)
-		})
-	}
-	all.Wait()
-	for i := range rrtypes {
-		answer, found := "", false
-		for _, r := range results[i].got {
-			if !authoritative(r.message) {
-				continue
-			}
-			if s := said(r.message); found && s != answer {
-				err = errDisagree
-			} else {
-				answer, found = s, true
-			}
-		}
-		if !found {
-			return nil, servers, fmt.Errorf("%s: %w", name, errNoAuthority)
-		}
-		agreed = append(agreed, answer)
-	}
-	return agreed, results[0].missing, err
+type forgotten struct {
+	held bool // the engine had something, as far as it can tell
+	err  error
 }
 
-// answers fails if the engine says other things of a name than the given ones, one for each of rrtypes.
-func answers(ctx context.Context, at netip.AddrPort, name zone.Name, want []string) error {
-	for i, t := range rrtypes {
-		reply, err := ask(ctx, netip.Addr{}, at, question(name.String(), t, true))
-		if err != nil {
-			return err
+// forget has the engine forget a name with its aliases, and reports whether it may have had something of them. It fails with
+// errLate when there is no time left.
+func (f *flusher) forget(ctx context.Context, c *changed) (held bool, err error) {
+	names := append([]zone.Name{c.Name}, c.Aliases...)
+	for part := range slices.Chunk(names, flushBatch) {
+		if f.limit.WaitN(ctx, len(part)) != nil {
+			return held, errLate
 		}
-		if got := said(reply); got != want[i] {
-			return fmt.Errorf("the engine says %q of %s %s, authorities %q", got, name, dns.TypeToString[t], want[i])
+		done := make(chan forgotten, 1)
+		select {
+		case f.batch <- forgetting{part, done}:
+		case <-ctx.Done():
+			return held, errLate
+		}
+		result := <-done
+		held = held || result.held
+		if result.err != nil {
+			return held, result.err
 		}
 	}
-	return nil
+	if !c.Beneath {
+		return held, nil
+	}
+	top := c.Name
+	if strings.HasPrefix(top.String(), "*.") {
+		top = top.Parent() // names that the wildcard stands for are below its parent
+	}
+	if f.limit.WaitN(ctx, treeCost) != nil {
+		return held, errLate
+	}
+	return true, f.agent.current().control.FlushTree(ctx, top)
 }
 
-// run looks again at what is not settled until ctx ends.
-func (f *flusher) run(ctx context.Context) {
-	tick := time.NewTicker(laterPause)
-	defer tick.Stop()
+// forgetAll has the engine forget what workers want, as much at once as there is.
+func (f *flusher) forgetAll(ctx context.Context) {
 	for {
+		var jobs []forgetting
+		var names []zone.Name
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
-			f.again(ctx)
+		case j := <-f.batch:
+			jobs, names = append(jobs, j), append(names, j.names...)
+		}
+		for more := true; more && len(names) < flushBatch; {
+			select {
+			case j := <-f.batch:
+				jobs, names = append(jobs, j), append(names, j.names...)
+			default:
+				more = false
+			}
+		}
+		one, cancel := context.WithTimeout(ctx, flushTime)
+		held, err := f.agent.current().control.Flush(one, names...)
+		cancel()
+		for _, j := range jobs {
+			had := err != nil || slices.Contains(held[:len(j.names)], true)
+			if err == nil {
+				held = held[len(j.names):]
+			}
+			j.done <- forgotten{had, err}
 		}
 	}
 }
 
-// again flushes what was not confirmed, and what has an authority that is back.
-func (f *flusher) again(ctx context.Context) {
+// report is what is told of flushing.
+func (f *flusher) report(p engine.Product, c *engine.Config) pool.Flush {
+	r := pool.Flush{Notifiers: f.listen.list(), NotFlushable: lastingZones(p, c)}
 	f.mu.Lock()
-	var all []unsettled
-	for name, u := range f.later {
-		if time.Now().After(u.until) {
-			delete(f.later, name)
+	defer f.mu.Unlock()
+	now := time.Now()
+	for _, c := range f.names {
+		if (!c.last.settled() || len(c.missing) > 0) && now.Sub(c.heard) < laterFor {
+			r.Waiting++
+		}
+	}
+	if len(f.ended) > 0 {
+		r.Outcomes = map[string]uint64{}
+	}
+	for outcome, n := range f.ended {
+		r.Outcomes[string(outcome)] = n
+	}
+	return r
+}
+
+// What servers say does not settle a change.
+var (
+	errBehind = errors.New("authorities have the change before them")
+	errAnswer = errors.New("the engine does not answer what authorities do")
+)
+
+// samples is what authorities that have a change answer for its name.
+type samples struct {
+	name      string
+	rrtypes   []uint16 // that the engine is asked for
+	given     map[uint16]map[string]bool
+	positions []position // of servers when this was given
+}
+
+func newSamples(c *changed) *samples {
+	k := &samples{name: c.Name.String(), rrtypes: []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeHTTPS}}
+	if len(c.Before) == 0 {
+		k.rrtypes = append(k.rrtypes, dns.TypeTXT, dns.TypeMX, dns.TypeSRV)
+	}
+	k.forget()
+	return k
+}
+
+// forget leaves no answers.
+func (k *samples) forget() {
+	k.given = map[uint16]map[string]bool{}
+	for _, t := range k.rrtypes {
+		k.given[t] = map[string]bool{}
+	}
+}
+
+// add notes an answer.
+func (k *samples) add(m *dns.Msg) {
+	if of := k.given[m.Question[0].Qtype]; len(of) < mostSamples {
+		of[said(m)] = true
+	}
+}
+
+// has reports whether an answer is one that authorities give, or is made of records that they give where what they give
+// differs from one question to the next.
+func (k *samples) has(m *dns.Msg) bool {
+	given, text := k.given[m.Question[0].Qtype], said(m)
+	if given[text] || len(given) < 2 {
+		return given[text]
+	}
+	records := map[string]bool{}
+	for answer := range given {
+		for record := range strings.SplitSeq(answer, "\n") {
+			records[record] = true
+		}
+	}
+	for record := range strings.SplitSeq(text, "\n") {
+		if !records[record] {
+			return false
+		}
+	}
+	return true
+}
+
+// survey asks the servers of a name what they say, which is added to what is known. It fails with errNoAuthority, or with
+// errBehind if one that answers has the change before it. ahead are those that have it, the nearest first, and missing those
+// that do not answer.
+//
+// Servers that know zone.OptionState tell how far they are. Others are of other products: what they answer has to be what
+// those do, or all of them.
+func (f *flusher) survey(ctx context.Context, c *engine.Config, servers []netip.Addr, n *changed, known *samples) (ahead, missing []netip.Addr, err error) {
+	got, missing := f.find.askAll(ctx, c, servers, known.name, dns.TypeA, authoritative)
+	got = slices.DeleteFunc(got, func(r reply) bool { return !authoritative(r.message) })
+	if len(got) == 0 {
+		return nil, servers, fmt.Errorf("%s: %w", known.name, errNoAuthority)
+	}
+	behind := func(s netip.Addr, format string, args ...any) {
+		err = fmt.Errorf("%w: %s %s", errBehind, s, fmt.Sprintf(format, args...))
+	}
+	var moved, others []reply
+	var positions []position
+	for _, r := range got {
+		p := positionOf(r.message)
+		switch {
+		case p == nil:
+			others = append(others, r)
+			continue
+		case len(n.Before) == 0 && n.Serial == 0: // nobody has told where it has to be
+			if len(positions) > 0 && !p.agrees(positions[0]) {
+				behind(r.server, "is at %s, another at %s", p, positions[0])
+			}
+		case n.Awaits(p.serial, p.state):
+			behind(r.server, "is at %s", p)
 			continue
 		}
-		all = append(all, u)
+		moved, positions = append(moved, r), append(positions, *p)
 	}
-	f.mu.Unlock()
-	var changes []Change
-	// One question finds out about a server, not one for each name.
-	back := map[netip.Addr]bool{}
-	config := f.agent.current().config
-	for _, u := range all {
-		due := u.flush
-		for _, s := range u.missing {
-			if _, asked := back[s]; !asked {
-				got, _ := askAll(ctx, config, []netip.Addr{s}, u.change.Name.String(), dns.TypeA, authoritative)
-				back[s] = len(got) > 0 && authoritative(got[0].message)
+	if !slices.Equal(positions, known.positions) || n.Serial == 0 && err != nil && len(n.Before) == 0 {
+		known.forget()
+	}
+	known.positions = positions
+	if len(moved) == 0 && err == nil { // all are of other products
+		known.forget()
+		for _, r := range others[1:] {
+			if said(r.message) != said(others[0].message) {
+				behind(r.server, "answers %q, another %q", said(r.message), said(others[0].message))
 			}
-			due = due || back[s]
 		}
-		if due {
-			changes = append(changes, u.change)
+		moved, others = others, nil
+	}
+	for _, r := range moved {
+		known.add(r.message)
+		ahead = append(ahead, r.server)
+	}
+	for _, r := range others {
+		if err == nil && !known.has(r.message) {
+			behind(r.server, "answers %q", said(r.message))
 		}
 	}
-	f.agent.Flush(ctx, changes)
+	slices.SortStableFunc(ahead, func(a, b netip.Addr) int { return cmp.Compare(f.find.distance(a), f.find.distance(b)) })
+	return ahead, missing, err
+}
+
+// sample asks the nearest of those that have a change for the types that were not asked for yet.
+func (f *flusher) sample(ctx context.Context, c *engine.Config, ahead []netip.Addr, known *samples) {
+	for _, replies := range concurrently(known.rrtypes[1:], func(t uint16) []reply {
+		replies, _ := f.find.askAll(ctx, c, ahead[:min(len(ahead), sampleServers)], known.name, t, authoritative)
+		return replies
+	}) {
+		for _, r := range replies {
+			if authoritative(r.message) {
+				known.add(r.message)
+			}
+		}
+	}
+}
+
+// concurrently returns what f says of each, in their order.
+func concurrently[T, R any](of []T, f func(T) R) []R {
+	results := make([]R, len(of))
+	var all sync.WaitGroup
+	for i := range of {
+		all.Go(func() { results[i] = f(of[i]) })
+	}
+	all.Wait()
+	return results
+}
+
+// position is how far a server is with a name.
+type position struct {
+	serial uint32
+	state  uint64
+}
+
+func (p position) String() string { return fmt.Sprintf("state %x of serial %d", p.state, p.serial) }
+
+// agrees reports whether two servers answer the same: a steered name in one state, another one from one version of its zone.
+func (p position) agrees(o position) bool {
+	return p.state == o.state && (p.state != 0 || p.serial == o.serial)
+}
+
+// positionOf is what a server says of itself; nil: it is of another product.
+func positionOf(m *dns.Msg) *position {
+	o := m.IsEdns0()
+	if o == nil {
+		return nil
+	}
+	for _, e := range o.Option {
+		local, is := e.(*dns.EDNS0_LOCAL)
+		if !is || local.Code != zone.OptionState {
+			continue
+		}
+		if serial, state, ok := zone.ParseState(local.Data); ok {
+			return &position{serial, state}
+		}
+	}
+	return nil
+}
+
+// answers fails if the engine says something of a name that no authority does.
+func (f *flusher) answers(ctx context.Context, r *running, known *samples) error {
+	// Threads of the Recursor keep answers of their own; which thread a question gets to is for the kernel to say.
+	times := 1
+	if f.agent.o.Product == engine.Recursor && r.config.Threads > 1 {
+		times = 2 * r.config.Threads
+	}
+	asked := slices.DeleteFunc(slices.Clone(known.rrtypes), func(t uint16) bool { return len(known.given[t]) == 0 }) // else nobody could be
+	return errors.Join(concurrently(slices.Repeat(asked, times), func(t uint16) error {
+		reply, err := ask(ctx, netip.Addr{}, r.at, question(known.name, t, true))
+		if err == nil && !known.has(reply) {
+			err = fmt.Errorf("%w: %s %s %q", errAnswer, known.name, dns.TypeToString[t], said(reply))
+		}
+		return err
+	})...)
 }

@@ -15,14 +15,15 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/miekg/dns"
 
+	"github.com/fingerpost-dns/fingerpost/dnsserver/changes"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
 	"github.com/fingerpost-dns/fingerpost/resolver/engine"
 )
 
 // app is the change of app in pay.corp, with the alias that leads there.
-func app(t testing.TB) []Change {
+func app(t testing.TB) []changes.Change {
 	t.Helper()
-	return []Change{{Name: mustZoneName(t, "app.pay.corp."), Aliases: []zone.Name{mustZoneName(t, "www.pay.corp.")}}}
+	return []changes.Change{{Name: mustZoneName(t, "app.pay.corp."), Aliases: []zone.Name{mustZoneName(t, "www.pay.corp.")}}}
 }
 
 // payCorp is the level of pay.corp.
@@ -101,9 +102,7 @@ func TestAWholeDatacenterIsLost(t *testing.T) {
 				w.start(a)
 			}
 			eventually(t, "the server that is back has been looked at", func() bool {
-				s.flusher.mu.Lock()
-				defer s.flusher.mu.Unlock()
-				return len(s.flusher.later) == 0
+				return s.Report().Flush.Waiting == 0
 			})
 		})
 	}
@@ -123,9 +122,7 @@ func TestAFlushWaitsUntilAuthoritiesAgree(t *testing.T) {
 			}
 			w.move(payCorp, "10.9.9.10", 2)
 			eventually(t, "it is settled", func() bool {
-				s.flusher.mu.Lock()
-				defer s.flusher.mu.Unlock()
-				return len(s.flusher.later) == 0
+				return s.Report().Flush.Waiting == 0
 			})
 			if got := said(s.ask("app.pay.corp.")); got != "10.9.9.10" {
 				t.Errorf("it is %q", got)
@@ -165,27 +162,27 @@ func TestFlushesAreAskedForOverHTTP(t *testing.T) {
 // of 200 names at once.
 func BenchmarkFlush(b *testing.B) {
 	w := newWorld(b)
-	var many []Change
+	var many []changes.Change
 	for i := range 200 {
-		many = append(many, Change{Name: mustZoneName(b, fmt.Sprintf("n%d.deep.pay.corp.", i))})
+		many = append(many, changes.Change{Name: mustZoneName(b, fmt.Sprintf("n%d.deep.pay.corp.", i))})
 	}
 	for _, p := range products {
 		b.Run("engine="+string(p), func(b *testing.B) {
 			s := startPool(b, p, w.config())
-			for _, changes := range [][]Change{app(b), many} {
-				b.Run(fmt.Sprintf("names=%d", len(changes)), func(b *testing.B) {
+			for _, all := range [][]changes.Change{app(b), many} {
+				b.Run(fmt.Sprintf("names=%d", len(all)), func(b *testing.B) {
 					var took []float64
 					for n := 0; b.Loop(); n++ {
 						b.StopTimer()
-						for _, c := range changes {
+						for _, c := range all {
 							s.ask(c.Name.String())
 						}
-						if len(changes) == 1 {
+						if len(all) == 1 {
 							w.move(payCorp, fmt.Sprintf("10.9.%d.%d", n/200%256, n%200+1), 1, 2)
 						}
 						b.StartTimer()
 						began := time.Now()
-						if outcomes := s.Flush(b.Context(), changes); slices.Contains(outcomes, Unconfirmed) {
+						if outcomes := s.Flush(b.Context(), all); slices.Contains(outcomes, Unconfirmed) {
 							b.Fatal(outcomes)
 						}
 						took = append(took, time.Since(began).Seconds()*1000)
@@ -242,12 +239,12 @@ func FuzzReadFlush(f *testing.F) {
 	f.Add(`{"changes": [{"name": "app.pay.corp", "aliases": ["www.pay.corp"]}]}`)
 	f.Add(`{"changes": [{"name": "a\\039.corp."}]}`)
 	f.Fuzz(func(t *testing.T, body string) {
-		changes, err := readFlush(strings.NewReader(body))
+		all, err := readFlush(strings.NewReader(body))
 		if err != nil {
 			return
 		}
 		var request FlushRequest
-		for _, c := range changes {
+		for _, c := range all {
 			one := FlushChange{Name: c.Name.String()}
 			for _, a := range c.Aliases {
 				one.Aliases = append(one.Aliases, a.String())
@@ -262,7 +259,7 @@ func FuzzReadFlush(f *testing.F) {
 		if err != nil {
 			t.Fatalf("what was read is refused: %v", err)
 		}
-		if diff := cmp.Diff(changes, again); diff != "" {
+		if diff := cmp.Diff(all, again); diff != "" {
 			t.Error(diff)
 		}
 	})

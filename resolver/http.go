@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/fingerpost-dns/fingerpost/dnsserver/changes"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
 )
 
@@ -58,7 +59,7 @@ const (
 func (a *Agent) FlushHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/flush", func(w http.ResponseWriter, r *http.Request) {
-		changes, err := readFlush(http.MaxBytesReader(w, r.Body, maxFlushBody))
+		all, err := readFlush(http.MaxBytesReader(w, r.Body, maxFlushBody))
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
@@ -68,7 +69,7 @@ func (a *Agent) FlushHandler() http.Handler {
 			return
 		}
 		// The flush goes on if whoever asked has gone.
-		outcomes := a.Flush(context.WithoutCancel(r.Context()), changes)
+		outcomes := a.Flush(context.WithoutCancel(r.Context()), all)
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(FlushReply{outcomes})
 	})
@@ -76,7 +77,7 @@ func (a *Agent) FlushHandler() http.Handler {
 }
 
 // readFlush reads a FlushRequest.
-func readFlush(body io.Reader) ([]Change, error) {
+func readFlush(body io.Reader) ([]changes.Change, error) {
 	var request FlushRequest
 	d := json.NewDecoder(body)
 	d.DisallowUnknownFields()
@@ -86,10 +87,10 @@ func readFlush(body io.Reader) ([]Change, error) {
 	if n := len(request.Changes); n == 0 || n > MaxChanges {
 		return nil, fmt.Errorf("%d changes: a request has 1 to %d", n, MaxChanges)
 	}
-	changes := make([]Change, len(request.Changes))
+	all := make([]changes.Change, len(request.Changes))
 	for i, c := range request.Changes {
 		var err error
-		if changes[i].Name, err = zone.ParseName(c.Name, ""); err != nil {
+		if all[i].Name, err = zone.ParseName(c.Name, ""); err != nil {
 			return nil, err
 		}
 		for _, text := range c.Aliases {
@@ -97,10 +98,10 @@ func readFlush(body io.Reader) ([]Change, error) {
 			if err != nil {
 				return nil, err
 			}
-			changes[i].Aliases = append(changes[i].Aliases, alias)
+			all[i].Aliases = append(all[i].Aliases, alias)
 		}
 	}
-	return changes, nil
+	return all, nil
 }
 
 // Serve answers HTTP on a listener until ctx ends.

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/fingerpost-dns/fingerpost/resolver/control"
+	"github.com/fingerpost-dns/fingerpost/resolver/pool"
 )
 
 // metrics of an agent and its engine. Those of the engine are asked for when somebody looks.
@@ -24,6 +25,7 @@ type metrics struct {
 	changes       *prometheus.CounterVec // by "by"
 	recursion     prometheus.Gauge
 	recursionTime prometheus.Gauge
+	heard         prometheus.Counter
 	flushes       *prometheus.CounterVec // by "outcome"
 	flushTime     prometheus.Histogram
 }
@@ -57,11 +59,14 @@ func newMetrics(a *Agent) *metrics {
 		recursionTime: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: prefix + "recursion_seconds", Help: "Time of the last recursion check.", ConstLabels: engineLabel,
 		}),
+		heard: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: prefix + "changes_heard_total", Help: "Names whose answers changed, as servers told: each tells.", ConstLabels: engineLabel,
+		}),
 		flushes: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: prefix + "flushes_total", Help: "Names that were to be flushed, by outcome: Confirmed, Unconfirmed, NoAuthority, Failed.", ConstLabels: engineLabel,
+			Name: prefix + "flushes_total", Help: "Looks at names whose answers changed, by outcome: Confirmed, NotCached, Unconfirmed, NoAuthority, NotFlushable, Failed.", ConstLabels: engineLabel,
 		}, []string{"outcome"}),
 		flushTime: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: prefix + "flush_seconds", Help: "Time from hearing of a changed name until the engine has its new answer.", ConstLabels: engineLabel, Buckets: buckets,
+			Name: prefix + "flush_seconds", Help: "Time from a look at a changed name until the engine has its new answer.", ConstLabels: engineLabel, Buckets: buckets,
 		}),
 	}
 	for statistic, help := range map[control.Statistic]string{
@@ -74,7 +79,7 @@ func newMetrics(a *Agent) *metrics {
 		m.engine[statistic] = desc(string(statistic)+"_total", help)
 	}
 	m.engine[control.CacheEntries] = desc(string(control.CacheEntries), "Entries of the cache.")
-	m.registry.MustRegister(m, m.probe, m.deaths, m.refusals, m.changes, m.recursion, m.recursionTime, m.flushes, m.flushTime,
+	m.registry.MustRegister(m, m.probe, m.deaths, m.refusals, m.changes, m.recursion, m.recursionTime, m.heard, m.flushes, m.flushTime,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -122,11 +127,11 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 }
 
 // recursed tells the last recursion check.
-func (m *metrics) recursed(ok bool, took time.Duration) {
+func (m *metrics) recursed(r *pool.Recursion) {
 	v := 0.0
-	if ok {
+	if r.OK {
 		v = 1
 	}
 	m.recursion.Set(v)
-	m.recursionTime.Set(took.Seconds())
+	m.recursionTime.Set(r.Seconds)
 }

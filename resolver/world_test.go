@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -21,6 +23,7 @@ import (
 	"github.com/fingerpost-dns/fingerpost/dnsserver"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
 	"github.com/fingerpost-dns/fingerpost/resolver/engine"
+	"github.com/fingerpost-dns/fingerpost/resolver/pool"
 )
 
 // products are all that the tests go over.
@@ -47,6 +50,7 @@ type world struct {
 	t       testing.TB
 	folder  string
 	servers map[string]*authority // by address
+	serials map[string]int        // of contents of zones
 }
 
 // levels are the zones; the n-th is at 10.D.0.n+1.
@@ -63,7 +67,7 @@ type authority struct {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{t: t, folder: t.TempDir(), servers: map[string]*authority{}}
+	w := &world{t: t, folder: t.TempDir(), servers: map[string]*authority{}, serials: map[string]int{}}
 	for n, apex := range levels {
 		for dc := 1; dc <= 2; dc++ {
 			at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(dc), 0, byte(n + 1)}), 53)
@@ -76,6 +80,20 @@ func newWorld(t testing.TB) *world {
 	return w
 }
 
+// serial is that of a zone with this address of app: as long as it stays the same, and then a greater one.
+func (w *world) serial(apex, app string) int {
+	if w.serials[apex+" "+app] == 0 {
+		w.serials[apex]++
+		for key := range w.serials {
+			if strings.HasPrefix(key, apex+" ") {
+				delete(w.serials, key)
+			}
+		}
+		w.serials[apex+" "+app] = w.serials[apex]
+	}
+	return w.serials[apex+" "+app]
+}
+
 // text is a zone as a master file; app has the given address.
 func (w *world) text(level int, app string) string {
 	apex := levels[level]
@@ -86,7 +104,7 @@ func (w *world) text(level int, app string) string {
 		}
 		return label + "." + apex
 	}
-	fmt.Fprintf(&b, "%s 3600 IN SOA %s hostmaster.corp. 1 1800 900 604800 60\n", apex, under("ns-1"))
+	fmt.Fprintf(&b, "%s 3600 IN SOA %s hostmaster.corp. %d 1800 900 604800 60\n", apex, under("ns-1"), w.serial(apex, app))
 	for dc := 1; dc <= 2; dc++ {
 		fmt.Fprintf(&b, "%[1]s 3600 IN NS %[2]s\n%[2]s 3600 IN A 10.%[3]d.0.%[4]d\n", apex, under(fmt.Sprintf("ns-%d", dc)), dc, level+1)
 	}
@@ -193,7 +211,7 @@ func (w *world) move(level int, app string, dcs ...int) {
 	w.t.Helper()
 	for _, dc := range dcs {
 		a := w.datacenter(dc)[level]
-		w.write(a, strings.Replace(w.text(level, app), " 1 1800", fmt.Sprintf(" %d 1800", time.Now().UnixNano()%1e9+2), 1))
+		w.write(a, w.text(level, app))
 		a.reload <- struct{}{}
 		eventually(w.t, a.at.String()+" has the change", func() bool {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -224,16 +242,14 @@ func (w *world) config() *engine.Config {
 	return c
 }
 
-// pool is an agent with its engine.
-type pool struct {
+// member is an agent with its engine.
+type member struct {
 	*Agent
-	t       testing.TB
-	at      netip.AddrPort
-	changed chan struct{}
-	cancel  func() // has the agent drain and end
-	log     *lockedBuffer
-	mu      sync.Mutex
-	next    *engine.Config
+	t      testing.TB
+	at     netip.AddrPort
+	cancel func() // has the agent drain and end
+	log    *lockedBuffer
+	pool   pool.Pool // what it was told first
 }
 
 // lockedBuffer is for concurrent use.
@@ -254,10 +270,59 @@ func (b *lockedBuffer) String() string {
 	return b.b.String()
 }
 
-// startPool runs an agent with an engine until the test ends.
-func startPool(t testing.TB, p engine.Product, c *engine.Config) *pool {
+// startPool runs an agent with an engine until the test ends, and checks the hierarchy.
+func startPool(t testing.TB, p engine.Product, c *engine.Config) *member {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "fp") //nolint:usetesting // the path of a socket is short
+	return startMember(t, Options{Product: p}, pool.Pool{Config: *c, RecursionCheck: mustName(t, "deep.pay.corp.")})
+}
+
+// startMember runs an agent with an engine until the test ends. It has its folder and log from here.
+func startMember(t testing.TB, o Options, do pool.Pool) *member {
+	t.Helper()
+	s := newMember(t, o, do)
+	s.give(&do)
+	if err := s.Refused(); err != nil {
+		t.Fatalf("%s is not started: %v\n%s", o.Product, err, s.log)
+	}
+	eventually(t, string(o.Product)+" is ready", func() bool { return s.Ready() == nil })
+	return s
+}
+
+// newMember runs an agent that was told nothing yet.
+func newMember(t testing.TB, o Options, do pool.Pool) *member {
+	t.Helper()
+	if o.Folder == (engine.Path{}) {
+		o.Folder = shortFolder(t)
+	}
+	s := &member{t: t, log: &lockedBuffer{}, pool: do}
+	if listen := append(do.Listen, o.Listen...); len(listen) > 0 {
+		s.at = listen[0]
+	}
+	o.EngineLog, o.Log = s.log, logr.FromSlogHandler(slog.NewTextHandler(s.log, nil))
+	s.Agent = New(o)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.Run(ctx)
+	}()
+	s.cancel = func() {
+		cancel()
+		<-ended
+	}
+	t.Cleanup(func() {
+		s.cancel()
+		if t.Failed() {
+			t.Logf("%s said:\n%s", o.Product, s.log)
+		}
+	})
+	return s
+}
+
+// shortFolder is one for an engine, until the test ends: the path of a socket is short.
+func shortFolder(t testing.TB) engine.Path {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "fp") //nolint:usetesting // that of the test is long
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -266,56 +331,29 @@ func startPool(t testing.TB, p engine.Product, c *engine.Config) *pool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &pool{t: t, at: c.Listen[0], changed: make(chan struct{}), log: &lockedBuffer{}, next: c}
-	check, err := zone.ParseName("deep.pay.corp.", "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Agent = New(Options{
-		Product: p, Folder: folder, RecursionCheck: check, EngineLog: s.log, Log: logr.Discard(), Changed: s.changed,
-		Config: func() (*engine.Config, error) {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			return s.next, nil
-		},
-	})
-	ctx, cancel := context.WithCancel(context.Background())
-	s.cancel = cancel
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("the agent: %v", err)
-		}
-		if t.Failed() {
-			t.Logf("%s said:\n%s", p, s.log)
-		}
-	})
-	eventually(t, string(p)+" is ready", func() bool {
-		select {
-		case err := <-ended:
-			ended <- err
-			t.Fatalf("the agent ended: %v\n%s", err, s.log)
-		default:
-		}
-		return s.Ready() == nil
-	})
-	return s
+	return folder
 }
 
-// set gives the agent another configuration, and returns when it has taken or refused it.
-func (s *pool) set(c *engine.Config) {
+// give gives the agent another Pool, and returns when it has taken or refused it.
+func (s *member) give(do *pool.Pool) {
 	s.t.Helper()
-	s.mu.Lock()
-	s.next = c
-	s.mu.Unlock()
-	s.changed <- struct{}{}
-	eventually(s.t, "the configuration is taken or refused", func() bool { return s.current().config == c || s.Refused() != nil })
+	text, err := json.Marshal(do)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	_ = s.Configure(s.t.Context(), text)
+}
+
+// set gives the agent another configuration of its engine.
+func (s *member) set(c *engine.Config) {
+	s.t.Helper()
+	do := s.pool
+	do.Config = *c
+	s.give(&do)
 }
 
 // ask asks the engine for an address as a client would.
-func (s *pool) ask(name string) *dns.Msg {
+func (s *member) ask(name string) *dns.Msg {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -325,3 +363,6 @@ func (s *pool) ask(name string) *dns.Msg {
 	}
 	return reply
 }
+
+// Unsupported is what the engine does not do though its configuration has it.
+func (s *member) Unsupported() []engine.Unsupported { return s.Report().Unsupported }

@@ -6,11 +6,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -21,9 +22,9 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
-	"sigs.k8s.io/yaml"
+	"golang.org/x/sync/errgroup"
 
-	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
 	"github.com/fingerpost-dns/fingerpost/resolver"
 	"github.com/fingerpost-dns/fingerpost/resolver/engine"
 )
@@ -44,29 +45,45 @@ func main() {
 const (
 	summary = `Runs a recursive server (Unbound, Knot Resolver 5 or PowerDNS Recursor), whose program is in PATH.
 
-What the server does is in a file, in words that all products share (docs/resolvers.md). The file is read again when it
-changes and on SIGHUP. A configuration that the server refuses, or with which it does not resolve what it could before, is
-taken back: the server goes on as it was, and the log says why.
+What the server does is said in words that all products share (docs/resolvers.md): in a file, which is read again when it
+changes and on SIGHUP, or by the managers of --hub, whose last word is kept in --dir for starts without them. A configuration
+that the server refuses, or with which it does not resolve what it could before, is taken back: the server goes on as it was,
+and the log, /status and the managers are told why.
+
+Authoritative servers that the configuration names tell whose answers have changed: these names the server is made to forget.
 
 /readyz of --http-listen is good while the server answers a name of its own; /metrics is for Prometheus, /status for
-people. POST /v1/flush of --flush-listen takes names whose answers have changed.
+people. POST /v1/flush of --flush-listen takes names whose answers have changed from people.
 
 SIGTERM and SIGINT make the agent unready; --drain later it ends the server, and itself.`
 
 	examples = `  resolver-agent --engine Unbound --config pool.yaml --dir /run/resolver
 
-  # the same, with a check of the whole hierarchy, and flushes by those who have a certificate of ours
-  resolver-agent --engine KnotResolver --config pool.yaml --dir /run/resolver --recursion-check pay.corp \
-    --flush-listen 192.0.2.53:8054 --flush-tls-dir /etc/fingerpost/tls`
+  # what the server does is said by managers, and changes of names by servers; 53 is the port
+  resolver-agent --engine KnotResolver --hub hub-a.example.net:9443 --hub hub-b.example.net:9443 --tls-dir /etc/fingerpost/tls \
+    --dir /var/lib/fingerpost-resolver --listen 192.0.2.53,2001:db8::53
+
+  # in a pod: the file is a ConfigMap, and managers are told how it does
+  resolver-agent --engine Recursor --config /etc/pool/pool.yaml --hub hub:9443 --tls-dir /etc/fingerpost/tls --listen "$(POD_IPS)"`
 )
+
+// sides are the programs and people that an agent talks to beside its engine. Without hubs and credentials there are none.
+type sides struct {
+	config, httpListen, flushListen string
+	port                            uint16
+	listen                          []string
+	tlsDir                          string
+	hub                             resolver.HubOptions
+}
 
 func command() *cobra.Command {
 	var (
-		product, config, dir, httpListen, flushListen, flushTLS, check, logFormat string
-		drain                                                                     time.Duration
+		product, dir, logFormat string
+		drain                   time.Duration
+		s                       sides
 	)
 	c := &cobra.Command{
-		Use:               "resolver-agent --engine NAME --config FILE",
+		Use:               "resolver-agent --engine NAME {--config FILE | --hub HOST:PORT...}",
 		Short:             "Agent of a recursive DNS server",
 		Long:              summary,
 		Example:           examples,
@@ -76,7 +93,7 @@ func command() *cobra.Command {
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o := resolver.Options{Drain: drain, EngineLog: os.Stderr}
+			o := resolver.Options{Drain: drain, Version: version, EngineLog: os.Stderr}
 			var err error
 			switch logFormat {
 			case "text":
@@ -98,109 +115,122 @@ func command() *cobra.Command {
 			if err := os.MkdirAll(dir, 0o700); err != nil {
 				return err
 			}
-			if check != "" {
-				if o.RecursionCheck, err = zone.ParseName(check, ""); err != nil {
-					return fmt.Errorf("--recursion-check: %w", err)
+			for _, text := range s.listen {
+				at, err := parseListen(text, s.port)
+				if err != nil {
+					return fmt.Errorf("--listen: %w", err)
 				}
+				o.Listen = append(o.Listen, at)
 			}
-			file := &watched{path: config}
-			o.Config = file.read
-			ctx, cancel := context.WithCancel(cmd.Context())
-			defer cancel()
-			o.Changed = file.changes(ctx)
-			return run(cmd.Context(), o, httpListen, flushListen, flushTLS)
+			switch {
+			case s.config == "" && len(s.hub.Hubs) == 0:
+				return errors.New("either --config or --hub has to say what the server does")
+			case len(s.hub.Hubs) > 0 && s.tlsDir == "":
+				return errors.New("--hub needs --tls-dir")
+			}
+			return s.run(cmd.Context(), o)
 		},
 	}
 	c.SetVersionTemplate("resolver-agent {{.Version}}\n")
 	f := c.Flags()
 	f.SortFlags = false
 	f.StringVar(&product, "engine", "", "Unbound, KnotResolver or Recursor (required)")
-	f.StringVar(&config, "config", "", "`FILE` that says what the server does, YAML or JSON (required)")
-	f.StringVar(&dir, "dir", "/run/fingerpost-resolver", "`folder` of the server's files, sockets and cache")
-	f.StringVar(&check, "recursion-check", "", "`zone` at the end of the hierarchy, below which names that nobody has are asked for (default: none)")
+	f.StringVar(&s.config, "config", "", "`FILE` that says what the server does, YAML or JSON (default: the managers of --hub say it)")
+	f.StringVar(&dir, "dir", "/run/fingerpost-resolver", "`folder` of the server's files, sockets and cache, and of what managers have said")
+	f.StringSliceVar(&s.listen, "listen", nil, "`ADDR[:PORT]` where clients ask if the configuration does not say, [ADDR]:PORT for IPv6; repeatable, or with commas between")
+	f.Uint16Var(&s.port, "port", 53, "`PORT` of those --listen that have none")
+	f.StringArrayVar(&s.hub.Hubs, "hub", nil, "`HOST:PORT` of a manager, in order of preference; repeatable")
+	f.StringVar(&s.tlsDir, "tls-dir", "", "`folder` with tls.crt, tls.key and ca.crt of this agent, read again when they change. Without it no changes of names are heard")
+	f.StringVar(&s.hub.Name, "name", hostname(), "`name` of this agent, unique in its pool")
 	f.DurationVar(&drain, "drain", 5*time.Second, "how long to answer on, unready, before the end")
-	f.StringVar(&httpListen, "http-listen", "127.0.0.1:8056", "`ADDR:PORT` of /healthz, /readyz, /metrics and /status; empty for none")
-	f.StringVar(&flushListen, "flush-listen", "", "`ADDR:PORT` of POST /v1/flush (default: none)")
-	f.StringVar(&flushTLS, "flush-tls-dir", "", "`folder` with tls.crt, tls.key and ca.crt: clients of --flush-listen need a certificate of that authority. Without it the address has to be of loopback")
+	f.StringVar(&s.httpListen, "http-listen", "127.0.0.1:8056", "`ADDR:PORT` of /healthz, /readyz, /metrics and /status; empty for none")
+	f.StringVar(&s.flushListen, "flush-listen", "", "`ADDR:PORT` of POST /v1/flush (default: none). On other addresses than loopback it needs --tls-dir, and clients a certificate of that authority")
 	f.StringVar(&logFormat, "log-format", "text", "text or json")
-	for _, required := range []string{"engine", "config"} {
-		if err := c.MarkFlagRequired(required); err != nil {
-			panic(err)
-		}
+	if err := c.MarkFlagRequired("engine"); err != nil {
+		panic(err)
 	}
 	return c
 }
 
-// run runs the agent with its HTTP sides.
-func run(ctx context.Context, o resolver.Options, httpListen, flushListen, flushTLS string) error {
-	agent := resolver.New(o)
+// hostname is this machine's, up to the first dot.
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	name, _, _ = strings.Cut(name, ".")
+	return name
+}
+
+// parseListen reads ADDR[:PORT].
+func parseListen(text string, port uint16) (netip.AddrPort, error) {
+	if at, err := netip.ParseAddrPort(text); err == nil {
+		return at, nil
+	}
+	at, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(text, "["), "]"))
+	return netip.AddrPortFrom(at, port), err
+}
+
+// run runs the agent with all its sides.
+func (s *sides) run(ctx context.Context, o resolver.Options) error {
+	group, ctx := errgroup.WithContext(ctx)
+	// What serves people and managers ends after the engine.
 	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	var sides sync.WaitGroup
-	defer sides.Wait()
 	defer cancel()
+	var files *control.Files
+	if s.tlsDir != "" {
+		var err error
+		if files, err = control.NewFiles(filepath.Join(s.tlsDir, "tls.crt"), filepath.Join(s.tlsDir, "tls.key"), filepath.Join(s.tlsDir, "ca.crt")); err != nil {
+			return fmt.Errorf("--tls-dir: %w", err)
+		}
+		o.Watch.Credentials, o.Watch.Name = files.Credentials(), s.hub.Name
+		group.Go(func() error { files.Watch(serving, o.Log); return nil })
+	}
+	agent := resolver.New(o)
 	for _, side := range []struct {
-		at     string
-		listen func(string) (net.Listener, error)
-		serve  func(context.Context, net.Listener) error
-	}{
-		{httpListen, func(at string) (net.Listener, error) { return net.Listen("tcp", at) }, func(ctx context.Context, l net.Listener) error { return resolver.Serve(ctx, l, agent.Handler()) }},
-		{flushListen, func(at string) (net.Listener, error) { return listenFlush(at, flushTLS) }, func(ctx context.Context, l net.Listener) error {
-			return resolver.Serve(ctx, l, agent.FlushHandler())
-		}},
-	} {
+		at      string
+		secure  bool
+		handler http.Handler
+	}{{s.httpListen, false, agent.Handler()}, {s.flushListen, true, agent.FlushHandler()}} {
 		if side.at == "" {
 			continue
 		}
-		l, err := side.listen(side.at)
+		l, err := net.Listen("tcp", side.at)
+		if err == nil && side.secure {
+			l, err = secure(l, files)
+		}
 		if err != nil {
 			return err
 		}
-		sides.Go(func() {
-			if err := side.serve(serving, l); err != nil {
-				o.Log.Error(err, "HTTP")
-			}
-		})
+		group.Go(func() error { return resolver.Serve(serving, l, side.handler) })
 	}
-	return agent.Run(ctx)
+	if s.config != "" {
+		file := &watched{path: s.config}
+		// Without managers nobody but who has started the agent hears what is wrong.
+		group.Go(func() error { return file.follow(ctx, agent, len(s.hub.Hubs) > 0) })
+	}
+	if len(s.hub.Hubs) > 0 {
+		s.hub.Credentials, s.hub.Configured = files.Credentials(), s.config != ""
+		group.Go(func() error { return agent.Join(serving, s.hub) })
+	}
+	group.Go(func() error {
+		agent.Run(ctx)
+		cancel()
+		return nil
+	})
+	return group.Wait()
 }
 
-// listenFlush listens with the certificate in folder, and asks clients for one; without a folder on loopback alone. The
-// files are read again for every connection: they are renewed.
-func listenFlush(at, folder string) (net.Listener, error) {
-	l, err := net.Listen("tcp", at)
-	if err != nil {
-		return nil, err
+// secure is a listener whose clients need a certificate; on loopback anybody may be one if there are no files.
+func secure(l net.Listener, files *control.Files) (net.Listener, error) {
+	if files != nil {
+		return tls.NewListener(l, control.ServerTLS(files.Credentials())), nil
 	}
-	if folder == "" {
-		if a, ok := l.Addr().(*net.TCPAddr); !ok || !a.IP.IsLoopback() {
-			l.Close()
-			return nil, fmt.Errorf("--flush-listen %s is not of loopback: it needs --flush-tls-dir, or anybody could empty the cache", at)
-		}
-		return l, nil
-	}
-	load := func() (*tls.Config, error) {
-		certificate, err := tls.LoadX509KeyPair(filepath.Join(folder, "tls.crt"), filepath.Join(folder, "tls.key"))
-		if err != nil {
-			return nil, err
-		}
-		ca, err := os.ReadFile(filepath.Join(folder, "ca.crt"))
-		if err != nil {
-			return nil, err
-		}
-		roots := x509.NewCertPool()
-		if !roots.AppendCertsFromPEM(ca) {
-			return nil, errors.New("ca.crt has no certificates")
-		}
-		return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{certificate}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: roots}, nil
-	}
-	if _, err := load(); err != nil {
+	if a, ok := l.Addr().(*net.TCPAddr); !ok || !a.IP.IsLoopback() {
 		l.Close()
-		return nil, fmt.Errorf("--flush-tls-dir: %w", err)
+		return nil, fmt.Errorf("--flush-listen %s is not of loopback: it needs --tls-dir, or anybody could empty the cache", l.Addr())
 	}
-	return tls.NewListener(l, &tls.Config{
-		MinVersion:         tls.VersionTLS13,
-		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return load() },
-	}), nil
+	return l, nil
 }
 
 // watched is a file that is read again when it changes, also if it is a link that is turned to another one.
@@ -213,19 +243,28 @@ type watched struct {
 // lookEvery is how often the file is looked at.
 const lookEvery = time.Second
 
-func (w *watched) read() (*engine.Config, error) {
-	text, err := os.ReadFile(w.path)
-	if err != nil {
-		return nil, err
+// follow has the agent do what the file says until ctx ends. The first must be good, unless patient.
+func (w *watched) follow(ctx context.Context, agent *resolver.Agent, patient bool) error {
+	changed := w.changes(ctx)
+	for first := true; ctx.Err() == nil; first = false {
+		text, err := os.ReadFile(w.path)
+		if err != nil {
+			agent.Refuse(err)
+		} else {
+			w.mu.Lock()
+			w.last = text
+			w.mu.Unlock()
+			err = agent.Configure(ctx, text)
+		}
+		if err != nil && first && !patient && ctx.Err() == nil {
+			return fmt.Errorf("%s: %w", w.path, err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-changed:
+		}
 	}
-	w.mu.Lock()
-	w.last = text
-	w.mu.Unlock()
-	c := &engine.Config{}
-	if err := yaml.UnmarshalStrict(text, c); err != nil {
-		return nil, fmt.Errorf("%s: %w", w.path, err)
-	}
-	return c, nil
+	return nil
 }
 
 // changes yields an element when the file is another one than the one that was read last, and for SIGHUP, until ctx ends.

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-logr/logr"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
@@ -183,6 +184,29 @@ func (f *Files) Credentials() Credentials {
 func (f *Files) Status() (expires time.Time, err error) {
 	cert, _, err := f.current()
 	return cert.Leaf.NotAfter, err
+}
+
+// Watch logs, once, that changed files can't be used, and when they can, until ctx ends.
+func (f *Files) Watch(ctx context.Context, log logr.Logger) {
+	tick := time.NewTicker(10 * time.Second)
+	defer tick.Stop()
+	last := ""
+	for {
+		expires, err := f.Status()
+		switch {
+		case err == nil && last != "":
+			log.Info("certificates can be used again", "expires", expires)
+			last = ""
+		case err != nil && err.Error() != last:
+			log.Error(err, "certificates can't be used, the old ones stay in force", "expires", expires)
+			last = err.Error()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // Group returns the group that the certificate in force is for.

@@ -15,8 +15,13 @@ import (
 // Engine is a running recursive server. Methods may be called at the same time; each is one connection or more, and ends
 // with its context. An error says what the server said.
 type Engine interface {
-	// Flush forgets all records of one name, and that there are none; names below it stay.
-	Flush(ctx context.Context, name zone.Name) error
+	// Flush forgets all records of names, and that there are none; names below them stay. held says for each whether there
+	// was something to forget; a server that does not tell is taken to have had something.
+	Flush(ctx context.Context, names ...zone.Name) (held []bool, err error)
+	// FlushTree forgets a name and all below it. It may take long, and clients wait.
+	FlushTree(ctx context.Context, name zone.Name) error
+	// Version is the server's own, such as "1.17.1".
+	Version(ctx context.Context) (string, error)
 	// Statistics tells what has happened since the server started.
 	Statistics(ctx context.Context) (Statistics, error)
 }

@@ -124,8 +124,29 @@ func unquote(text string) (string, error) {
 }
 
 // Flush implements Engine. The cache is that of all processes which share it.
-func (k KnotResolver) Flush(ctx context.Context, name zone.Name) error {
-	return k.eval(ctx, "flushing "+name.String(), "cache.clear("+quote(name.String())+", true) and true", nil)
+func (k KnotResolver) Flush(ctx context.Context, names ...zone.Name) ([]bool, error) {
+	list := make([]string, len(names))
+	for i, name := range names {
+		list[i] = quote(name.String())
+	}
+	var held []bool
+	err := k.eval(ctx, fmt.Sprintf("flushing %d names", len(names)), "(function() local r = {}; for i, n in ipairs({"+strings.Join(list, ",")+"}) do r[i] = (cache.clear(n, true).count or 1) > 0 end; return r end)()", &held)
+	if err == nil && len(held) != len(names) {
+		err = failed("kresd", "flushing", fmt.Errorf("%d results for %d names", len(held), len(names)))
+	}
+	return held, err
+}
+
+// FlushTree implements Engine.
+func (k KnotResolver) FlushTree(ctx context.Context, name zone.Name) error {
+	return k.eval(ctx, "flushing below "+name.String(), "cache.clear("+quote(name.String())+") and true", nil)
+}
+
+// Version implements Engine.
+func (k KnotResolver) Version(ctx context.Context) (string, error) {
+	var version string
+	err := k.eval(ctx, "version", "package_version()", &version)
+	return version, err
 }
 
 // Generation is the one of the configuration that the process has read; empty if the configuration does not say.

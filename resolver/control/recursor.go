@@ -45,9 +45,22 @@ func (r Recursor) do(ctx context.Context, command string) (string, error) {
 }
 
 // Flush implements Engine. It forgets whole answers as well, in every thread.
-func (r Recursor) Flush(ctx context.Context, name zone.Name) error {
-	// A final $ would stand for all names below: an absolute name ends in a dot.
-	_, err := r.do(ctx, "wipe-cache "+name.String())
+func (r Recursor) Flush(ctx context.Context, names ...zone.Name) ([]bool, error) {
+	held := make([]bool, len(names))
+	for i, name := range names {
+		// A final $ would stand for all names below: an absolute name ends in a dot.
+		reply, err := r.do(ctx, "wipe-cache "+name.String())
+		if err != nil {
+			return nil, err
+		}
+		held[i] = reply != "wiped 0 records, 0 negative records, 0 packets"
+	}
+	return held, nil
+}
+
+// FlushTree implements Engine.
+func (r Recursor) FlushTree(ctx context.Context, name zone.Name) error {
+	_, err := r.do(ctx, "wipe-cache "+name.String()+"$")
 	return err
 }
 
@@ -77,6 +90,9 @@ func (r Recursor) ReloadLua(ctx context.Context) error {
 	}
 	return err
 }
+
+// Version implements Engine.
+func (r Recursor) Version(ctx context.Context) (string, error) { return r.do(ctx, "version") }
 
 // Statistics implements Engine.
 func (r Recursor) Statistics(ctx context.Context) (Statistics, error) {

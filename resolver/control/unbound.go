@@ -33,19 +33,29 @@ func (u Unbound) do(ctx context.Context, command string) (string, error) {
 	return reply, nil
 }
 
-// Flush implements Engine. Answers that are kept for a client's network (ECS) stay.
-func (u Unbound) Flush(ctx context.Context, name zone.Name) error {
-	// "flush" knows the types of old alone.
-	commands := []string{"flush " + name.String()}
-	for _, t := range []string{"TXT", "HTTPS", "SVCB", "CAA", "TLSA"} {
-		commands = append(commands, "flush_type "+name.String()+" "+t)
-	}
-	for _, c := range commands {
-		if _, err := u.do(ctx, c); err != nil {
-			return err
+// Flush implements Engine. Answers that are kept for a client's network (ECS) stay. The server does not tell what it had.
+func (u Unbound) Flush(ctx context.Context, names ...zone.Name) ([]bool, error) {
+	held := make([]bool, len(names))
+	for i, name := range names {
+		// "flush" knows the types of old alone.
+		commands := []string{"flush " + name.String()}
+		for _, t := range []string{"TXT", "HTTPS", "SVCB", "CAA", "TLSA"} {
+			commands = append(commands, "flush_type "+name.String()+" "+t)
 		}
+		for _, c := range commands {
+			if _, err := u.do(ctx, c); err != nil {
+				return nil, err
+			}
+		}
+		held[i] = true
 	}
-	return nil
+	return held, nil
+}
+
+// FlushTree implements Engine.
+func (u Unbound) FlushTree(ctx context.Context, name zone.Name) error {
+	_, err := u.do(ctx, "flush_zone "+name.String())
+	return err
 }
 
 // Reload reads the configuration again and keeps the cache. A server whose configuration is bad says ok and ends: check
@@ -53,6 +63,20 @@ func (u Unbound) Flush(ctx context.Context, name zone.Name) error {
 func (u Unbound) Reload(ctx context.Context) error {
 	_, err := u.do(ctx, "reload_keep_cache")
 	return err
+}
+
+// Version implements Engine.
+func (u Unbound) Version(ctx context.Context) (string, error) {
+	reply, err := u.do(ctx, "status")
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(reply) {
+		if version, ok := strings.CutPrefix(line, "version: "); ok {
+			return strings.TrimSpace(version), nil
+		}
+	}
+	return "", failed("unbound", "status", errors.New("no version"))
 }
 
 // Statistics implements Engine.

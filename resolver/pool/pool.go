@@ -15,7 +15,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"sigs.k8s.io/yaml"
 
@@ -41,8 +40,6 @@ type Pool struct {
 	KeepWarm []engine.Name `json:"keepWarm,omitempty"`
 	// Notifiers tell which names have other answers now.
 	Notifiers Notifiers `json:"notifiers,omitzero"`
-	// Drain is how long the engine answers on, unready, before it is stopped; 0 stands for 5s.
-	Drain engine.Duration `json:"drain,omitempty"`
 
 	// Members are what differs from product to product: of one that is not here Config says all.
 	Members map[engine.Product]Member `json:"members,omitempty"`
@@ -83,11 +80,7 @@ type Notifiers struct {
 // MaxKeepWarm bounds Pool.KeepWarm.
 const MaxKeepWarm = 1000
 
-const (
-	defaultDrain = 5 * time.Second
-	maxDrain     = 10 * time.Minute
-	maxNotifiers = 256 // of each kind
-)
+const maxNotifiers = 256 // of each kind
 
 // Decode reads a Pool. Fields that are not known are refused, and so is what Check finds in the agent's part; what the
 // engine can't be told is for engine.Render to say.
@@ -113,9 +106,6 @@ func (p *Pool) Check() error {
 	}
 	if slices.Contains(p.KeepWarm, engine.Name{}) {
 		fault("keepWarm", "has an empty name")
-	}
-	if time.Duration(p.Drain) > maxDrain {
-		fault("drain", "is %s, and may be %s", p.Drain, maxDrain)
 	}
 	for _, list := range []struct {
 		field string
@@ -256,9 +246,6 @@ func (p *Pool) place(c *engine.Config, folder string) error {
 	}
 	return errors.Join(errs...)
 }
-
-// DrainFor is Drain, or what 0 stands for.
-func (p *Pool) DrainFor() time.Duration { return cmp.Or(time.Duration(p.Drain), defaultDrain) }
 
 // Digest identifies the text of a Pool: 16 hexadecimal digits.
 func Digest(text []byte) string {

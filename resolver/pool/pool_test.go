@@ -19,7 +19,6 @@ rootHints:
 recursionCheck: pay.corp
 keepWarm: [app.pay.corp]
 notifiers: {local: ["10.1.0.1:8053"], others: ["ns.dc2:8053"]}
-drain: 7s
 `
 
 func TestAPoolIsTheSameAfterItWasWrittenAndReadAgain(t *testing.T) {
@@ -46,9 +45,8 @@ func TestDecodeRefuses(t *testing.T) {
 		"fields that nobody knows":       {"rootHint: []", `unknown field "rootHint"`},
 		"a notifier without a port":      {"notifiers: {local: [10.1.0.1]}", `notifiers.local[0] is "10.1.0.1", and has to be HOST:PORT`},
 		"a notifier with a service name": {"notifiers: {others: ['a:dns']}", `notifiers.others[0] is "a:dns", and has to be HOST:PORT`},
-		"a drain that nobody waits for":  {"drain: 1h", "drain is 1h0m0s, and may be 10m0s"},
 		"a name that no engine is told":  {"keepWarm: ['a b']", `has other characters than`},
-		"a field that is there twice":    {"drain: 1s\ndrain: 2s", `key "drain" already set`},
+		"a field that is there twice":    {"threads: 1\nthreads: 2", `key "threads" already set`},
 		"a file elsewhere":               {"files: {../a: b}", `files has "../a", and names have letters`},
 		"a port without a certificate":   {"ports: {dot: 853}", "ports has dot or doh, and there is no tls"},
 		"a source that is no network":    {"sourceNetworks: [10.0.0.1/8]", "sourceNetworks[0] is no network"},
