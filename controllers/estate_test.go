@@ -89,6 +89,7 @@ func (e *estate) begin(objects ...string) {
 	e.grant()
 	e.watch(&v1alpha1.DNSZoneList{})
 	e.watch(&v1alpha1.DatacenterList{})
+	e.watch(&v1alpha1.ResolverPoolList{})
 	for _, doc := range objects {
 		e.apply(doc)
 	}
@@ -120,6 +121,11 @@ func (e *estate) clear() {
 	}
 	for _, o := range []client.Object{&v1alpha1.DynamicRecord{}, &v1alpha1.HealthProbe{}, &v1alpha1.TrafficOverride{}} {
 		if err := e.api.DeleteAllOf(ctx, o, client.InNamespace("payments")); err != nil {
+			e.t.Fatal(err)
+		}
+	}
+	for _, namespace := range []string{"dns-root", "payments"} {
+		if err := e.api.DeleteAllOf(ctx, &v1alpha1.ResolverPool{}, client.InNamespace(namespace)); err != nil {
 			e.t.Fatal(err)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/time/rate"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -48,7 +49,7 @@ type PoolReconciler struct {
 	Clock   clock.PassiveClock
 
 	published map[types.NamespacedName]map[control.GroupKey]bool
-	wrote     map[types.NamespacedName]time.Time // last status
+	writes    map[types.NamespacedName]*rate.Limiter // of statuses
 	deaths    map[control.ServerID]engineDeaths
 }
 
@@ -60,10 +61,11 @@ type engineDeaths struct {
 }
 
 const (
-	// poolLasting is how long a status must have been another one before it is written, and poolQuiet how long after it was
-	// written last: a member that comes and goes does not write each time.
-	poolLasting = 2 * time.Second
-	poolQuiet   = 10 * time.Second
+	// poolLasting is how long a status must have been another one before it is written. poolWrites may follow each other as
+	// they come, and then one each poolInterval: a member that comes and goes does not write each time.
+	poolLasting  = 2 * time.Second
+	poolWrites   = 10
+	poolInterval = 15 * time.Second
 	// poolCheck is how often texts and certificates that pools name are read, which nobody watches.
 	poolCheck = time.Minute
 	// poolRetry is how often while one is missing, for somebody waits.
@@ -169,7 +171,7 @@ func (r *PoolReconciler) publish(key types.NamespacedName, told map[control.Grou
 // forget drops what is known of a pool that is gone.
 func (r *PoolReconciler) forget(key types.NamespacedName) {
 	r.Budget.Same(key, r.Clock.Now())
-	delete(r.wrote, key)
+	delete(r.writes, key)
 	maps.DeleteFunc(r.deaths, func(id control.ServerID, _ engineDeaths) bool { of, _ := poolOf(id); return of == key })
 }
 
@@ -198,13 +200,18 @@ func (r *PoolReconciler) write(ctx context.Context, p *v1alpha1.ResolverPool, wa
 		r.Budget.Same(key, now)
 		return 0, nil
 	}
-	quiet := poolQuiet - now.Sub(r.wrote[key])
-	lasting := poolLasting
-	if p.Status.ObservedGeneration != p.Generation {
-		lasting, quiet = 0, 0
+	lasting, limit := poolLasting, r.writes[key]
+	if limit == nil {
+		if r.writes == nil {
+			r.writes = map[types.NamespacedName]*rate.Limiter{}
+		}
+		limit = rate.NewLimiter(rate.Every(poolInterval), poolWrites)
+		r.writes[key] = limit
 	}
-	if quiet > 0 {
-		return quiet, nil
+	if p.Status.ObservedGeneration != p.Generation {
+		lasting = 0
+	} else if lacking := 1 - limit.TokensAt(now); lacking > 0 {
+		return time.Duration(lacking * float64(poolInterval)), nil
 	}
 	if wait := r.Budget.Wait(key, now, lasting); wait > 0 {
 		return wait, nil
@@ -218,10 +225,7 @@ func (r *PoolReconciler) write(ctx context.Context, p *v1alpha1.ResolverPool, wa
 		return 0, fmt.Errorf("writing the status of ResolverPool %s: %w", key, err)
 	}
 	r.Budget.Wrote(key, now)
-	if r.wrote == nil {
-		r.wrote = map[types.NamespacedName]time.Time{}
-	}
-	r.wrote[key] = now
+	limit.AllowN(now, 1)
 	r.announce(p, &before.Status, &want)
 	return 0, nil
 }
@@ -248,9 +252,9 @@ func (r *PoolReconciler) announce(p *v1alpha1.ResolverPool, before, after *v1alp
 	for _, dc := range slices.Sorted(maps.Keys(is)) {
 		switch {
 		case was[dc] > 0 && is[dc] == 0:
-			tell(corev1.EventTypeWarning, "LastMemberLost", "no member answers any more in "+dc)
+			r.Events.Eventf(p, datacenterNamed(dc), corev1.EventTypeWarning, "LastMemberLost", "Resolve", "no member answers any more in %s", dc)
 		case was[dc] == 0 && is[dc] > 0:
-			tell(corev1.EventTypeNormal, "MembersReady", "members answer in "+dc)
+			r.Events.Eventf(p, datacenterNamed(dc), corev1.EventTypeNormal, "MembersReady", "Resolve", "members answer in %s", dc)
 		}
 	}
 }
@@ -282,7 +286,7 @@ func (r *PoolReconciler) announceDeaths(p *v1alpha1.ResolverPool, agents []rende
 			}
 		}
 		if died := a.Report.EngineDeaths; died > d.count && now.Sub(d.told) >= deathsAgain {
-			r.Events.Eventf(p, nil, corev1.EventTypeWarning, "EngineDied", "Resolve", "%s of %s/%s has died and is started again; %d times since the agent began",
+			r.Events.Eventf(p, datacenterNamed(a.Datacenter), corev1.EventTypeWarning, "EngineDied", "Resolve", "%s of %s/%s has died and is started again; %d times since the agent began",
 				a.Report.Engine, a.Datacenter, a.Name, died)
 			d.count, d.told = died, now
 		}
