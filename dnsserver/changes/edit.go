@@ -21,6 +21,12 @@ type Edit struct {
 
 // Take keeps aliases up to date with an edit.
 func (a *Aliases) Take(e *Edit) {
+	if e.Before == nil && e.After != nil { // as for all zones at the start: quicker
+		for n := range e.After.All() {
+			a.Replace(n.Owner, nil, target(n))
+		}
+		return
+	}
 	for ch := range zone.Diff(e.Before, e.After) {
 		a.Replace(ch.Owner, target(ch.Old), target(ch.New))
 	}
