@@ -184,7 +184,7 @@ func command(cpus int) *cobra.Command {
 	f.StringVar(&hub.StateDir, "state-dir", "/var/lib/fingerpost", "`folder` where zones from the hub are kept")
 	f.StringVar(&hub.Name, "name", hostname(), "`name` of this server, unique in its group; also what it calls itself in NSID and dnstap")
 	f.StringArrayVar(&hub.Siblings, "sibling", nil, "`HOST:PORT` of another server of the group, as in its --peer-listen, or of a name that stands for all of them; repeatable")
-	f.StringVar(&hub.PeerListen, "peer-listen", "", "`ADDR:PORT` where siblings get copies of the zones")
+	f.StringVar(&hub.PeerListen, "peer-listen", "", "`ADDR:PORT` where siblings get copies of the zones, servers of other datacenters tell their votes, and resolvers hear what changes")
 	f.StringVar(&hub.PeerAddress, "peer-address", "", "`HOST:PORT` of --peer-listen as servers of other datacenters reach it (default: --peer-listen, at the address that the hub sees)")
 	f.StringArrayVar(&hub.Geo, "geo-database", nil, "`FILE` that says where clients are, in the MaxMind format (GeoLite2-Country, GeoLite2-ASN and the like), for names steered by Geo; repeatable; read again when it changes")
 	f.StringSliceVar(&listen, "listen", nil, "`ADDR[:PORT]` to answer on, [ADDR]:PORT for IPv6; repeatable, or with commas between (default: every address of this machine)")
