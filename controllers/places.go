@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -33,7 +34,7 @@ import (
 	"github.com/fingerpost-dns/fingerpost/controllers/render"
 )
 
-// Place is a namespace of a cluster in which servers run.
+// Place is a namespace of a cluster in which servers run, and members of pools.
 type Place struct {
 	Client    client.Client // reads and writes without a cache
 	Namespace string
@@ -47,9 +48,10 @@ type Places struct {
 	Config    *rest.Config  // of the operator's own cluster
 	Secrets   client.Reader // live, for kubeconfigs
 	Namespace string        // the operator's own
-	// Changed is called with the name of a Datacenter when something changes that was made for it. It does not block.
-	Changed func(datacenter string)
-	Log     logr.Logger
+	// Changed and PoolsChanged are called with the name of a Datacenter when something changes that was made for its servers,
+	// or for members of pools there. They do not block.
+	Changed, PoolsChanged func(datacenter string)
+	Log                   logr.Logger
 
 	mu   sync.Mutex
 	open map[placeKey]*openPlace
@@ -86,6 +88,9 @@ func watchedKinds() []schema.GroupVersionKind {
 	return []schema.GroupVersionKind{
 		corev1.SchemeGroupVersion.WithKind("Pod"),
 		appsv1.SchemeGroupVersion.WithKind("StatefulSet"),
+		appsv1.SchemeGroupVersion.WithKind("Deployment"),
+		autoscalingv2.SchemeGroupVersion.WithKind("HorizontalPodAutoscaler"),
+		corev1.SchemeGroupVersion.WithKind("ConfigMap"),
 		corev1.SchemeGroupVersion.WithKind("Service"),
 		policyv1.SchemeGroupVersion.WithKind("PodDisruptionBudget"),
 		networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"),
@@ -232,7 +237,7 @@ func onlyIdentity(o any) (any, error) {
 	if m, is := o.(*metav1.PartialObjectMetadata); is {
 		return &metav1.PartialObjectMetadata{TypeMeta: m.TypeMeta, ObjectMeta: metav1.ObjectMeta{
 			Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion,
-			Labels: map[string]string{render.LabelDatacenter: m.Labels[render.LabelDatacenter]},
+			Labels: map[string]string{render.LabelDatacenter: m.Labels[render.LabelDatacenter], render.LabelPool: m.Labels[render.LabelPool]},
 		}}, nil
 	}
 	return o, nil
@@ -242,8 +247,16 @@ func (p *Places) tell(o any) {
 	if gone, is := o.(toolscache.DeletedFinalStateUnknown); is {
 		o = gone.Obj
 	}
-	if m, err := meta.Accessor(o); err == nil && m.GetLabels()[render.LabelDatacenter] != "" {
-		p.Changed(m.GetLabels()[render.LabelDatacenter])
+	m, err := meta.Accessor(o)
+	if err != nil {
+		return
+	}
+	switch datacenter := m.GetLabels()[render.LabelDatacenter]; {
+	case datacenter == "": // the namespace has others
+	case m.GetLabels()[render.LabelPool] != "":
+		p.PoolsChanged(datacenter)
+	default:
+		p.Changed(datacenter)
 	}
 }
 

@@ -34,7 +34,7 @@ import (
 	"github.com/fingerpost-dns/fingerpost/resolver/pool"
 )
 
-// PoolReconciler tells the members of ResolverPools that somebody else runs what to do, and says in the status of each pool how
+// PoolReconciler tells the members of ResolverPools what to do, and says in the status of each pool how
 // its members are doing. It works on one pool at a time.
 type PoolReconciler struct {
 	Client  client.Client
@@ -44,6 +44,7 @@ type PoolReconciler struct {
 	Reports *PoolReports
 	// Running is what became of the pods of a Managed pool; nil: nobody has looked yet.
 	Running func(types.NamespacedName) *render.PoolPods
+	Told    *ToldPools // what members of Managed pools are told
 	Budget  *StatusBudget
 	Events  events.EventRecorder
 	Clock   clock.PassiveClock
@@ -82,6 +83,7 @@ func (r *PoolReconciler) Reconcile(ctx context.Context, req reconcile.Request) (
 	var p v1alpha1.ResolverPool
 	if err := r.Client.Get(ctx, req.NamespacedName, &p); apierrors.IsNotFound(err) || err == nil && p.DeletionTimestamp != nil {
 		r.publish(req.NamespacedName, nil)
+		r.Told.Drop(req.NamespacedName)
 		r.forget(req.NamespacedName)
 		return reconcile.Result{}, nil
 	} else if err != nil {
@@ -128,15 +130,18 @@ func (*PoolReconciler) after(p *v1alpha1.ResolverPool, refused render.Refusal) t
 	return poolCheck
 }
 
-// tell publishes to members that somebody else runs what they are to do.
+// tell hands what members are to do to who runs them, or publishes it to those that somebody else runs.
 func (r *PoolReconciler) tell(p *v1alpha1.ResolverPool, configs []PoolConfig) error {
 	key, told := client.ObjectKeyFromObject(p), map[control.GroupKey]bool{}
+	if p.Spec.Management != v1alpha1.ResolverPoolExternal {
+		r.Told.Put(key, configs)
+		r.publish(key, told)
+		return nil
+	}
+	r.Told.Drop(key)
 	var errs []error
 	for _, c := range configs {
 		group := poolGroup(c.Datacenter.Name, key)
-		if p.Spec.Management != v1alpha1.ResolverPoolExternal {
-			continue
-		}
 		told[group] = true
 		if c.Refused == nil {
 			errs = append(errs, r.Hub.PublishDocument(group, control.Document{Kind: pool.DocumentKind, Body: c.Text}))

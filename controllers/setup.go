@@ -43,10 +43,11 @@ type Options struct {
 	Namespace       string   // the operator's own
 	WatchNamespaces []string // whose objects are seen, beside those of Namespace; empty: all
 	ApexNamespaces  []string
-	PodName         string   // of this manager, in Namespace; empty: it runs in no pod
-	HubAddress      string   // HOST:PORT to listen on for servers
-	HubEndpoints    []string // HOST:PORT that servers of Managed groups dial, in order of preference
-	DNSServerImage  string   // of Managed groups that name none
+	PodName         string                             // of this manager, in Namespace; empty: it runs in no pod
+	HubAddress      string                             // HOST:PORT to listen on for servers
+	HubEndpoints    []string                           // HOST:PORT that servers of Managed groups dial, in order of preference
+	DNSServerImage  string                             // of Managed groups that name none
+	ResolverImages  map[v1alpha1.ResolverEngine]string // of members of Managed pools that name none
 	Certificates    CertificateOptions
 	MaxAbsent       control.AbsenceLimit
 	StatusWrites    int                   // a second, for all objects
@@ -77,6 +78,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		secrets     = make(chan event.GenericEvent, 1)
 		hints       = make(chan event.GenericEvent, 1)
 		workloads   = make(chan event.GenericEvent, 1024)
+		members     = make(chan event.GenericEvent, 1024)
 		addresses   = make(chan event.GenericEvent, 1024)
 		pools       = make(chan event.GenericEvent, 1024)
 		seen        = make(chan uint64, 1)
@@ -162,10 +164,15 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	}, secrets); err != nil {
 		return err
 	}
+	membersChanged := newPendingSet(func(name any) {
+		members <- event.GenericEvent{Object: &v1alpha1.Datacenter{ObjectMeta: metav1.ObjectMeta{Name: name.(string)}}}
+	})
+	told := &ToldPools{Changed: func(datacenter string) { membersChanged.add(datacenter) }}
+	pods := &PoolWorkloadReports{OnReport: events.pool}
 	configs := &PoolConfigs{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Hub: hub, Estate: estateReconciler, Namespace: o.Namespace}
 	if err := setupPools(mgr, &PoolReconciler{
 		Client: mgr.GetClient(), Hub: hub, Estate: estateReconciler, Configs: configs, Reports: agents, Budget: budget.Other(), Events: recorder,
-		Running: func(types.NamespacedName) *render.PoolPods { return nil }, Clock: clock.RealClock{},
+		Running: func(key types.NamespacedName) *render.PoolPods { return render.PodsOf(pods.Of(key)) }, Told: told, Clock: clock.RealClock{},
 	}, pools); err != nil {
 		return err
 	}
@@ -177,12 +184,18 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	})
 	places := &Places{
 		Config: mgr.GetConfig(), Secrets: mgr.GetAPIReader(), Namespace: o.Namespace, Log: mgr.GetLogger().WithName("places"),
-		Changed: func(datacenter string) { changed.add(datacenter) },
+		Changed: func(datacenter string) { changed.add(datacenter) }, PoolsChanged: func(datacenter string) { membersChanged.add(datacenter) },
 	}
 	if err := setupWorkloads(mgr, &WorkloadReconciler{
 		Client: mgr.GetClient(), Secrets: mgr.GetAPIReader(), Places: places, Hub: hub, Reports: running, Events: recorder, Clock: clock.RealClock{},
 		Namespace: o.Namespace, Image: o.DNSServerImage, Hubs: o.HubEndpoints,
 	}, workloads); err != nil {
+		return err
+	}
+	if err := setupPoolWorkloads(mgr, &PoolWorkloadReconciler{
+		Client: mgr.GetClient(), Secrets: mgr.GetAPIReader(), Places: places, Told: told, Reports: pods, Namespace: o.Namespace,
+		Images: o.ResolverImages, Hubs: o.HubEndpoints,
+	}, members); err != nil {
 		return err
 	}
 	if err := mgr.GetFieldIndexer().IndexField(ctx, &v1alpha1.DNSZone{}, zonesByConfigMap, indexConfigMaps); err != nil {

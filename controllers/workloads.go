@@ -20,9 +20,12 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
@@ -126,7 +129,7 @@ func ending(dc *v1alpha1.Datacenter) bool {
 func (r *WorkloadReconciler) run(ctx context.Context, dc *v1alpha1.Datacenter, report *render.WorkloadReport) (time.Duration, error) {
 	managed := func(g v1alpha1.ServerGroup) bool { return g.Management == v1alpha1.ServerGroupManaged }
 	if report.Remote && slices.ContainsFunc(dc.Spec.ServerGroups, managed) && dc.DeletionTimestamp.IsZero() {
-		if err := r.setFinalizer(ctx, dc, controllerutil.AddFinalizer); err != nil {
+		if err := setFinalizer(ctx, r.Client, dc, controllerutil.AddFinalizer); err != nil {
 			return 0, err
 		}
 	}
@@ -136,13 +139,13 @@ func (r *WorkloadReconciler) run(ctx context.Context, dc *v1alpha1.Datacenter, r
 	}
 	live, err := observe(ctx, place, dc.Name)
 	if err != nil {
-		return 0, r.fault(place, report, err)
+		return 0, fault(place, &report.Failure, err)
 	}
 	if !slices.ContainsFunc(dc.Spec.ServerGroups, managed) {
-		return workloadCheck, r.fault(place, report, r.prune(ctx, dc, place, live))
+		return workloadCheck, fault(place, &report.Failure, r.prune(ctx, dc, place, live))
 	}
-	if report.Failure, err = r.namespace(ctx, place); err != nil {
-		return 0, r.fault(place, report, err)
+	if report.Failure, err = ensureNamespace(ctx, place); err != nil {
+		return 0, fault(place, &report.Failure, err)
 	}
 	if report.Failure != nil {
 		for _, g := range dc.Spec.ServerGroups {
@@ -159,7 +162,7 @@ func (r *WorkloadReconciler) run(ctx context.Context, dc *v1alpha1.Datacenter, r
 	}
 	storage, err := hasDefaultStorage(ctx, place)
 	if err != nil {
-		return 0, r.fault(place, report, err)
+		return 0, fault(place, &report.Failure, err)
 	}
 	for _, g := range dc.Spec.ServerGroups {
 		if !managed(g) {
@@ -168,36 +171,36 @@ func (r *WorkloadReconciler) run(ctx context.Context, dc *v1alpha1.Datacenter, r
 		group, soon, err := r.group(ctx, dc, g, place, live, storage)
 		report.Groups = append(report.Groups, group)
 		if err != nil {
-			return 0, r.fault(place, report, err)
+			return 0, fault(place, &report.Failure, err)
 		}
 		again = min(again, soon)
 	}
-	return again, r.fault(place, report, r.prune(ctx, dc, place, live))
+	return again, fault(place, &report.Failure, r.prune(ctx, dc, place, live))
 }
 
 // fault makes of what a call to a place ended with a Refusal if the cluster is at fault; of the operator's own cluster only
-// rights are worth telling, and that is in report then.
-func (r *WorkloadReconciler) fault(place Place, report *render.WorkloadReport, err error) error {
+// rights are worth telling, and that is in failure then, if nothing else is.
+func fault(place Place, failure *render.Refusal, err error) error {
 	fault := clusterFault(err)
 	switch {
 	case fault == nil:
 		return err
 	case place.Remote:
 		return fault
-	case fault.Reason() == v1alpha1.ReasonForbidden && report.Failure == nil:
-		report.Failure = render.Refuse(v1alpha1.ReasonForbidden, "%v. The rights that are needed are in config/rbac/remote: apply it for namespace %s, with the manager's ServiceAccount",
+	case fault.Reason() == v1alpha1.ReasonForbidden && *failure == nil:
+		*failure = render.Refuse(v1alpha1.ReasonForbidden, "%v. The rights that are needed are in config/rbac/remote: apply it for namespace %s, with the manager's ServiceAccount",
 			err, place.Namespace)
 	}
 	return err
 }
 
 // setFinalizer adds the finalizer to the Datacenter, or removes it.
-func (r *WorkloadReconciler) setFinalizer(ctx context.Context, dc *v1alpha1.Datacenter, change func(client.Object, string) bool) error {
+func setFinalizer(ctx context.Context, to client.Writer, dc *v1alpha1.Datacenter, change func(client.Object, string) bool) error {
 	before := dc.DeepCopy()
 	if !change(dc, ServersFinalizer) {
 		return nil
 	}
-	if err := r.Client.Patch(ctx, dc, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); client.IgnoreNotFound(err) != nil {
+	if err := to.Patch(ctx, dc, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("writing the finalizer: %w", err)
 	}
 	return nil
@@ -223,28 +226,33 @@ func observe(ctx context.Context, place Place, datacenter string) (found, error)
 		policies networkingv1.NetworkPolicyList
 		accounts corev1.ServiceAccountList
 	)
-	for _, list := range []client.ObjectList{&sets, &services, &pods, &budgets, &policies, &accounts} {
-		if err := place.Client.List(ctx, list, client.InNamespace(place.Namespace), client.MatchingLabels(render.DatacenterSelector(datacenter))); err != nil {
-			return f, fmt.Errorf("listing what runs servers in namespace %s: %w", place.Namespace, err)
+	var err error
+	if f.all, err = listMade(ctx, place, datacenter, selection.DoesNotExist, &sets, &services, &budgets, &policies, &accounts); err != nil {
+		return f, err
+	}
+	_, err = listMade(ctx, place, datacenter, selection.DoesNotExist, &pods)
+	f.sets, f.services, f.pods = sets.Items, services.Items, pods.Items
+	return f, err
+}
+
+// listMade fills lists with what the operator has made for a Datacenter's servers (ofPools is DoesNotExist), or for members of
+// pools there (Exists), and with their pods. It returns all objects, list by list.
+func listMade(ctx context.Context, place Place, datacenter string, ofPools selection.Operator, lists ...client.ObjectList) ([]client.Object, error) {
+	pools, err := labels.NewRequirement(render.LabelPool, ofPools, nil)
+	if err != nil {
+		return nil, err
+	}
+	selector := client.MatchingLabelsSelector{Selector: labels.SelectorFromSet(render.DatacenterSelector(datacenter)).Add(*pools)}
+	var all []client.Object
+	for _, list := range lists {
+		if err := place.Client.List(ctx, list, client.InNamespace(place.Namespace), selector); err != nil {
+			return nil, fmt.Errorf("listing what runs in namespace %s: %w", place.Namespace, err)
+		}
+		if err := meta.EachListItem(list, func(o runtime.Object) error { all = append(all, o.(client.Object)); return nil }); err != nil {
+			return nil, fmt.Errorf("reading a list: %w", err)
 		}
 	}
-	f.sets, f.services, f.pods = sets.Items, services.Items, pods.Items
-	for i := range sets.Items {
-		f.all = append(f.all, &sets.Items[i])
-	}
-	for i := range services.Items {
-		f.all = append(f.all, &services.Items[i])
-	}
-	for i := range budgets.Items {
-		f.all = append(f.all, &budgets.Items[i])
-	}
-	for i := range policies.Items {
-		f.all = append(f.all, &policies.Items[i])
-	}
-	for i := range accounts.Items {
-		f.all = append(f.all, &accounts.Items[i])
-	}
-	return f, nil
+	return all, nil
 }
 
 // of returns the part that belongs to a group.
@@ -267,8 +275,8 @@ func (f found) of(group string) (set *appsv1.StatefulSet, services []corev1.Serv
 	return set, services, pods
 }
 
-// namespace makes the place's namespace if it is missing and may be made.
-func (r *WorkloadReconciler) namespace(ctx context.Context, place Place) (render.Refusal, error) {
+// ensureNamespace makes the place's namespace if it is missing and may be made.
+func ensureNamespace(ctx context.Context, place Place) (render.Refusal, error) {
 	if place.Own {
 		return nil, nil
 	}
@@ -318,18 +326,19 @@ func (r *WorkloadReconciler) group(
 	report := render.GroupReport{Name: g.Name, Declared: render.DeclaredServers(g)}
 	set, services, pods := live.of(g.Name)
 	report.Set, report.Pods = set, pods
-	hubs := r.hubs(place)
+	hubs := reachableHubs(place, r.Hubs)
 	switch {
 	case render.ServerImage(g, r.Image) == "":
 		report.Failure = render.Refuse(v1alpha1.ReasonNoImage, "no image is given: set image, or the manager's --dnsserver-image")
 		return report, workloadCheck, nil
 	case len(hubs) == 0:
-		report.Failure = render.Refuse(v1alpha1.ReasonNoHub, "servers in another cluster can't reach %s: give the manager a --hub-endpoint that is reached from there",
-			strings.Join(r.Hubs, ", "))
+		report.Failure = noHub(r.Hubs)
 		return report, workloadCheck, nil
 	}
 	if !place.Own {
-		if found, err := r.copyCertificate(ctx, key, place); err != nil {
+		of := render.DatacenterSelector(key.Datacenter)
+		of[render.LabelGroup] = key.Group
+		if found, err := copyCertificate(ctx, r.Secrets, types.NamespacedName{Namespace: r.Namespace, Name: ServerSecret(key)}, place, of); err != nil {
 			report.Failure, err = mendable(err)
 			return report, mendCheck, err
 		} else if !found {
@@ -397,15 +406,19 @@ func (r *WorkloadReconciler) group(
 	return report, again, nil
 }
 
-// hubs are the endpoints that servers can reach: those of the own cluster's Services are nothing to others.
-func (r *WorkloadReconciler) hubs(place Place) []string {
+// reachableHubs are the endpoints that can be reached from a place: those of the own cluster's Services are nothing to others.
+func reachableHubs(place Place, all []string) []string {
 	if !place.Remote {
-		return r.Hubs
+		return all
 	}
-	return slices.DeleteFunc(slices.Clone(r.Hubs), func(endpoint string) bool {
+	return slices.DeleteFunc(slices.Clone(all), func(endpoint string) bool {
 		host, _, err := net.SplitHostPort(endpoint)
 		return err == nil && (strings.HasSuffix(host, ".svc") || strings.Contains(host, ".svc."))
 	})
+}
+
+func noHub(all []string) render.Refusal {
+	return render.Refuse(v1alpha1.ReasonNoHub, "servers in another cluster can't reach %s: give the manager a --hub-endpoint that is reached from there", strings.Join(all, ", "))
 }
 
 // states is what there is to know of a group's pods.
@@ -499,11 +512,11 @@ func (r *WorkloadReconciler) restart(ctx context.Context, dc *v1alpha1.Datacente
 	return nil
 }
 
-// copyCertificate brings the certificate of a group to where its servers run. It is not found before it was issued.
-func (r *WorkloadReconciler) copyCertificate(ctx context.Context, group control.GroupKey, place Place) (found bool, err error) {
+// copyCertificate brings the certificate in a Secret of the operator to a place, under the same name. It is not found before it
+// was issued.
+func copyCertificate(ctx context.Context, secrets client.Reader, name types.NamespacedName, place Place, labels map[string]string) (found bool, err error) {
 	var issued corev1.Secret
-	name := types.NamespacedName{Namespace: r.Namespace, Name: ServerSecret(group)}
-	if err := r.Secrets.Get(ctx, name, &issued); apierrors.IsNotFound(err) {
+	if err := secrets.Get(ctx, name, &issued); apierrors.IsNotFound(err) {
 		return false, nil
 	} else if err != nil {
 		return false, fmt.Errorf("reading Secret %s: %w", name, err)
@@ -512,22 +525,21 @@ func (r *WorkloadReconciler) copyCertificate(ctx context.Context, group control.
 	for _, key := range []string{corev1.TLSCertKey, corev1.TLSPrivateKeyKey, pki.BundleKey} {
 		data[key] = issued.Data[key]
 	}
+	return true, keepSecret(ctx, place, metav1.ObjectMeta{Namespace: place.Namespace, Name: name.Name, Labels: labels}, data)
+}
+
+// keepSecret has a Secret at a place hold data, with a certificate and its key.
+func keepSecret(ctx context.Context, place Place, m metav1.ObjectMeta, data map[string][]byte) error {
 	var held corev1.Secret
-	at := types.NamespacedName{Namespace: place.Namespace, Name: name.Name}
+	at := types.NamespacedName{Namespace: m.Namespace, Name: m.Name}
 	switch err := place.Client.Get(ctx, at, &held); {
 	case err == nil && maps.EqualFunc(data, held.Data, slices.Equal):
-		return true, nil
+		return nil
 	case client.IgnoreNotFound(err) != nil:
-		return false, fmt.Errorf("reading Secret %s: %w", at, err)
+		return fmt.Errorf("reading Secret %s: %w", at, err)
 	}
-	labels := render.DatacenterSelector(group.Datacenter)
-	labels[render.LabelGroup] = group.Group
-	_, err = apply(ctx, place, &corev1.Secret{
-		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
-		ObjectMeta: metav1.ObjectMeta{Namespace: at.Namespace, Name: at.Name, Labels: labels},
-		Type:       corev1.SecretTypeTLS, Data: data,
-	})
-	return err == nil, err
+	_, err := apply(ctx, place, &corev1.Secret{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}, ObjectMeta: m, Type: corev1.SecretTypeTLS, Data: data})
+	return err
 }
 
 // apply writes the object's fields, and makes it if it is not there. Fields that others have set stay. It returns the
@@ -662,15 +674,18 @@ func (r *WorkloadReconciler) end(ctx context.Context, dc *v1alpha1.Datacenter) (
 	}
 	if err != nil {
 		r.Events.Eventf(dc, nil, corev1.EventTypeWarning, "ServersLeftBehind", "Delete", "%s", note(fmt.Sprintf(
-			"what ran servers in namespace %s of the cluster in Secret %s is still there: %v. Delete it: kubectl delete -n %s statefulsets,services,poddisruptionbudgets,networkpolicies,serviceaccounts,secrets -l %s=%s",
-			dc.Spec.Cluster.Namespace, dc.Spec.Cluster.KubeconfigSecretRef.Name, err, dc.Spec.Cluster.Namespace, render.LabelDatacenter, dc.Name)))
+			"what ran servers in namespace %s of the cluster in Secret %s is still there: %v. Delete it: kubectl delete -n %s %s -l %s=%s",
+			dc.Spec.Cluster.Namespace, dc.Spec.Cluster.KubeconfigSecretRef.Name, err, dc.Spec.Cluster.Namespace, madeThere, render.LabelDatacenter, dc.Name)))
 		log.FromContext(ctx).Error(err, "A Datacenter is gone, its servers are left behind", "datacenter", dc.Name)
 	}
-	if err := r.setFinalizer(ctx, dc, controllerutil.RemoveFinalizer); err != nil {
+	if err := setFinalizer(ctx, r.Client, dc, controllerutil.RemoveFinalizer); err != nil {
 		return reconcile.Result{}, fmt.Errorf("letting go of Datacenter %s: %w", dc.Name, err)
 	}
 	return reconcile.Result{}, nil
 }
+
+// madeThere are the kinds of what the operator makes in another cluster, as kubectl has them.
+const madeThere = "statefulsets,deployments,services,poddisruptionbudgets,networkpolicies,serviceaccounts,configmaps,horizontalpodautoscalers,secrets"
 
 func (r *WorkloadReconciler) cleanUp(ctx context.Context, dc *v1alpha1.Datacenter) error {
 	place, err := r.Places.Of(ctx, dc)
@@ -685,7 +700,7 @@ func (r *WorkloadReconciler) cleanUp(ctx context.Context, dc *v1alpha1.Datacente
 	}
 	gone := dc.DeepCopy()
 	gone.Spec.ServerGroups, gone.Status.ServerGroups = nil, nil
-	return r.prune(ctx, gone, place, live)
+	return errors.Join(r.prune(ctx, gone, place, live), removePools(ctx, place, dc.Name))
 }
 
 // WorkloadReports has what the last look at each Datacenter's servers has found.

@@ -352,7 +352,7 @@ type workloads struct {
 func newWorkloads(t *testing.T, e *estate) *workloads {
 	t.Helper()
 	w := &workloads{e: e, clock: clocktesting.NewFakePassiveClock(time.Now()), events: events.NewFakeRecorder(100)}
-	places := &controllers.Places{Config: e.cp.Config(), Secrets: e.api, Namespace: operatorNamespace, Changed: func(string) {}, Log: testr.New(t)}
+	places := &controllers.Places{Config: e.cp.Config(), Secrets: e.api, Namespace: operatorNamespace, Changed: func(string) {}, PoolsChanged: func(string) {}, Log: testr.New(t)}
 	t.Cleanup(places.Close)
 	w.WorkloadReconciler = &controllers.WorkloadReconciler{
 		Client: e.api, Secrets: e.api, Places: places, Hub: control.NewHub(control.HubOptions{Log: testr.New(t)}), Events: w.events, Clock: w.clock,

@@ -43,18 +43,19 @@ func main() {
 
 type options struct {
 	controllers.Options
-	certificates  *controllers.CertificateOptions
-	endpoints     hubEndpoints
-	metrics       string
-	health        string
-	leaseDuration time.Duration
-	renewDeadline time.Duration
-	retryPeriod   time.Duration
-	verbosity     int
+	certificates   *controllers.CertificateOptions
+	resolverImages resolverImages
+	endpoints      hubEndpoints
+	metrics        string
+	health         string
+	leaseDuration  time.Duration
+	renewDeadline  time.Duration
+	retryPeriod    time.Duration
+	verbosity      int
 }
 
 func rootCommand() *cobra.Command {
-	o := options{}
+	o := options{resolverImages: defaultResolverImages(buildVersion())}
 	cmd := &cobra.Command{
 		Use:   "manager",
 		Short: "Fingerpost's operator: renders zones from custom resources and pushes them to the DNS servers of every datacenter",
@@ -84,6 +85,7 @@ Services that servers reach it by.`,
 	f.Var(&o.endpoints, "hub-endpoint", "`HOST:PORT` under which servers that the operator runs reach a manager that leads, in order of preference; repeatable. "+
 		"The hosts are in the hub's certificate (default fingerpost-hub.NAMESPACE.svc:8443, NAMESPACE is that of --namespace)")
 	f.StringVar(&o.DNSServerImage, "dnsserver-image", "fingerpost/dnsserver:"+buildVersion(), "`image` of servers that the operator runs, where their group names none")
+	f.Var(o.resolverImages, "resolver-image", "`ENGINE=IMAGE` of resolvers that the operator runs, where their pool names none; repeatable, for Unbound, KnotResolver and Recursor")
 	f.StringSliceVar(&o.WatchNamespaces, "watch-namespaces", nil, "namespaces whose objects count, beside the operator's own; others are not looked at (default: all)")
 	o.certificates = certificateFlags(f)
 	f.StringVar(&o.metrics, "metrics-listen", "127.0.0.1:8080", "`ADDRESS:PORT` of the Prometheus metrics; 0 switches them off")
@@ -107,6 +109,7 @@ func run(ctx context.Context, o options) error {
 	klog.SetLogger(logger)
 	o.PodName = os.Getenv("POD_NAME")
 	o.HubEndpoints = o.endpoints.texts(o.Namespace)
+	o.ResolverImages = o.resolverImages
 	o.Certificates = *o.certificates
 	o.Certificates.Namespace = o.Namespace
 	o.Certificates.HubNames = append(o.Certificates.HubNames, o.endpoints.names()...)

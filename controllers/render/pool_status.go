@@ -46,9 +46,9 @@ type PoolAgent struct {
 
 // PoolPods is what became of the members that the operator runs.
 type PoolPods struct {
-	Counts    map[MemberPlace]PodCount
-	Addresses []netip.Addr // at which clients reach them, sorted
-	Troubles  []Refusal    // the first to be mended first
+	Counts    map[MemberPlace]PodCount // none of a datacenter whose cluster is away
+	Addresses []netip.Addr             // at which clients reach them, sorted
+	Troubles  []Refusal                // the first to be mended first
 }
 
 // MemberPlace is one program of a pool in one datacenter.
@@ -151,11 +151,9 @@ func (s *poolStatus) count() {
 		engines = append(engines, string(m.Engine))
 		for _, dc := range datacenters {
 			at := MemberPlace{dc, m.Engine}
-			s.desired[at] = wanted(m)
-			if s.Pods != nil {
-				if n, is := s.Pods.Counts[at]; is {
-					s.desired[at], s.ready[at] = n.Desired, n.Ready
-				}
+			s.desired[at] = DeclaredMembers(m)
+			if n, counted := s.counted(at); counted {
+				s.desired[at], s.ready[at] = n.Desired, n.Ready
 			}
 		}
 	}
@@ -166,7 +164,8 @@ func (s *poolStatus) count() {
 		}
 	}
 	for i := range s.Agents {
-		if m := &s.Agents[i]; s.Pods == nil && m.Report != nil && m.Report.Ready {
+		m := &s.Agents[i]
+		if _, counted := s.counted(m.place()); !counted && m.Report != nil && m.Report.Ready {
 			s.ready[m.place()]++
 		}
 	}
@@ -189,14 +188,6 @@ func splitList(text string) []string {
 		return nil
 	}
 	return strings.Split(text, ",")
-}
-
-// wanted is how many members of one program there are to be in a datacenter, at least where load decides.
-func wanted(m v1alpha1.ResolverMember) int32 {
-	if m.Autoscaling != nil {
-		return ptr.Deref(m.Autoscaling.MinReplicas, 2)
-	}
-	return ptr.Deref(m.Replicas, 2)
 }
 
 // places are those of members that there are to be or that answer, at most 192 as in the status, sorted.
@@ -255,6 +246,15 @@ func (s *poolStatus) refused(m *PoolAgent) string {
 	default:
 		return m.Nack
 	}
+}
+
+// counted is how many pods there are of a program in a datacenter; false: agents alone tell.
+func (s *poolStatus) counted(at MemberPlace) (PodCount, bool) {
+	if s.Pods == nil {
+		return PodCount{}, false
+	}
+	n, counted := s.Pods.Counts[at]
+	return n, counted
 }
 
 // vips are where clients ask.

@@ -53,6 +53,9 @@ const (
 	resolverName = "resolver"
 	// podPortResolverHTTP is the port of health, metrics and status in pods of members.
 	podPortResolverHTTP = 8056
+	// memberLeave is how many seconds a member that is to end answers on as if nothing were, while it is taken out of its
+	// Service and health checks of load balancers follow.
+	memberLeave = 24
 	// memberDrain is how many seconds a member answers on when it says that it is not ready any more: kube-proxy leads
 	// away then what flows of UDP began before.
 	memberDrain = 6
@@ -168,7 +171,7 @@ func (in PoolWorkloadInputs) disruptionBudget() *policyv1.PodDisruptionBudget {
 	}
 	members := int32(0)
 	for _, m := range in.Pool.Spec.Members {
-		members += leastReplicas(m)
+		members += DeclaredMembers(m)
 	}
 	return &policyv1.PodDisruptionBudget{
 		TypeMeta: metav1.TypeMeta{APIVersion: "policy/v1", Kind: "PodDisruptionBudget"}, ObjectMeta: in.meta(""),
@@ -180,8 +183,8 @@ func (in PoolWorkloadInputs) disruptionBudget() *policyv1.PodDisruptionBudget {
 	}
 }
 
-// leastReplicas is how many members of one engine there are in each datacenter, at least where load decides.
-func leastReplicas(m v1alpha1.ResolverMember) int32 {
+// DeclaredMembers is how many members of one engine there are to be in each datacenter, at least where load decides.
+func DeclaredMembers(m v1alpha1.ResolverMember) int32 {
 	if a := m.Autoscaling; a != nil {
 		return ptr.Deref(a.MinReplicas, 2)
 	}
@@ -468,7 +471,7 @@ func (in PoolWorkloadInputs) deployment(m v1alpha1.ResolverMember) *appsv1.Deplo
 	d.Annotations = map[string]string{templateAnnotation: digestOf(template)}
 	made := slices.ContainsFunc(in.Running, func(r appsv1.Deployment) bool { return r.Name == d.Name })
 	if m.Autoscaling == nil || !made {
-		d.Spec.Replicas = new(leastReplicas(m))
+		d.Spec.Replicas = new(DeclaredMembers(m))
 	}
 	return d
 }
@@ -491,7 +494,7 @@ func (in PoolWorkloadInputs) autoscaler(m v1alpha1.ResolverMember) *autoscalingv
 		TypeMeta: metav1.TypeMeta{APIVersion: "autoscaling/v2", Kind: "HorizontalPodAutoscaler"}, ObjectMeta: in.meta(m.Engine),
 		Spec: autoscalingv2.HorizontalPodAutoscalerSpec{
 			ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: PoolWorkloadName(in.place(), m.Engine)},
-			MinReplicas:    new(leastReplicas(m)), MaxReplicas: a.MaxReplicas, Metrics: []autoscalingv2.MetricSpec{metric},
+			MinReplicas:    new(DeclaredMembers(m)), MaxReplicas: a.MaxReplicas, Metrics: []autoscalingv2.MetricSpec{metric},
 		},
 	}
 }
@@ -506,7 +509,6 @@ func (in PoolWorkloadInputs) pod(m v1alpha1.ResolverMember) corev1.PodTemplateSp
 		labels = map[string]string{}
 	}
 	maps.Copy(labels, in.meta(m.Engine).Labels)
-	delay := in.leaveSeconds()
 	var architecture v1alpha1.NodeSelector
 	if m.Architecture != "" {
 		architecture = v1alpha1.NodeSelector{corev1.LabelArchStable: v1alpha1.LabelValue(m.Architecture)}
@@ -515,8 +517,8 @@ func (in PoolWorkloadInputs) pod(m v1alpha1.ResolverMember) corev1.PodTemplateSp
 		ServiceAccountName:            PoolWorkloadName(in.place(), ""),
 		AutomountServiceAccountToken:  new(false),
 		EnableServiceLinks:            new(false),
-		TerminationGracePeriodSeconds: new(delay + memberDrain + stopGrace),
-		Containers:                    []corev1.Container{in.container(m, delay)},
+		TerminationGracePeriodSeconds: ptr.To[int64](memberLeave + memberDrain + stopGrace),
+		Containers:                    []corev1.Container{in.container(m)},
 		Volumes: []corev1.Volume{
 			{Name: "pool", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
 				LocalObjectReference: corev1.LocalObjectReference{Name: PoolWorkloadName(in.place(), "")}, DefaultMode: ptr.To[int32](0o444),
@@ -533,9 +535,10 @@ func (in PoolWorkloadInputs) pod(m v1alpha1.ResolverMember) corev1.PodTemplateSp
 			// Transports may be opened on their usual ports below 1024.
 			Sysctls: []corev1.Sysctl{{Name: "net.ipv4.ip_unprivileged_port_start", Value: "0"}},
 		},
-		// Members of one engine are spread, and so are those of all together: a node that dies takes few of each.
+		// Members of one engine are on several nodes, and rather on those without members of another: a node that dies takes
+		// few of each. Kubernetes has one constraint for each topology.
 		TopologySpreadConstraints: []corev1.TopologySpreadConstraint{
-			spread(corev1.LabelHostname, in.selector(m.Engine)), spread(corev1.LabelHostname, in.selector("")), spread(corev1.LabelTopologyZone, in.selector("")),
+			spread(corev1.LabelHostname, in.selector(m.Engine)), spread(corev1.LabelTopologyZone, in.selector(m.Engine)),
 		},
 		Affinity: &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{PreferredDuringSchedulingIgnoredDuringExecution: []corev1.WeightedPodAffinityTerm{{
 			Weight: 100, PodAffinityTerm: corev1.PodAffinityTerm{TopologyKey: corev1.LabelHostname, LabelSelector: in.selector("")},
@@ -563,15 +566,7 @@ func secretVolume(name, secret string, optional bool) corev1.Volume {
 	return v
 }
 
-// leaveSeconds is how long a member that is to end answers on as if nothing were, while it is taken out of its Service.
-func (in PoolWorkloadInputs) leaveSeconds() int64 {
-	if poolExposure(in.Pool).Type == v1alpha1.ResolverLoadBalancer {
-		return 24 // health checks of load balancers are slow
-	}
-	return 9
-}
-
-func (in PoolWorkloadInputs) container(m v1alpha1.ResolverMember, delay int64) corev1.Container {
+func (in PoolWorkloadInputs) container(m v1alpha1.ResolverMember) corev1.Container {
 	check := func(path string, period, patience, failures int32) *corev1.Probe {
 		return &corev1.Probe{
 			ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: path, Port: intstr.FromInt32(podPortResolverHTTP), Scheme: corev1.URISchemeHTTP}},
@@ -602,7 +597,7 @@ func (in PoolWorkloadInputs) container(m v1alpha1.ResolverMember, delay int64) c
 		LivenessProbe: check("/healthz", 10, 5, 6),
 		// The agent knows within 2 s of an engine that hangs, and Kubernetes a second later.
 		ReadinessProbe: check("/readyz", 1, 1, 1),
-		Lifecycle:      &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: delay}}},
+		Lifecycle:      &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: memberLeave}}},
 		Resources:      memberResources(m),
 	}
 	for _, hub := range in.Hubs {

@@ -27,17 +27,37 @@ type PoolWorkloadReport struct {
 type MemberReport struct {
 	Engine     v1alpha1.ResolverEngine
 	Failure    Refusal            // why they are not as declared; nil: they are
-	Declared   int                // that there are to be, at least where load decides
+	Declared   int32              // that there are to be, at least where load decides
 	Deployment *appsv1.Deployment // as it is; nil: there is none
 	Pods       []corev1.Pod
+}
+
+// Member is the part of the report on one engine; nil: the pool has none of it.
+func (r *PoolWorkloadReport) Member(engine string) *MemberReport {
+	at := slices.IndexFunc(r.Members, func(m MemberReport) bool { return string(m.Engine) == engine })
+	if at < 0 {
+		return nil
+	}
+	return &r.Members[at]
+}
+
+// Short are the engines of which not all members are available, in words; "": none.
+func (r *PoolWorkloadReport) Short() string {
+	var short []string
+	for i := range r.Members {
+		if m := &r.Members[i]; m.Deployment == nil || !MembersSettled(m.Deployment) {
+			short = append(short, string(m.Engine))
+		}
+	}
+	return strings.Join(short, " and ")
 }
 
 // Desired is how many members there are to be now.
 func (m *MemberReport) Desired() int32 {
 	if m.Deployment == nil {
-		return int32(m.Declared)
+		return m.Declared
 	}
-	return ptr.Deref(m.Deployment.Spec.Replicas, int32(m.Declared))
+	return ptr.Deref(m.Deployment.Spec.Replicas, m.Declared)
 }
 
 // Ready is how many pods are ready and are to stay.
@@ -68,17 +88,32 @@ func (r *PoolWorkloadReport) Addresses() []netip.Addr {
 	return sortAddresses(all)
 }
 
-// PoolTroubles is what is wrong with the members that the operator runs, the first to be mended first.
-func PoolTroubles(reports []*PoolWorkloadReport) []Refusal {
-	var all []Refusal
-	for _, r := range reports {
-		all = append(all, r.troubles()...)
+// PodsOf is what reports on the members of one pool say of it; nil if there are none.
+func PodsOf(reports []*PoolWorkloadReport) *PoolPods {
+	if len(reports) == 0 {
+		return nil
 	}
-	sortTroubles(all)
-	return all
+	pods := &PoolPods{Counts: map[MemberPlace]PodCount{}}
+	for _, r := range reports {
+		pods.Addresses = append(pods.Addresses, r.Addresses()...)
+		pods.Troubles = append(pods.Troubles, r.troubles()...)
+		if r.Failure != nil && r.Failure.Reason() == v1alpha1.ReasonClusterAway {
+			continue
+		}
+		for i := range r.Members {
+			m := &r.Members[i]
+			pods.Counts[MemberPlace{r.Datacenter, m.Engine}] = PodCount{Desired: m.Desired(), Ready: m.Ready()}
+		}
+	}
+	pods.Addresses = sortAddresses(pods.Addresses)
+	sortTroubles(pods.Troubles)
+	return pods
 }
 
 func (r *PoolWorkloadReport) troubles() []Refusal {
+	if r.Failure != nil && r.Failure.Reason() == v1alpha1.ReasonClusterAway {
+		return []Refusal{Refuse(r.Failure.Reason(), "%s: %v", r.Datacenter, r.Failure)}
+	}
 	var all []Refusal
 	add := func(reason, message string) { all = append(all, Refuse(reason, "%s: %s", r.Datacenter, message)) }
 	if r.Failure != nil {
@@ -118,12 +153,18 @@ func (m *MemberReport) troubles() []Refusal {
 	case len(all) > 0:
 	case m.Deployment == nil:
 		all = append(all, Refuse(v1alpha1.ReasonPodsNotReady, "%s: 0 of %d pods are ready", m.Engine, desired))
-	case !MembersSettled(m.Deployment) && m.Deployment.Status.UpdatedReplicas < desired:
+	case m.rolling():
 		all = append(all, Refuse(v1alpha1.ReasonRolling, "%s: pods are made anew, one by one", m.Engine))
 	case ready < desired:
 		all = append(all, Refuse(v1alpha1.ReasonPodsNotReady, "%s: %d of %d pods are ready", m.Engine, ready, desired))
 	}
 	return all
+}
+
+// rolling reports whether pods are there that are made anew.
+func (m *MemberReport) rolling() bool {
+	s := m.Deployment.Status
+	return s.Replicas > s.UpdatedReplicas || s.Replicas > 0 && s.ObservedGeneration < m.Deployment.Generation
 }
 
 // podsRefused is why no pods are made of a Deployment (nil: there is none); "" if they are.

@@ -41,7 +41,7 @@ type GroupReport struct {
 // WorkloadReasons are the reasons of the condition WorkloadsReady for what is wrong, the first to be mended first.
 var workloadReasons = []string{
 	v1alpha1.ReasonClusterAway, v1alpha1.ReasonNamespaceTerminating, v1alpha1.ReasonNamespaceMissing, v1alpha1.ReasonNoImage, v1alpha1.ReasonNoHub,
-	v1alpha1.ReasonForbidden, v1alpha1.ReasonQuotaExceeded, v1alpha1.ReasonRefused, v1alpha1.ReasonImageNotPulled, v1alpha1.ReasonPodsFailing,
+	v1alpha1.ReasonForbidden, v1alpha1.ReasonQuotaExceeded, v1alpha1.ReasonRefused, v1alpha1.ReasonSecretNotFound, v1alpha1.ReasonSecretNotUsable, v1alpha1.ReasonImageNotPulled, v1alpha1.ReasonPodsFailing,
 	v1alpha1.ReasonPodsPending, v1alpha1.ReasonAddressPending, v1alpha1.ReasonRolling, v1alpha1.ReasonPodsNotReady,
 }
 
