@@ -311,7 +311,7 @@ func (r *RecordReconciler) inputs(ctx context.Context, o *v1alpha1.DynamicRecord
 		if err := r.Client.List(ctx, &datacenters, client.UnsafeDisableDeepCopy); err != nil {
 			return in, false, fmt.Errorf("listing Datacenters: %w", err)
 		}
-		in.Failover = render.RecordFailover(rec.decision.Record, rec.decision.Owner, leastTTL(&z))
+		in.Failover = render.RecordFailover(rec.decision.Record, rec.decision.Owner, leastTTL(&z), o.Spec.Objectives.ClientCache)
 		in.Split = render.SplitRisk(rec.decision.Record, datacenters.Items, r.Reports.Sees(connected))
 	} else {
 		r.wait(zoneKey, key, false)

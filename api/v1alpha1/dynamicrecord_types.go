@@ -612,7 +612,26 @@ type Objectives struct {
 	//
 	// +optional
 	RTO *Duration `json:"rto,omitempty"`
+
+	// clientCache is what clients keep of an answer themselves, if all of them ask ResolverPools, whose members forget a
+	// name when its answer changes: None, or a duration that is the most, e.g. 5s. Then rto and status.worstFailover count
+	// this and the flush, instead of the TTL. It is a promise of who writes it: operating systems, browsers, JVMs,
+	// forwarders and caches of nodes hold what they were given for the TTL that they were told (clientMaxTTL of the pool),
+	// and resolvers that are no members of a pool for the TTL of the record. Left out: the TTL counts.
+	//
+	// +optional
+	ClientCache ClientCache `json:"clientCache,omitempty"`
 }
+
+// ClientCache is None, or a duration such as 5s.
+//
+// +kubebuilder:validation:MinLength=2
+// +kubebuilder:validation:MaxLength=32
+// +kubebuilder:validation:XValidation:rule="self == 'None' || self.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$')",message="must be None, or the most that clients keep as a duration such as 5s or 500ms"
+type ClientCache string
+
+// ClientCacheNone is clients that keep nothing.
+const ClientCacheNone ClientCache = "None"
 
 // DynamicRecordStatus is what is answered and why.
 type DynamicRecordStatus struct {

@@ -40,27 +40,44 @@ func SplitRisk(r *steeringpb.Record, datacenters []v1alpha1.Datacenter, sees fun
 		witness, strings.Join(without, ", "))
 }
 
-// RecordFailover works out how long a record may take to move off a dead target, at most; nil if nothing probes it.
-// lowest is the zone's least TTL.
-func RecordFailover(r *steeringpb.Record, owner zone.Name, lowest time.Duration) *Failover {
+// reckon is what a record's failover is worked out from; false if nothing probes it, or SteerZone has refused it.
+func reckon(r *steeringpb.Record, owner zone.Name, clients v1alpha1.ClientCache) (steering.Failover, bool) {
 	record, err := steering.NewRecord(owner, r)
 	if err != nil {
-		return nil // SteerZone has refused it
+		return steering.Failover{}, false
 	}
 	f, probed := record.Failover(steering.DefaultVoteTTL)
+	if clients != "" {
+		f.Flush = steering.FlushTime
+	}
+	if clients != "" && clients != v1alpha1.ClientCacheNone {
+		if f.ClientCache, err = v1alpha1.Duration(clients).Parse(); err != nil { // the API server has checked it
+			f.Flush = 0
+		}
+	}
+	return f, probed
+}
+
+// RecordFailover works out how long a record may take to move off a dead target, at most; nil if nothing probes it.
+// lowest is the zone's least TTL, and clients what the record says that they keep.
+func RecordFailover(r *steeringpb.Record, owner zone.Name, lowest time.Duration, clients v1alpha1.ClientCache) *Failover {
+	f, probed := reckon(r, owner, clients)
 	if !probed {
 		return nil
 	}
 	out := &Failover{Worst: f.Worst(), Sum: f.String(), Feasible: true}
 	if rto := time.Duration(r.GetRto()) * time.Millisecond; rto > 0 {
 		out.Feasible, out.Sum = f.Meets(rto), f.Explain(rto, lowest)
+		if f.Flush > 0 {
+			out.Sum += "; that is for clients of ResolverPools that keep no more than objectives.clientCache says"
+		}
 	}
 	return out
 }
 
 // refuseIdle takes from a record's probes the idle intervals that break its objective where without them it is met, and
 // returns the names of these probes.
-func refuseIdle(r *steeringpb.Record, owner zone.Name) []string {
+func refuseIdle(r *steeringpb.Record, owner zone.Name, clients v1alpha1.ClientCache) []string {
 	rto := time.Duration(r.GetRto()) * time.Millisecond
 	if rto == 0 || !slices.ContainsFunc(r.GetProbes(), func(p *steeringpb.Probe) bool { return p.GetIdleInterval() > 0 }) {
 		return nil
@@ -70,11 +87,7 @@ func refuseIdle(r *steeringpb.Record, owner zone.Name) []string {
 		idle[i], p.IdleInterval = p.IdleInterval, 0
 	}
 	meets := func() bool {
-		record, err := steering.NewRecord(owner, r)
-		if err != nil {
-			return false // it is refused for that
-		}
-		f, probed := record.Failover(steering.DefaultVoteTTL)
+		f, probed := reckon(r, owner, clients)
 		return !probed || f.Meets(rto)
 	}
 	met := meets()

@@ -32,7 +32,10 @@ var update = flag.Bool("update", false, "write the golden files anew")
 // TestGolden renders the estates in testdata: in.yaml holds the objects, want what becomes of
 // each zone, record by record, and what is found wrong with it.
 func TestGolden(t *testing.T) {
-	goldens(t, "testdata/*.txtar", "want", func(t *testing.T, in []byte) string { return describe(t, parseEstate(t, in)) })
+	goldens(t, "testdata/*.txtar", "want", func(t *testing.T, in []byte) string {
+		t.Helper()
+		return describe(t, parseEstate(t, in))
+	})
 }
 
 // goldens holds for each story that become makes of its first file what stands in its second; with -update it is written

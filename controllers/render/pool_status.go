@@ -176,7 +176,7 @@ func (s *poolStatus) count() {
 		all += max(s.desired[at], s.ready[at])
 		ready += s.ready[at]
 		s.ResolverPoolStatus.Members = append(s.ResolverPoolStatus.Members, v1alpha1.ResolverMemberStatus{
-			Datacenter: v1alpha1.DatacenterName(at.Datacenter), Engine: at.Engine, Desired: ptr.To(s.desired[at]), Ready: ptr.To(s.ready[at]),
+			Datacenter: v1alpha1.DatacenterName(at.Datacenter), Engine: at.Engine, Desired: new(s.desired[at]), Ready: new(s.ready[at]),
 			Unsupported: s.unsupported(at), Message: clip(strings.Join(s.faults(at), "; "), 1024),
 		})
 	}

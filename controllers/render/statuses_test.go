@@ -49,7 +49,10 @@ const operatorNamespace = "fingerpost-system"
 
 // TestStatuses has the statuses of the objects in testdata/statuses.
 func TestStatuses(t *testing.T) {
-	goldens(t, "testdata/statuses/*.txtar", "want", func(t *testing.T, in []byte) string { return statuses(t, parseEstate(t, in)) })
+	goldens(t, "testdata/statuses/*.txtar", "want", func(t *testing.T, in []byte) string {
+		t.Helper()
+		return statuses(t, parseEstate(t, in))
+	})
 }
 
 func statuses(t testing.TB, w *world) string {
@@ -92,7 +95,7 @@ func statuses(t testing.TB, w *world) string {
 		if d := decisions[key]; d == nil {
 			in.Absent = render.Refuse(v1alpha1.ReasonZoneNotFound, "spec.zoneRef: there is no DNSZone %s", render.ZoneOf(o))
 		} else if d.Record != nil {
-			in.Failover = render.RecordFailover(d.Record, d.Owner, 0)
+			in.Failover = render.RecordFailover(d.Record, d.Owner, 0, o.Spec.Objectives.ClientCache)
 			in.Split = render.SplitRisk(d.Record, datacenters, func(string) bool { return true })
 		}
 		for _, r := range w.reports {

@@ -106,7 +106,7 @@ func SteerZone(in SteeredInputs) *Steered {
 		c.granted = in.grants(object)
 		c.incumbent = publishedSource(in.Published, owner) == c.key.String()
 		if c.Record, c.fault = in.translate(object, owner); c.fault == nil {
-			c.NotIdle = refuseIdle(c.Record, owner)
+			c.NotIdle = refuseIdle(c.Record, owner, object.Spec.Objectives.ClientCache)
 		}
 		byOwner[owner] = append(byOwner[owner], c)
 	}

@@ -18,8 +18,12 @@ const (
 	CompileTime = 50 * time.Millisecond
 )
 
+// FlushTime is how long resolvers with an agent take, at the most, to forget an answer that has changed and to have the new
+// one. It takes agents that hear of the change from a server, and an authority of the name that answers them.
+const FlushTime = time.Second
+
 // Failover is what the worst-case failover is reckoned from: the longest time from the death of a target
-// until no resolver that asked has its address any more.
+// until nobody that asked has its address any more, as far as caches keep to TTLs.
 type Failover struct {
 	Interval         time.Duration // between probes
 	IdleInterval     time.Duration // while nobody asks; 0: Interval
@@ -28,7 +32,22 @@ type Failover struct {
 	HoldDown         time.Duration
 	VoteTTL          time.Duration
 	TTL              time.Duration // of the answers, over the chain of aliases that leads to them
+	// Flush is how long the resolvers that clients ask take to forget an answer that has changed; 0: they keep it for its TTL.
+	Flush time.Duration
+	// ClientCache is the most that clients keep an answer themselves, if less than the TTL. It counts where Flush is not 0.
+	ClientCache time.Duration
 }
+
+// kept is for how long an answer is in somebody's cache that can't be flushed.
+func (f Failover) kept() time.Duration {
+	if f.Flush > 0 {
+		return min(f.TTL, f.ClientCache)
+	}
+	return f.TTL
+}
+
+// after is how long it takes from the last vote until nobody has the old answer.
+func (f Failover) after() time.Duration { return CombineTime + CompileTime + f.Flush + f.kept() }
 
 // between is the time between probes that counts.
 func (f Failover) between() time.Duration { return max(f.Interval, f.IdleInterval) }
@@ -41,9 +60,10 @@ func (f Failover) detection() time.Duration {
 }
 
 // Worst is the worst-case failover.
-func (f Failover) Worst() time.Duration { return f.detection() + CombineTime + CompileTime + f.TTL }
+func (f Failover) Worst() time.Duration { return f.detection() + f.after() }
 
-// String writes the sum, e.g. "3 x 10s x 1.1 + 2s + 0.2s + 60s = 95.2s".
+// String writes the sum, e.g. "3 x 10s x 1.1 + 2s + 0.2s + 60s = 95.2s"; where resolvers are flushed
+// "3 x 10s x 1.1 + 2s + 0.2s + 1s of flushing + 5s at clients = 41.2s".
 func (f Failover) String() string {
 	var s strings.Builder
 	if detection := f.detection(); detection == f.VoteTTL {
@@ -54,7 +74,16 @@ func (f Failover) String() string {
 			fmt.Fprintf(&s, " + %s", InSeconds(f.HoldDown))
 		}
 	}
-	fmt.Fprintf(&s, " + %s + %s = %s", InSeconds(CombineTime+CompileTime), InSeconds(f.TTL), InSeconds(f.Worst()))
+	fmt.Fprintf(&s, " + %s", InSeconds(CombineTime+CompileTime))
+	switch {
+	case f.Flush == 0:
+		fmt.Fprintf(&s, " + %s", InSeconds(f.TTL))
+	case f.kept() == 0:
+		fmt.Fprintf(&s, " + %s of flushing", InSeconds(f.Flush))
+	default:
+		fmt.Fprintf(&s, " + %s of flushing + %s at clients", InSeconds(f.Flush), InSeconds(f.kept()))
+	}
+	fmt.Fprintf(&s, " = %s", InSeconds(f.Worst()))
 	return s.String()
 }
 
@@ -141,8 +170,8 @@ func (f Failover) Remedies(rto, leastTTL time.Duration) []Remedy {
 // remedyTTL adds to a remedy the longest TTL that is below the present one and meets the objective.
 func (f Failover) remedyTTL(r Remedy, rto, leastTTL time.Duration) (Remedy, bool) {
 	g := f.With(r)
-	r.TTL = (rto - (g.Worst() - g.TTL)).Truncate(time.Second)
-	return r, leastTTL <= r.TTL && r.TTL < f.TTL && f.With(r).Meets(rto)
+	r.TTL = (rto - (g.Worst() - g.kept())).Truncate(time.Second)
+	return r, leastTTL <= r.TTL && r.TTL < f.kept() && f.With(r).Meets(rto)
 }
 
 // remedyInterval adds an interval below the present one, with a TTL where it needs one.
@@ -153,7 +182,7 @@ func (f Failover) remedyInterval(r Remedy, rto, leastTTL time.Duration) (Remedy,
 		return r, false
 	}
 	// What is left for each probe if all else stays.
-	left := rto - g.TTL - CombineTime - CompileTime - g.Timeout - g.HoldDown
+	left := rto - g.after() - g.Timeout - g.HoldDown
 	longest := (left / time.Duration(g.FailureThreshold) * 100 / (100 + Jitter)).Truncate(time.Second)
 	if r.Interval = longest; shortest <= longest && longest < g.between() && f.With(r).Meets(rto) {
 		return r, true

@@ -24,6 +24,11 @@ func TestExplainFailover(t *testing.T) {
 		"votes lapse later":              {func(f *Failover) { f.Interval, f.Timeout = s, s/2 }, 60 * s, "5s until votes lapse + 0.2s + 60s = 65.2s > 60s; TTL 54s meets it"},
 		"fewer failures if nothing else": {nil, 9 * s, "3 x 10s x 1.1 + 2s + 0.2s + 60s = 95.2s > 9s; failureThreshold 1 with interval 3s and TTL 3s meets it"},
 		"nothing meets it":               {nil, 5 * s, "3 x 10s x 1.1 + 2s + 0.2s + 60s = 95.2s > 5s; no TTL from 1s on and no interval above the timeout meet it"},
+		"clients that keep nothing":      {func(f *Failover) { f.Flush = s }, 60 * s, "3 x 10s x 1.1 + 2s + 0.2s + 1s of flushing = 36.2s <= 60s"},
+		"what clients keep counts":       {func(f *Failover) { f.Flush, f.ClientCache = s, 10*s }, 40 * s, "3 x 10s x 1.1 + 2s + 0.2s + 1s of flushing + 10s at clients = 46.2s > 40s; TTL 3s meets it, or interval 8s"},
+		"clients keep no more than the TTL": {func(f *Failover) { f.Flush, f.ClientCache, f.TTL = s, 10*s, 5*s }, 60 * s,
+			"3 x 10s x 1.1 + 2s + 0.2s + 1s of flushing + 5s at clients = 41.2s <= 60s"},
+		"another TTL does not help who keeps nothing": {func(f *Failover) { f.Flush = s }, 30 * s, "3 x 10s x 1.1 + 2s + 0.2s + 1s of flushing = 36.2s > 30s; interval 8s meets it"},
 		"a timeout that is no whole second": {func(f *Failover) { f.Timeout = 1500 * time.Millisecond }, 60 * s,
 			"3 x 10s x 1.1 + 1.5s + 0.2s + 60s = 94.7s > 60s; TTL 25s meets it, or interval 2s with TTL 51s"},
 	} {
@@ -48,6 +53,9 @@ func TestRemediesMeetTheObjective(t *testing.T) {
 			Interval: ms("interval", 600) + time.Second, IdleInterval: ms("idle", 1200), FailureThreshold: rapid.IntRange(1, 10).Draw(t, "threshold"),
 			HoldDown: ms("holdDown", 100), VoteTTL: ms("voteTTL", 100), TTL: time.Duration(rapid.IntRange(0, 600).Draw(t, "ttl")) * time.Second,
 		}
+		if rapid.Bool().Draw(t, "flushed") {
+			f.Flush, f.ClientCache = ms("flush", 20)+time.Millisecond, ms("clients", 600)
+		}
 		f.Timeout = min(ms("timeout", 100), f.Interval-time.Millisecond)
 		rto := ms("rto", 3000)
 		least := time.Duration(rapid.IntRange(0, 10).Draw(t, "least")) * time.Second
@@ -64,13 +72,13 @@ func TestRemediesMeetTheObjective(t *testing.T) {
 				t.Fatal("a remedy that changes nothing")
 			case r.Interval != 0 && (r.Interval <= f.Timeout || r.Interval < time.Second):
 				t.Fatalf("interval %s is not above the timeout %s", r.Interval, f.Timeout)
-			case r.TTL != 0 && (r.TTL < least || r.TTL > f.TTL):
+			case r.TTL != 0 && (r.TTL < least || r.TTL > f.kept()):
 				t.Fatalf("TTL %s is out of bounds", r.TTL)
 			}
 			// One second more would not do, for a TTL alone.
-			if more := r; r.TTL > 0 && r.TTL < f.TTL {
+			if more := r; r.TTL > 0 && r.TTL < f.kept() {
 				more.TTL += time.Second
-				if more.TTL < f.TTL && f.With(more).Meets(rto) {
+				if more.TTL < f.kept() && f.With(more).Meets(rto) {
 					t.Fatalf("%s: TTL %s meets it too", f, more.TTL)
 				}
 			}
@@ -80,7 +88,7 @@ func TestRemediesMeetTheObjective(t *testing.T) {
 		if interval := f.Timeout.Truncate(time.Second) + time.Second; interval < f.between() {
 			shortest = shortest.With(Remedy{Interval: interval})
 		}
-		if len(remedies) == 0 && !f.Meets(rto) && f.TTL > max(least, time.Second) && shortest.Meets(rto) {
+		if len(remedies) == 0 && !f.Meets(rto) && f.kept() > max(least, time.Second) && shortest.Meets(rto) {
 			t.Fatalf("%s > %s has no remedy, and %s would do", f, rto, shortest)
 		}
 	})

@@ -119,6 +119,8 @@ var schemaYAML = typed.YAMLObject(`types:
           - name
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.CertificateCheck
   scalar: string
+- name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ClientCache
+  scalar: string
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ConfigMapKeyRef
   map:
     fields:
@@ -1061,6 +1063,9 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Objectives
   map:
     fields:
+    - name: clientCache
+      type:
+        namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.ClientCache
     - name: rto
       type:
         namedType: com.github.fingerpost-dns.fingerpost.api.v1alpha1.Duration

@@ -14,6 +14,12 @@ type ObjectivesApplyConfiguration struct {
 	// rto is the recovery time objective: how long after a target's death clients may still be given its address or
 	// hold it in a cache, e.g. 60s. If probes, TTL and the rest can't meet it, RTOFeasible is False and says what would.
 	RTO *apiv1alpha1.Duration `json:"rto,omitempty"`
+	// clientCache is what clients keep of an answer themselves, if all of them ask ResolverPools, whose members forget a
+	// name when its answer changes: None, or a duration that is the most, e.g. 5s. Then rto and status.worstFailover count
+	// this and the flush, instead of the TTL. It is a promise of who writes it: operating systems, browsers, JVMs,
+	// forwarders and caches of nodes hold what they were given for the TTL that they were told (clientMaxTTL of the pool),
+	// and resolvers that are no members of a pool for the TTL of the record. Left out: the TTL counts.
+	ClientCache *apiv1alpha1.ClientCache `json:"clientCache,omitempty"`
 }
 
 // ObjectivesApplyConfiguration constructs a declarative configuration of the Objectives type for use with
@@ -27,5 +33,13 @@ func Objectives() *ObjectivesApplyConfiguration {
 // If called multiple times, the RTO field is set to the value of the last call.
 func (b *ObjectivesApplyConfiguration) WithRTO(value apiv1alpha1.Duration) *ObjectivesApplyConfiguration {
 	b.RTO = &value
+	return b
+}
+
+// WithClientCache sets the ClientCache field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the ClientCache field is set to the value of the last call.
+func (b *ObjectivesApplyConfiguration) WithClientCache(value apiv1alpha1.ClientCache) *ObjectivesApplyConfiguration {
+	b.ClientCache = &value
 	return b
 }
