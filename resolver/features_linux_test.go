@@ -591,3 +591,61 @@ func TestAllThreadsForget(t *testing.T) {
 		})
 	}
 }
+
+func TestAnswersAreValidatedFromPrivateAnchors(t *testing.T) {
+	leaf := signZone(t, "corp.", "corp. 3600 IN NS ns.corp.", "ns.corp. 3600 IN A 10.8.0.2", "app.corp. 60 IN A 10.9.9.9", "bogus.corp. 60 IN A 10.9.9.9")
+	root := signZone(t, ".", ". 3600 IN NS ns.", "ns. 3600 IN A 10.8.0.1", "corp. 3600 IN NS ns.corp.", leaf.key.ToDS(dns.SHA256).String(), "ns.corp. 3600 IN A 10.8.0.2")
+	serve(t, root, "10.8.0.1")
+	serve(t, leaf, "10.8.0.2")
+	w := &world{t: t}
+	for name, tt := range map[string]struct {
+		anchor dns.RR // nil: none
+		bogus  int
+	}{
+		"from a DS record":        {root.key.ToDS(dns.SHA256), dns.RcodeServerFailure},
+		"from a key":              {root.key, dns.RcodeServerFailure},
+		"of which there are none": {nil, dns.RcodeSuccess},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, p := range products {
+				t.Run(string(p), func(t *testing.T) {
+					t.Parallel()
+					c := w.configOf(p)
+					c.RootHints = []engine.RootServer{{Name: mustName(t, "ns."), Addresses: []netip.Addr{netip.MustParseAddr("10.8.0.1")}}}
+					if tt.anchor != nil {
+						anchor, err := engine.ParseAnchor(tt.anchor.String())
+						if err != nil {
+							t.Fatal(err)
+						}
+						c.TrustAnchors = []engine.Anchor{anchor}
+					}
+					s := startPool(t, p, c)
+					for name, want := range map[string]int{"app.corp.": dns.RcodeSuccess, "nobody.corp.": dns.RcodeNameError, "bogus.corp.": tt.bogus} {
+						q := question(name, dns.TypeA, true)
+						q.AuthenticatedData = true
+						ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+						defer cancel()
+						reply, err := ask(ctx, netip.Addr{}, s.at, q)
+						if err != nil || reply.Rcode != want {
+							t.Fatalf("%s: %v, %v", name, reply, err)
+						}
+						if secure := tt.anchor != nil && want != dns.RcodeServerFailure; reply.AuthenticatedData != secure {
+							t.Errorf("%s: validated is %t", name, reply.AuthenticatedData)
+						}
+						if want == dns.RcodeServerFailure {
+							why := ""
+							for _, option := range reply.IsEdns0().Option {
+								if e, ok := option.(*dns.EDNS0_EDE); ok {
+									why = dns.ExtendedErrorCodeToString[e.InfoCode]
+								}
+							}
+							if why == "" {
+								t.Errorf("nothing says why %s fails: %v", name, reply)
+							}
+						}
+					}
+				})
+			}
+		})
+	}
+}

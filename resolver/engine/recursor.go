@@ -131,12 +131,7 @@ func recursor(c *Config) *Rendered {
 		l.WriteString("clearTA('.')\n")
 	}
 	for _, a := range c.TrustAnchors {
-		rrtype, data := a.Fields()
-		if rrtype != "DS" {
-			r.lacks("trustAnchors", "%s: anchors are DS records", a.Owner())
-			continue
-		}
-		fmt.Fprintf(&l, "addTA(%q, %q)\n", a.Owner(), data)
+		fmt.Fprintf(&l, "addTA(%q, %q)\n", a.Owner(), a.DS())
 	}
 	if len(c.Block.Names) > 0 {
 		l.WriteString("rpzFile(\"block.rpz\", {policyName = \"block\"})\n")

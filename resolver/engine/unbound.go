@@ -37,6 +37,7 @@ func unbound(c *Config, folder Path) *Rendered {
 	set("verbosity", "1")
 	yes("hide-identity", true)
 	yes("hide-version", true)
+	yes("ede", true)
 	yes("extended-statistics", true)
 	yes("statistics-cumulative", true)
 
@@ -157,7 +158,6 @@ func unbound(c *Config, folder Path) *Rendered {
 		yes("serve-expired-ttl-reset", false)
 		set("serve-expired-reply-ttl", "%d", c.staleTTL())
 		set("serve-expired-client-timeout", "%d", s.patience().Milliseconds())
-		yes("ede", true)
 		yes("ede-serve-expired", true)
 	}
 	if e := c.ECS; e != nil {

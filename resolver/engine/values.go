@@ -100,10 +100,16 @@ func (a Anchor) String() string { return a.text }
 // Owner is the zone that the anchor is of.
 func (a Anchor) Owner() string { return strings.Fields(a.text)[0] }
 
-// Fields is the record's type and what follows it.
-func (a Anchor) Fields() (rrtype, data string) {
-	f := strings.SplitN(a.text, " ", 5)
-	return f[3], f[4]
+// DS is the data of the anchor as a DS record: of a DNSKEY the one with its SHA-256 digest (RFC 4509).
+func (a Anchor) DS() string {
+	rr, err := dns.NewRR(a.text)
+	if err != nil {
+		panic("an Anchor is a record: " + err.Error())
+	}
+	if key, ok := rr.(*dns.DNSKEY); ok {
+		rr = key.ToDS(dns.SHA256)
+	}
+	return strings.TrimPrefix(rr.String(), rr.Header().String())
 }
 
 // MarshalText implements encoding.TextMarshaler.
