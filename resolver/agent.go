@@ -665,7 +665,7 @@ func resolves(ctx context.Context, at netip.AddrPort, zone engine.Name) error {
 	ctx, cancel := context.WithTimeout(ctx, recursionTimeout)
 	defer cancel()
 	name := strings.TrimSuffix(fmt.Sprintf("fingerpost-check-%08x.%s", rand.Uint32(), zone), ".") + "."
-	reply, err := ask(ctx, netip.Addr{}, at, question(name, dns.TypeA, true))
+	reply, err := ask(ctx, beside(at), at, question(name, dns.TypeA, true))
 	switch {
 	case err != nil:
 		return fmt.Errorf("%s: %w", name, err)

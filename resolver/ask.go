@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"context"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
@@ -72,9 +73,19 @@ func reachable(listen netip.AddrPort) netip.AddrPort {
 	}
 }
 
+// beside is where a program asks a server on the same machine from: over IPv4 one of many addresses, as engines that limit how
+// often an address asks may know no exceptions (Unbound). IPv6 has one loopback address: the zero Addr leaves the choice to
+// the kernel.
+func beside(at netip.AddrPort) netip.Addr {
+	if !at.Addr().Is4() {
+		return netip.Addr{}
+	}
+	return netip.AddrFrom4([4]byte{127, byte(1 + rand.N(254)), byte(rand.N(256)), byte(1 + rand.N(254))})
+}
+
 // generation is the one of the configuration that a server answers by, "" if it has none.
 func generation(ctx context.Context, at netip.AddrPort) (string, error) {
-	reply, err := ask(ctx, netip.Addr{}, at, question(engine.ReadyName, dns.TypeTXT, true))
+	reply, err := ask(ctx, beside(at), at, question(engine.ReadyName, dns.TypeTXT, true))
 	if err != nil {
 		return "", err
 	}

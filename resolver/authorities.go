@@ -248,7 +248,7 @@ func (a *authorities) addresses(ctx context.Context, at netip.AddrPort, m *dns.M
 		}
 		for _, rrtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
 			one, cancel := context.WithTimeout(ctx, authorityTimeout)
-			if reply, err := ask(one, netip.Addr{}, at, question(name, rrtype, true)); err == nil {
+			if reply, err := ask(one, beside(at), at, question(name, rrtype, true)); err == nil {
 				take(reply.Answer, name)
 			}
 			cancel()

@@ -25,6 +25,7 @@ import (
 	"github.com/miekg/dns"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/fingerpost-dns/fingerpost/dnsserver/changes"
 	"github.com/fingerpost-dns/fingerpost/resolver/control"
 	"github.com/fingerpost-dns/fingerpost/resolver/engine"
 )
@@ -423,7 +424,7 @@ func TestLimits(t *testing.T) {
 			t.Parallel()
 			c := w.configOf(p)
 			const most, queries = 20, 200
-			c.Limits = engine.Limits{Client: most, Domain: most, NAT: []engine.NATLimit{{Networks: []netip.Prefix{netip.MustParsePrefix("10.7.0.0/24")}, Client: 5000}}}
+			c.Limits = engine.Limits{Client: most, NAT: []engine.NATLimit{{Networks: []netip.Prefix{netip.MustParsePrefix("10.7.0.0/24")}, Client: 5000}}}
 			if p == engine.Unbound {
 				c.Limits.NAT = nil // each has the greatest limit
 			}
@@ -442,10 +443,26 @@ func TestLimits(t *testing.T) {
 					t.Errorf("an address that many share has %d answers of %d", answers, queries)
 				}
 			}
+			// The agent asks as often as it needs to.
+			var all []changes.Change
+			for i := range 100 {
+				name := fmt.Sprintf("n%d.pay.corp.", i)
+				s.askFrom(fmt.Sprintf("10.6.1.%d", i), name)
+				all = append(all, changes.Change{Name: mustZoneName(t, name)})
+			}
+			if outcomes := s.Flush(t.Context(), all); slices.ContainsFunc(outcomes, func(o Outcome) bool { return o != Confirmed }) {
+				t.Errorf("flushes are %v", outcomes)
+			}
 			if statistics, err := s.current().control.Statistics(t.Context()); err != nil || statistics[control.Limited] == 0 {
 				t.Errorf("what is beyond the limit is not counted: %v, %v", statistics, err)
 			}
 
+			bounded := *c
+			bounded.Limits.Domain = most
+			s.set(&bounded)
+			if err := s.Refused(); err != nil {
+				t.Fatal(err)
+			}
 			// each asks for 200 names that are in no cache, and counts what comes to the authorities.
 			each := func(zone string, client func(i int) string) (came int, limited bool) {
 				name := func(i int) string { return fmt.Sprintf("n%d-%s.%s", i, strings.ToLower(string(p)), zone) }
@@ -465,9 +482,6 @@ func TestLimits(t *testing.T) {
 			}
 			if came, limited := each("many.corp.", func(i int) string { return fmt.Sprintf("10.6.0.%d", i) }); came == 0 || limited == s.lacks("limits.domain") {
 				t.Errorf("authorities of a zone were asked %d times", came)
-			}
-			if err := s.Ready(); err != nil {
-				t.Error(err)
 			}
 		})
 	}
@@ -624,8 +638,8 @@ func TestAnswersAreValidatedFromPrivateAnchors(t *testing.T) {
 						q := question(name, dns.TypeA, true)
 						q.AuthenticatedData = true
 						ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-						defer cancel()
 						reply, err := ask(ctx, netip.Addr{}, s.at, q)
+						cancel()
 						if err != nil || reply.Rcode != want {
 							t.Fatalf("%s: %v, %v", name, reply, err)
 						}

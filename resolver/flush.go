@@ -714,7 +714,7 @@ func (f *flusher) answers(ctx context.Context, r *running, known *samples) error
 	}
 	asked := slices.DeleteFunc(slices.Clone(known.rrtypes), func(t uint16) bool { return len(known.given[t]) == 0 }) // else nobody could be
 	return errors.Join(concurrently(slices.Repeat(asked, times), func(t uint16) error {
-		reply, err := ask(ctx, netip.Addr{}, r.at, question(known.name, t, true))
+		reply, err := ask(ctx, beside(r.at), r.at, question(known.name, t, true))
 		if err == nil && !known.has(reply) {
 			err = fmt.Errorf("%w: %s %s %q", errAnswer, known.name, dns.TypeToString[t], said(reply))
 		}

@@ -14,11 +14,11 @@ import (
 func connect(p engine.Product, folder string, pid int) control.Engine {
 	switch p {
 	case engine.Unbound:
-		return control.Unbound{Socket: filepath.Join(folder, engine.UnboundSocket)}
+		return control.NewUnbound(filepath.Join(folder, engine.UnboundSocket))
 	case engine.KnotResolver:
-		return control.KnotResolver{Socket: filepath.Join(folder, engine.KnotResolverControl, strconv.Itoa(pid))}
+		return control.NewKnotResolver(filepath.Join(folder, engine.KnotResolverControl, strconv.Itoa(pid)))
 	default:
-		return control.Recursor{Socket: filepath.Join(folder, engine.RecursorSocket)}
+		return control.NewRecursor(filepath.Join(folder, engine.RecursorSocket))
 	}
 }
 

@@ -3,7 +3,6 @@ package resolver
 import (
 	"context"
 	"math/rand/v2"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -82,7 +81,7 @@ func (a *Agent) freshen(ctx context.Context, name string, rrtype uint16) (left, 
 	look := func() *dns.Msg {
 		one, cancel := context.WithTimeout(ctx, recursionTimeout)
 		defer cancel()
-		m, err := ask(one, netip.Addr{}, r.at, question(name, rrtype, true))
+		m, err := ask(one, beside(r.at), r.at, question(name, rrtype, true))
 		if err != nil || m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError {
 			return nil
 		}

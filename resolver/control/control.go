@@ -54,18 +54,35 @@ func All() []Statistic {
 // Statistics has what a product counts. What it does not count is not there: see docs/resolvers.md.
 type Statistics map[Statistic]float64
 
-// dial connects to a control socket. The connection ends with ctx, or after the time that no command takes. If the socket's
-// path is longer than the kernel takes, it is reached through its folder.
-func dial(ctx context.Context, socket string) (net.Conn, context.CancelFunc, error) {
+// socket is a server's control socket. It is for concurrent use.
+type socket struct {
+	path  string
+	turns chan struct{}
+}
+
+// newSocket is the socket at a path of a server that takes so many connections at a time: what is beyond waits here.
+func newSocket(path string, connections int) *socket {
+	return &socket{path, make(chan struct{}, connections)}
+}
+
+// dial connects when it is its turn. The connection ends with ctx, or after the time that no command takes.
+func (s *socket) dial(ctx context.Context) (net.Conn, context.CancelFunc, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	select {
+	case s.turns <- struct{}{}:
+	case <-ctx.Done():
+		cancel()
+		return nil, nil, ctx.Err()
+	}
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", socket)
+	conn, err := d.DialContext(ctx, "unix", s.path)
 	if err != nil {
+		<-s.turns
 		cancel()
 		return nil, nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	return conn, func() { stop(); cancel(); conn.Close() }, nil
+	return conn, func() { stop(); cancel(); conn.Close(); <-s.turns }, nil
 }
 
 // maxReply bounds what is read of one reply, in octets.

@@ -15,11 +15,14 @@ import (
 
 // KnotResolver is one process of Knot Resolver 5, reached by the socket in its control folder. What is sent there is run as
 // Lua, with the rights of the process: nothing goes into it unescaped.
-type KnotResolver struct{ Socket string }
+type KnotResolver struct{ socket *socket }
+
+// NewKnotResolver reaches the process by the path of its socket.
+func NewKnotResolver(path string) KnotResolver { return KnotResolver{newSocket(path, 8)} }
 
 // eval returns the value of a Lua expression on one line. Its result must be what JSON can say.
 func (k KnotResolver) eval(ctx context.Context, what, expression string, result any) error {
-	conn, done, err := dial(ctx, k.Socket)
+	conn, done, err := k.socket.dial(ctx)
 	if err != nil {
 		return failed("kresd", what, err)
 	}

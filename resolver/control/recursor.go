@@ -12,11 +12,14 @@ import (
 )
 
 // Recursor is PowerDNS Recursor, reached by the socket in its socket-dir.
-type Recursor struct{ Socket string }
+type Recursor struct{ socket *socket }
+
+// NewRecursor reaches the server by the path of its socket. It has no queue of connections: who comes second gets EAGAIN.
+func NewRecursor(path string) Recursor { return Recursor{newSocket(path, 1)} }
 
 // do runs one command. Both ways go a status (int32), a length (uint64) and a text, numbers as the machine has them.
 func (r Recursor) do(ctx context.Context, command string) (string, error) {
-	conn, done, err := dial(ctx, r.Socket)
+	conn, done, err := r.socket.dial(ctx)
 	if err != nil {
 		return "", failed("recursor", command, err)
 	}

@@ -11,11 +11,14 @@ import (
 )
 
 // Unbound is reached by the socket that control-interface names, without certificates.
-type Unbound struct{ Socket string }
+type Unbound struct{ socket *socket }
+
+// NewUnbound reaches the server by the path of its socket.
+func NewUnbound(path string) Unbound { return Unbound{newSocket(path, 8)} }
 
 // do runs one command: a connection each, "UBCT1 command", and the reply until the server closes.
 func (u Unbound) do(ctx context.Context, command string) (string, error) {
-	conn, done, err := dial(ctx, u.Socket)
+	conn, done, err := u.socket.dial(ctx)
 	if err != nil {
 		return "", failed("unbound", command, err)
 	}

@@ -122,7 +122,7 @@ func addressType(a netip.Addr) string {
 
 // own are addresses that the agent beside the server asks from: loopback, and what the server itself listens on.
 func (c *Config) own() []netip.Prefix {
-	own := []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32"), netip.MustParsePrefix("::1/128")}
+	own := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 	for _, a := range c.Listen {
 		if !a.Addr().IsUnspecified() {
 			own = append(own, netip.PrefixFrom(a.Addr().Unmap().WithZone(""), a.Addr().Unmap().BitLen()))
