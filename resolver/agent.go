@@ -458,6 +458,8 @@ func (a *Agent) apply(ctx context.Context, p *pool.Pool) error {
 		return err
 	}
 	if rendered.Generation == before.rendered.Generation {
+		// What the engine can't do is in no file.
+		a.replace(ctx, &running{c, rendered, before.process, before.control, before.at})
 		return nil
 	}
 	changed, how := difference(before.rendered, rendered)
