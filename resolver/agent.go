@@ -502,18 +502,51 @@ func (a *Agent) place(p *pool.Pool) (*engine.Config, error) {
 		}
 	}
 	c, err := p.At(h)
-	if err != nil || len(p.Files) == 0 {
-		return c, err
-	}
-	if err := os.MkdirAll(folder, 0o700); err != nil {
+	if err != nil {
 		return nil, err
+	}
+	if len(p.Files) > 0 {
+		if err := os.MkdirAll(folder, 0o700); err != nil {
+			return nil, err
+		}
 	}
 	for name, text := range p.Files {
 		if err := renameio.WriteFile(filepath.Join(folder, name), []byte(text), 0o600); err != nil {
 			return nil, err
 		}
 	}
-	return c, nil
+	return c, readable(c)
+}
+
+// readable fails if files that a configuration names can't be read, of which not every engine says something.
+func readable(c *engine.Config) error {
+	var errs []error
+	look := func(field string, p engine.Path) {
+		if p == (engine.Path{}) {
+			return
+		}
+		f, err := os.Open(p.String())
+		if err != nil {
+			errs = append(errs, &engine.ConfigError{Field: field, Defect: "can't be read: " + err.Error()})
+			return
+		}
+		_ = f.Close()
+	}
+	if c.TLS != nil {
+		look("tls.certificate", c.TLS.Certificate)
+		look("tls.key", c.TLS.Key)
+	}
+	for i, f := range c.Forward {
+		for j, u := range f.Upstreams {
+			if u.TLS != nil {
+				look(fmt.Sprintf("forward[%d].upstreams[%d].tls.ca", i, j), u.TLS.CA)
+			}
+		}
+	}
+	for i, z := range c.Block.RPZ {
+		look(fmt.Sprintf("block.rpz[%d].file", i), z.File)
+	}
+	return errors.Join(errs...)
 }
 
 // tidy deletes files of Pools of before.

@@ -255,7 +255,10 @@ func TestABadConfigurationLeavesTheEngineAsItWas(t *testing.T) {
 			s := startPool(t, p, w.config())
 			s.ask("app.pay.corp.")
 			before := s.current()
-			file, err := engine.ParsePath("/nonexistent/rpz.zone")
+			file, err := engine.ParsePath(filepath.Join(t.TempDir(), "rpz.zone"))
+			if err == nil {
+				err = os.WriteFile(file.String(), []byte("this is no zone\n"), 0o600)
+			}
 			if err != nil {
 				t.Fatal(err)
 			}
