@@ -170,7 +170,9 @@ func TestAReplicaTakesNothingFromLeadersOfBefore(t *testing.T) {
 		})
 	}
 	r := open()
-	document := func(text string) control.Document { return control.Document{Kind: pool.DocumentKind, Body: []byte(text)} }
+	document := func(text string) control.Document {
+		return control.Document{Kind: pool.DocumentKind, Body: []byte(text)}
+	}
 	if err := r.InstallDocument(t.Context(), control.Fence{Epoch: 2, Cluster: "a"}, document("new")); err != nil {
 		t.Fatal(err)
 	}

@@ -578,7 +578,7 @@ func (in PoolWorkloadInputs) container(m v1alpha1.ResolverMember) corev1.Contain
 		Image: MemberImage(m, in.Images),
 		Env:   []corev1.EnvVar{fromPod("POD_NAME", "metadata.name"), fromPod("POD_IPS", "status.podIPs")},
 		Args: []string{
-			"--engine=" + string(m.Engine), "--config=" + path.Join(poolFolder, poolFile), fmt.Sprintf("--listen=$(POD_IPS):%d", podPortDNS),
+			"--engine=" + string(m.Engine), "--config=" + path.Join(poolFolder, poolFile), "--listen=$(POD_IPS)", fmt.Sprintf("--port=%d", podPortDNS),
 			"--dir=" + resolverFolder, fmt.Sprintf("--http-listen=:%d", podPortResolverHTTP), fmt.Sprintf("--drain=%ds", memberDrain),
 		},
 		Ports: []corev1.ContainerPort{ // without those of other transports, which come and go without a restart
