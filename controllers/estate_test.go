@@ -292,7 +292,7 @@ func (e *estate) startManager(n int) *manager {
 	err = controllers.Setup(ctx, mgr, controllers.Options{
 		Namespace: operatorNamespace, ApexNamespaces: []string{"dns-root"}, HubAddress: e.hub[n], StatusWrites: cmp.Or(e.statusWrites, 50), CookieRotation: e.cookieRotation, AddressPort: e.dnsPort,
 		Certificates:   controllers.CertificateOptions{Namespace: operatorNamespace, Policy: cmp.Or(e.certificates, pki.DefaultPolicy())},
-		DNSServerImage: "fingerpost/dnsserver:test", HubEndpoints: e.hub,
+		DNSServerImage: "fingerpost/dnsserver:test", HubEndpoints: e.hub, ResolverImages: resolverImages("test"),
 	})
 	if err != nil {
 		cancel()

@@ -55,7 +55,7 @@ func newPoolWorkloads(t *testing.T, e *estate, place client.Client, within strin
 	w.PoolWorkloadReconciler = &controllers.PoolWorkloadReconciler{
 		Client: e.api, Secrets: e.api, Places: places, Told: &controllers.ToldPools{Changed: nobody}, Namespace: operatorNamespace,
 		Reports: &controllers.PoolWorkloadReports{OnReport: func(p types.NamespacedName) { w.mu.Lock(); w.changed[p]++; w.mu.Unlock() }},
-		Images:  map[v1alpha1.ResolverEngine]string{v1alpha1.EngineUnbound: "fingerpost/resolver-unbound:test", v1alpha1.EngineKnotResolver: "fingerpost/resolver-knotresolver:test"},
+		Images:  resolverImages("test"),
 		Hubs:    []string{"fingerpost-hub.fingerpost-system.svc:8443", "hub.example.net:8443"},
 	}
 	t.Cleanup(func() {
@@ -73,6 +73,13 @@ func newPoolWorkloads(t *testing.T, e *estate, place client.Client, within strin
 		}
 	})
 	return w
+}
+
+// resolverImages are those of two engines.
+func resolverImages(version string) map[v1alpha1.ResolverEngine]string {
+	return map[v1alpha1.ResolverEngine]string{
+		v1alpha1.EngineUnbound: "fingerpost/resolver-unbound:" + version, v1alpha1.EngineKnotResolver: "fingerpost/resolver-knotresolver:" + version,
+	}
 }
 
 // tell says what the members of the pool are told in the given Datacenters.
@@ -325,7 +332,7 @@ func TestTheOperatorRunsResolvers(t *testing.T) {
 	image := func(engine v1alpha1.ResolverEngine) string {
 		return w.deployment("dc-p", engine).Spec.Template.Spec.Containers[0].Image
 	}
-	w.Images = map[v1alpha1.ResolverEngine]string{v1alpha1.EngineUnbound: "fingerpost/resolver-unbound:next", v1alpha1.EngineKnotResolver: "fingerpost/resolver-knotresolver:next"}
+	w.Images = resolverImages("next")
 	for range 2 {
 		w.expect("dc-p", v1alpha1.ReasonRolling, "Unbound is made anew when all members of KnotResolver are available")
 	}
@@ -417,6 +424,96 @@ func TestTheOperatorRunsResolvers(t *testing.T) {
 	if err := e.api.Get(t.Context(), client.ObjectKeyFromObject(set), set); err != nil {
 		t.Errorf("the servers are gone with it: %v", err)
 	}
+}
+
+// TestAManagedPool is the way from a ResolverPool to its pods and back, under a manager with the rights of config/rbac.
+func TestAManagedPool(t *testing.T) {
+	e := newEstate(t, twoDatacenters, rootZone, corpZone(0))
+	w := newPoolWorkloads(t, e, e.api, operatorNamespace)
+	for _, list := range []client.ObjectList{&appsv1.DeploymentList{}, &corev1.ConfigMapList{}, &v1alpha1.ResolverPoolList{}} {
+		e.watch(list)
+	}
+	e.startManager(0)
+	e.startServers()
+	office := strings.Replace(managedPool, "DATACENTERS", "dc-a, dc-b", 1)
+	e.apply(office)
+	engines, datacenters := []v1alpha1.ResolverEngine{v1alpha1.EngineUnbound, v1alpha1.EngineKnotResolver}, []string{"dc-a", "dc-b"}
+	status := func() (v1alpha1.ResolverPoolStatus, error) {
+		var p v1alpha1.ResolverPool
+		err := e.api.Get(t.Context(), types.NamespacedName{Namespace: "payments", Name: "office"}, &p)
+		return p.Status, err
+	}
+	expect := func(status metav1.ConditionStatus, reason, words string, of func() (v1alpha1.ResolverPoolStatus, error)) (s v1alpha1.ResolverPoolStatus) {
+		t.Helper()
+		e.await(func() (err error) {
+			if s, err = of(); err != nil {
+				return err
+			}
+			c := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionWorkloadsReady)
+			if c == nil || c.Status != status || c.Reason != reason || !strings.Contains(c.Message, words) {
+				return fmt.Errorf("WorkloadsReady is %+v", c)
+			}
+			return nil
+		})
+		return s
+	}
+	expect(metav1.ConditionFalse, v1alpha1.ReasonPodsNotReady, "dc-a: KnotResolver: 0 of 2 pods are ready", status)
+	configuration := func(datacenter, text string) {
+		t.Helper()
+		e.await(func() error {
+			var c corev1.ConfigMap
+			if err := e.api.Get(t.Context(), types.NamespacedName{Namespace: operatorNamespace, Name: memberName(datacenter, "")}, &c); err != nil {
+				return err
+			}
+			if !strings.Contains(c.Data["pool.yaml"], text) {
+				return fmt.Errorf("members in %s are told %s", datacenter, c.Data["pool.yaml"])
+			}
+			return nil
+		})
+	}
+	for _, dc := range datacenters {
+		configuration(dc, "192.0.2.1")
+		for _, engine := range engines {
+			e.await(func() error {
+				return e.api.Get(t.Context(), types.NamespacedName{Namespace: operatorNamespace, Name: memberName(dc, engine)}, &appsv1.Deployment{})
+			})
+			w.available(dc, engine)
+			for i := range 2 {
+				if err := w.start(w.deployment(dc, engine), fmt.Sprintf("%s-%d", memberName(dc, engine), i)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	s := expect(metav1.ConditionTrue, v1alpha1.ReasonWorkloadsReady, "", status)
+	if s.ReadyMembers != "8/8" || s.VIP == "" || len(s.Members) != 4 {
+		t.Errorf("status is %+v", s)
+	}
+	e.apply(office + "  prefetch: Enabled\n")
+	for _, dc := range datacenters {
+		configuration(dc, "prefetch: true")
+	}
+	if d := w.deployment("dc-a", v1alpha1.EngineUnbound); len(d.OwnerReferences) != 1 || d.OwnerReferences[0].Name != "dc-a" {
+		t.Errorf("owners are %v: the Datacenter's end would leave it", d.OwnerReferences)
+	}
+
+	t.Log("it leaves a datacenter, then it is deleted")
+	e.apply(strings.Replace(managedPool, "DATACENTERS", "dc-a", 1))
+	without := func(datacenter string) func() error {
+		return func() error {
+			for _, o := range w.made() {
+				if strings.Contains(o, "resolver-"+datacenter) && !strings.HasPrefix(o, "NetworkPolicy ") { // which pods outlive here
+					return fmt.Errorf("%s is there", o)
+				}
+			}
+			return nil
+		}
+	}
+	e.await(without("dc-b"))
+	if err := e.api.DeleteAllOf(t.Context(), &v1alpha1.ResolverPool{}, client.InNamespace("payments")); err != nil {
+		t.Fatal(err)
+	}
+	e.await(without("dc-a"))
 }
 
 const remotePoolDatacenter = `

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -151,5 +152,85 @@ func TestMembersAreMadeAnewOneEngineAtATime(t *testing.T) {
 				t.Errorf("applies %q, waiting: %q", got, waiting)
 			}
 		})
+	}
+}
+
+// member is a pod that is ready or not.
+func member(name string, ready corev1.ConditionStatus) corev1.Pod {
+	return corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "dns", Name: name}, Status: corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: ready}}}}
+}
+
+func TestWhatIsWrongWithMembersOfAPool(t *testing.T) {
+	good, bad := member("u-1", corev1.ConditionTrue), member("u-2", corev1.ConditionFalse)
+	unschedulable := member("u-2", corev1.ConditionFalse)
+	unschedulable.Status.Conditions = append(unschedulable.Status.Conditions, corev1.PodCondition{
+		Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: "0/3 nodes are available",
+	})
+	two := func(change func(*appsv1.Deployment)) *appsv1.Deployment {
+		_, running := deployments(t, "Unbound new 2/2")
+		change(&running[0])
+		return &running[0]
+	}
+	settled := two(func(*appsv1.Deployment) {})
+	balanced := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "dns", Name: "s", Annotations: map[string]string{render.ExposureAnnotation: "LoadBalancer"}}, Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer}}
+	given := balanced.DeepCopy()
+	given.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "192.0.2.53"}}
+	inCluster := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{render.ExposureAnnotation: "ClusterIP"}}, Spec: corev1.ServiceSpec{ClusterIPs: []string{"fd00::53", "10.96.0.53"}}}
+	for name, c := range map[string]struct {
+		of        render.MemberReport
+		service   *corev1.Service
+		failure   render.Refusal
+		waiting   string
+		want      string // the first reason and a part of the message; "" for nothing
+		addresses string
+		counts    string // desired and ready; "" for not known
+	}{
+		"all is well": {render.MemberReport{Deployment: settled, Pods: []corev1.Pod{good, member("u-3", corev1.ConditionTrue)}}, given, nil, "", "", "[192.0.2.53]", "2/2"},
+		"clients in the cluster ask both addresses": {render.MemberReport{Deployment: settled, Pods: []corev1.Pod{good, good}}, inCluster, nil, "", "", "[10.96.0.53 fd00::53]", "2/2"},
+		"nothing is there yet":                      {render.MemberReport{}, nil, nil, "", "PodsNotReady dc-a: Unbound: 0 of 2 pods are ready", "[]", "2/0"},
+		"a pod is not ready":                        {render.MemberReport{Deployment: settled, Pods: []corev1.Pod{good, bad}}, given, nil, "", "PodsNotReady dc-a: Unbound: 1 of 2 pods are ready", "[192.0.2.53]", "2/1"},
+		"a pod that no node takes":                  {render.MemberReport{Deployment: settled, Pods: []corev1.Pod{good, unschedulable}}, given, nil, "", "PodsPending dc-a: no node takes pod u-2: 0/3 nodes", "[192.0.2.53]", "2/1"},
+		"pods are made anew": {
+			render.MemberReport{Deployment: two(func(d *appsv1.Deployment) { d.Status.Replicas, d.Status.UpdatedReplicas = 3, 1 }), Pods: []corev1.Pod{good, good, bad}}, given, nil,
+			"KnotResolver waits", "Rolling dc-a: Unbound: pods are made anew, one by one; dc-a: KnotResolver waits", "[192.0.2.53]", "2/2",
+		},
+		"a socket of the node in a namespace that allows none": {
+			render.MemberReport{Deployment: two(func(d *appsv1.Deployment) {
+				d.Status.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentReplicaFailure, Status: corev1.ConditionTrue, Message: `pods "x" is forbidden: violates PodSecurity "restricted"`}}
+			})}, given, nil, "", "Forbidden The socket of queryLog.dnstap needs a namespace with the label", "[192.0.2.53]", "2/0",
+		},
+		"no address is more urgent than a restart": {
+			render.MemberReport{Deployment: settled, Pods: []corev1.Pod{good, good}}, balanced, nil, "Recursor waits", "AddressPending the cluster's default provider has given Service dns/s no address yet", "[]", "2/2",
+		},
+		"what one engine lacks": {render.MemberReport{Failure: render.Refuse(v1alpha1.ReasonNoImage, "no image is given")}, nil, nil, "", "NoImage dc-a: Unbound: no image is given", "[]", "2/0"},
+		"a cluster that is away": {
+			render.MemberReport{}, nil, render.Refuse(v1alpha1.ReasonClusterAway, "nothing is known"), "", "ClusterAway dc-a: nothing is known", "[]", "",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.of.Engine, c.of.Declared = v1alpha1.EngineUnbound, 2
+			pods := render.PodsOf([]*render.PoolWorkloadReport{{Datacenter: "dc-a", Failure: c.failure, Members: []render.MemberReport{c.of}, Service: c.service, Waiting: c.waiting}})
+			var texts []string
+			for _, trouble := range pods.Troubles {
+				texts = append(texts, trouble.Error())
+			}
+			reason, words, _ := strings.Cut(c.want, " ")
+			switch told := strings.Join(texts, "; "); {
+			case c.want == "" && told != "":
+				t.Errorf("told: %s", told)
+			case c.want != "" && (len(texts) == 0 || pods.Troubles[0].Reason() != reason || !strings.Contains(told, words)):
+				t.Errorf("told: %s", told)
+			}
+			if got := fmt.Sprint(pods.Addresses); got != c.addresses {
+				t.Errorf("addresses %s", got)
+			}
+			n, counted := pods.Counts[render.MemberPlace{Datacenter: "dc-a", Engine: v1alpha1.EngineUnbound}]
+			if got := fmt.Sprintf("%d/%d", n.Desired, n.Ready); counted != (c.counts != "") || counted && got != c.counts {
+				t.Errorf("counted %v: %s", counted, got)
+			}
+		})
+	}
+	if render.PodsOf(nil) != nil {
+		t.Error("there are pods where nobody has looked")
 	}
 }
