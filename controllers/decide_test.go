@@ -133,3 +133,28 @@ func TestAZoneThatLostItsPlaceIsNotPublishedByWhoHadBegun(t *testing.T) {
 		t.Error("the zone was published after it was withdrawn")
 	}
 }
+
+func TestAMemberThatComesAndGoesDoesNotWriteEachTime(t *testing.T) {
+	key, start := types.NamespacedName{Namespace: "dns", Name: "office"}, time.Date(2026, 11, 22, 4, 0, 0, 0, time.UTC)
+	p, writes := writePace{}, 0
+	const span = 10 * time.Minute
+	for after := time.Duration(0); after < span; after += 3 * time.Second {
+		if now := start.Add(after); p.wait(key, now) <= 0 {
+			p.wrote(key, now)
+			writes++
+		}
+	}
+	if most := poolWrites + int(span/poolInterval); writes > most || writes < most-2 {
+		t.Errorf("%d writes in %s, of %d", writes, span, most)
+	}
+	later := start.Add(span + poolWrites*poolInterval)
+	for i := range poolWrites {
+		if wait := p.wait(key, later); wait > 0 {
+			t.Fatalf("after a quiet time write %d waits for %s", i, wait)
+		}
+		p.wrote(key, later)
+	}
+	if wait := p.wait(key, later); wait <= 0 || wait > poolInterval {
+		t.Errorf("after %d writes the next waits for %s", poolWrites, wait)
+	}
+}

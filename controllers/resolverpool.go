@@ -50,7 +50,7 @@ type PoolReconciler struct {
 	Clock   clock.PassiveClock
 
 	published map[types.NamespacedName]map[control.GroupKey]bool
-	writes    map[types.NamespacedName]*rate.Limiter // of statuses
+	pace      writePace
 	deaths    map[control.ServerID]engineDeaths
 }
 
@@ -67,7 +67,7 @@ const (
 	poolLasting  = 2 * time.Second
 	poolWrites   = 10
 	poolInterval = 15 * time.Second
-	// poolCheck is how often texts and certificates that pools name are read, which nobody watches.
+	// poolCheck is how often certificates that pools name are read, which nobody may watch.
 	poolCheck = time.Minute
 	// poolRetry is how often while one is missing, for somebody waits.
 	poolRetry = 5 * time.Second
@@ -119,10 +119,8 @@ func (r *PoolReconciler) Reconcile(ctx context.Context, req reconcile.Request) (
 
 // after is when to look again at what nobody watches; 0: the pool names no such thing.
 func (*PoolReconciler) after(p *v1alpha1.ResolverPool, refused render.Refusal) time.Duration {
-	reads := p.Spec.Transports.CertificateSecretRef != nil ||
-		slices.ContainsFunc(p.Spec.BlockLists.RPZ, func(z v1alpha1.ResponsePolicyZone) bool { return z.ConfigMapKeyRef != nil })
 	switch {
-	case !reads:
+	case p.Spec.Transports.CertificateSecretRef == nil:
 		return 0
 	case refused != nil:
 		return poolRetry
@@ -176,7 +174,7 @@ func (r *PoolReconciler) publish(key types.NamespacedName, told map[control.Grou
 // forget drops what is known of a pool that is gone.
 func (r *PoolReconciler) forget(key types.NamespacedName) {
 	r.Budget.Same(key, r.Clock.Now())
-	delete(r.writes, key)
+	delete(r.pace, key)
 	maps.DeleteFunc(r.deaths, func(id control.ServerID, _ engineDeaths) bool { of, _ := poolOf(id); return of == key })
 }
 
@@ -205,18 +203,14 @@ func (r *PoolReconciler) write(ctx context.Context, p *v1alpha1.ResolverPool, wa
 		r.Budget.Same(key, now)
 		return 0, nil
 	}
-	lasting, limit := poolLasting, r.writes[key]
-	if limit == nil {
-		if r.writes == nil {
-			r.writes = map[types.NamespacedName]*rate.Limiter{}
-		}
-		limit = rate.NewLimiter(rate.Every(poolInterval), poolWrites)
-		r.writes[key] = limit
+	if r.pace == nil {
+		r.pace = writePace{}
 	}
+	lasting := poolLasting
 	if p.Status.ObservedGeneration != p.Generation {
 		lasting = 0
-	} else if lacking := 1 - limit.TokensAt(now); lacking > 0 {
-		return time.Duration(lacking * float64(poolInterval)), nil
+	} else if wait := r.pace.wait(key, now); wait > 0 {
+		return wait, nil
 	}
 	if wait := r.Budget.Wait(key, now, lasting); wait > 0 {
 		return wait, nil
@@ -230,9 +224,29 @@ func (r *PoolReconciler) write(ctx context.Context, p *v1alpha1.ResolverPool, wa
 		return 0, fmt.Errorf("writing the status of ResolverPool %s: %w", key, err)
 	}
 	r.Budget.Wrote(key, now)
-	limit.AllowN(now, 1)
+	r.pace.wrote(key, now)
 	r.announce(p, &before.Status, &want)
 	return 0, nil
+}
+
+// writePace bounds how often the statuses of pools are written.
+type writePace map[types.NamespacedName]*rate.Limiter
+
+// wait returns how long a write of the object has to wait; 0 or less: it need not.
+func (p writePace) wait(key types.NamespacedName, now time.Time) time.Duration {
+	limit := p[key]
+	if limit == nil {
+		return 0
+	}
+	return time.Duration((1 - limit.TokensAt(now)) * float64(poolInterval))
+}
+
+// wrote notes a write, which need not have waited.
+func (p writePace) wrote(key types.NamespacedName, now time.Time) {
+	if p[key] == nil {
+		p[key] = rate.NewLimiter(rate.Every(poolInterval), poolWrites)
+	}
+	p[key].ReserveN(now, 1)
 }
 
 // announce tells what has changed that people want to know.
@@ -304,6 +318,7 @@ func setupPools(mgr ctrl.Manager, r *PoolReconciler, calls <-chan event.GenericE
 	warm := true
 	if err := ctrl.NewControllerManagedBy(mgr).Named("resolverpool").
 		For(&v1alpha1.ResolverPool{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		WatchesMetadata(configMapMetadata(), handler.EnqueueRequestsFromMapFunc(r.poolsOf)).
 		Watches(&v1alpha1.Datacenter{}, gathered(everyPool(mgr.GetClient())), builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, addressesChanged, peersChanged))).
 		WatchesRawSource(source.Channel(calls, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{EnableWarmup: &warm}).
@@ -311,6 +326,23 @@ func setupPools(mgr ctrl.Manager, r *PoolReconciler, calls <-chan event.GenericE
 		return fmt.Errorf("setting up ResolverPools: %w", err)
 	}
 	return nil
+}
+
+// poolsOf lists the pools that have a response policy zone of a ConfigMap.
+func (r *PoolReconciler) poolsOf(ctx context.Context, o client.Object) []reconcile.Request {
+	var pools v1alpha1.ResolverPoolList
+	if err := r.Client.List(ctx, &pools, client.InNamespace(o.GetNamespace()), client.UnsafeDisableDeepCopy); err != nil {
+		return nil
+	}
+	var requests []reconcile.Request
+	for i := range pools.Items {
+		if slices.ContainsFunc(pools.Items[i].Spec.BlockLists.RPZ, func(z v1alpha1.ResponsePolicyZone) bool {
+			return z.ConfigMapKeyRef != nil && z.ConfigMapKeyRef.Name == o.GetName()
+		}) {
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&pools.Items[i])})
+		}
+	}
+	return requests
 }
 
 // everyPool lists all ResolverPools.

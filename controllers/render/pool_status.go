@@ -96,7 +96,7 @@ func PoolStatus(in PoolStatusInputs) v1alpha1.ResolverPoolStatus {
 	accepted := s.accepted()
 	programmed, reason, message := s.programmed()
 	if !accepted {
-		programmed, reason = false, v1alpha1.ReasonNotAccepted
+		programmed, reason, message = false, v1alpha1.ReasonNotAccepted, "members are told nothing new, and go on as they are"
 	}
 	s.set(v1alpha1.ConditionProgrammed, programmed, reason, message)
 	s.becomes(v1alpha1.ConditionReady, accepted, programmed, reason, message)
