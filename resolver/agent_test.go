@@ -105,63 +105,6 @@ func filesOfOthers(t *testing.T) string {
 	return dir
 }
 
-func TestNamesResolveFromThePrivateRootAndNothingLeaves(t *testing.T) {
-	w := newWorld(t)
-	for _, p := range products {
-		t.Run(string(p), func(t *testing.T) {
-			leaks := watchLeaks(t, inside...)
-			s := startPool(t, p, w.config())
-			for _, apex := range levels[1:] {
-				if got := said(s.ask("app." + apex)); got != "10.9.9.9" {
-					t.Errorf("app.%s: %q", apex, got)
-				}
-			}
-			if got := s.ask("nobody.deep.pay.corp.").Rcode; got != dns.RcodeNameError {
-				t.Errorf("a name that is not there: %s", dns.RcodeToString[got])
-			}
-			// The root has the internet's top level: their servers are not asked.
-			for _, name := range []string{"www.example.com.", "example.org.", "nobody.test.", "1.1.1.10.in-addr.arpa.", "1.1.168.192.in-addr.arpa.", "version.bind.cn."} {
-				s.ask(name)
-			}
-			c := *w.config()
-			c.TTL.Max = engine.Duration(time.Hour)
-			s.set(&c)
-			if err := s.Refused(); err != nil {
-				t.Fatal(err)
-			}
-			roots := []*authority{w.servers["10.1.0.1"], w.servers["10.2.0.1"]}
-			for _, root := range roots {
-				root.stop()
-			}
-			// An answer is owed to nobody now.
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-			defer cancel()
-			_, _ = ask(ctx, netip.Addr{}, s.at, question("nobody.example.net.", dns.TypeA, true))
-			leaks.none(t)
-			for _, root := range roots {
-				w.start(root)
-			}
-		})
-	}
-}
-
-// TestWithoutAuthorityNetworksReferralsAreFollowed shows that what the test above looks for is seen.
-func TestWithoutAuthorityNetworksReferralsAreFollowed(t *testing.T) {
-	w := newWorld(t)
-	leaks := watchLeaks(t, inside...)
-	c := w.config()
-	c.AuthorityNetworks, c.Source = nil, nil
-	s := startPool(t, engine.Unbound, c)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
-	_, _ = ask(ctx, netip.Addr{}, s.at, question("www.example.com.", dns.TypeA, true))
-	eventually(t, "a question to the servers of com is seen", func() bool {
-		leaks.mu.Lock()
-		defer leaks.mu.Unlock()
-		return len(leaks.seen) > 0
-	})
-}
-
 func TestOthersAreNotAnswered(t *testing.T) {
 	w := newWorld(t)
 	for _, p := range products {

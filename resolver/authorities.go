@@ -216,10 +216,11 @@ func (a *authorities) below(ctx context.Context, c *engine.Config, at netip.Addr
 		if child == "" {
 			return nil, fmt.Errorf("%s: of the servers of %s %w", name, apex, errNoAuthority)
 		}
+		below = slices.DeleteFunc(below, func(server netip.Addr) bool { return !c.Asks(server) })
 		slices.SortFunc(below, netip.Addr.Compare)
 		apex, servers = child, slices.Compact(below)
 		if len(servers) == 0 {
-			return nil, fmt.Errorf("%s: the servers of %s have no address: %w", name, apex, errNoAuthority)
+			return nil, fmt.Errorf("%s: the servers of %s have no address that may be asked: %w", name, apex, errNoAuthority)
 		}
 		a.keep(apex, servers)
 	}

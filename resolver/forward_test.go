@@ -124,7 +124,7 @@ func TestOnlyWhatIsNotOursGoesToUpstreams(t *testing.T) {
 						t.Errorf("upstream was asked for %s", name)
 					}
 				}
-				leaks.none(t)
+				leaks.none(t, "forwarding")
 			})
 		}
 	}

@@ -3,11 +3,8 @@ package resolver
 import (
 	"encoding/binary"
 	"fmt"
-	"net/netip"
 	"os"
 	"runtime"
-	"slices"
-	"sync"
 	"syscall"
 	"testing"
 	"unsafe"
@@ -85,87 +82,4 @@ func takeAllAddresses() error {
 		}
 	}
 	return nil
-}
-
-// leaks sees every packet of the network.
-type leaks struct {
-	mu   sync.Mutex
-	seen map[string]bool // "udp 192.0.2.1:53"
-}
-
-// watchLeaks collects UDP and TCP destinations outside the given networks until the test ends.
-func watchLeaks(t *testing.T, inside ...netip.Prefix) *leaks {
-	t.Helper()
-	l := &leaks{seen: map[string]bool{}}
-	all := int(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, unix.ETH_P_ALL)))
-	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, all)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.SetsockoptTimeval(socket, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 100000}); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.SetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 32<<20); err != nil {
-		// Without privileges over the machine the limit is the machine's.
-		_ = unix.SetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_RCVBUF, 32<<20)
-	}
-	done, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		packet := make([]byte, 128)
-		for {
-			n, _, err := unix.Recvfrom(socket, packet, 0)
-			if err != nil {
-				select {
-				case <-done:
-					return
-				default:
-					continue
-				}
-			}
-			if to, what, ok := destination(packet[:n]); ok && !slices.ContainsFunc(inside, func(p netip.Prefix) bool { return p.Contains(to.Addr()) }) {
-				l.mu.Lock()
-				l.seen[what+" "+to.String()] = true
-				l.mu.Unlock()
-			}
-		}
-	}()
-	t.Cleanup(func() {
-		close(done)
-		<-stopped
-		unix.Close(socket)
-	})
-	return l
-}
-
-// none fails the test if anything was seen.
-func (l *leaks) none(t *testing.T) {
-	t.Helper()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for what := range l.seen {
-		t.Errorf("left for %s", what)
-	}
-}
-
-// destination reads IP headers of UDP and TCP.
-func destination(packet []byte) (to netip.AddrPort, what string, ok bool) {
-	names := map[byte]string{unix.IPPROTO_UDP: "udp", unix.IPPROTO_TCP: "tcp"}
-	var protocol byte
-	var a netip.Addr
-	head := 40
-	switch {
-	case len(packet) >= 24 && packet[0]>>4 == 4:
-		head = int(packet[0]&15) * 4
-		protocol, a = packet[9], netip.AddrFrom4([4]byte(packet[16:20]))
-	case len(packet) >= 44 && packet[0]>>4 == 6:
-		protocol, a = packet[6], netip.AddrFrom16([16]byte(packet[24:40]))
-	default:
-		return to, "", false
-	}
-	what, ok = names[protocol]
-	if !ok || len(packet) < head+4 {
-		return to, "", false
-	}
-	return netip.AddrPortFrom(a, binary.BigEndian.Uint16(packet[head+2:])), what, true
 }

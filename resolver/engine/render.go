@@ -253,6 +253,12 @@ func (c *Config) asked() []netip.Prefix {
 	return slices.Compact(all)
 }
 
+// Asks reports whether questions may go to an address.
+func (c *Config) Asks(a netip.Addr) bool {
+	asked := c.asked()
+	return asked == nil || slices.ContainsFunc(asked, func(p netip.Prefix) bool { return p.Contains(a.Unmap()) })
+}
+
 // asksOver reports whether questions go to addresses of IPv4, or else of IPv6. Engines that take a family for usable look for
 // addresses of servers there, which they do not get when authorities are gone.
 func (c *Config) asksOver(v4 bool) bool {
