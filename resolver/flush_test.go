@@ -3,17 +3,14 @@ package resolver
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/miekg/dns"
 
 	"github.com/fingerpost-dns/fingerpost/dnsserver/changes"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
@@ -154,82 +151,6 @@ func TestFlushesAreAskedForOverHTTP(t *testing.T) {
 			if diff := cmp.Diff(tt.want, strings.TrimSpace(got.Body.String())); diff != "" {
 				t.Error(diff)
 			}
-		})
-	}
-}
-
-// BenchmarkFlush tells how long it takes from the call until the engine has the new answer of one name whose TTL is 60 s, and
-// of 200 names at once.
-func BenchmarkFlush(b *testing.B) {
-	w := newWorld(b)
-	var many []changes.Change
-	for i := range 200 {
-		many = append(many, changes.Change{Name: mustZoneName(b, fmt.Sprintf("n%d.deep.pay.corp.", i))})
-	}
-	for _, p := range products {
-		b.Run("engine="+string(p), func(b *testing.B) {
-			s := startPool(b, p, w.config())
-			for _, all := range [][]changes.Change{app(b), many} {
-				b.Run(fmt.Sprintf("names=%d", len(all)), func(b *testing.B) {
-					var took []float64
-					for n := 0; b.Loop(); n++ {
-						b.StopTimer()
-						for _, c := range all {
-							s.ask(c.Name.String())
-						}
-						if len(all) == 1 {
-							w.move(payCorp, fmt.Sprintf("10.9.%d.%d", n/200%256, n%200+1), 1, 2)
-						}
-						b.StartTimer()
-						began := time.Now()
-						if outcomes := s.Flush(b.Context(), all); slices.Contains(outcomes, Unconfirmed) {
-							b.Fatal(outcomes)
-						}
-						took = append(took, time.Since(began).Seconds()*1000)
-					}
-					tell(b, took)
-				})
-			}
-		})
-	}
-}
-
-// tell reports times in ms.
-func tell(b *testing.B, took []float64) {
-	b.Helper()
-	slices.Sort(took)
-	b.ReportMetric(took[len(took)/2], "p50-ms")
-	b.ReportMetric(took[len(took)*99/100], "p99-ms")
-	b.ReportMetric(took[len(took)-1], "worst-ms")
-}
-
-// BenchmarkMissWithoutADatacenter tells how long clients wait for names that are in nobody's cache when all servers of one
-// datacenter take questions without a word.
-func BenchmarkMissWithoutADatacenter(b *testing.B) {
-	for _, p := range products {
-		b.Run("engine="+string(p), func(b *testing.B) {
-			w := newWorld(b)
-			s := startPool(b, p, w.config())
-			for _, apex := range levels[1:] {
-				s.ask("app." + apex)
-			}
-			for _, a := range w.datacenter(2) {
-				b.Cleanup(w.blackhole(a))
-			}
-			var took []float64
-			failed := 0
-			for n := 0; b.Loop(); n++ {
-				began := time.Now()
-				ctx, cancel := context.WithTimeout(b.Context(), 10*time.Second)
-				reply, err := ask(ctx, netip.Addr{}, s.at, question(fmt.Sprintf("n%d.%s", n, levels[1+n%3]), dns.TypeA, true))
-				cancel()
-				if err != nil || reply.Rcode != dns.RcodeNameError {
-					failed++
-				}
-				took = append(took, time.Since(began).Seconds()*1000)
-			}
-			tell(b, took)
-			b.ReportMetric(float64(failed), "failed")
 		})
 	}
 }

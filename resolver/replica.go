@@ -33,8 +33,8 @@ type replica struct {
 	durable   func(kind string, digest zone.Digest)
 }
 
-// kept is what the file holds, as JSON.
-type kept struct {
+// keptDocuments is what the file holds, as JSON.
+type keptDocuments struct {
 	Epoch     uint64            `json:"epoch"`
 	Cluster   string            `json:"cluster"`
 	Documents map[string][]byte `json:"documents"` // by kind
@@ -47,7 +47,7 @@ const rewriteInterval = 10 * time.Second
 func openReplica(path string, log logr.Logger, take func(ctx context.Context, d control.Document) error) *replica {
 	r := &replica{path: path, log: log, take: take, documents: map[string]control.Document{}, behind: map[string]bool{}}
 	text, err := os.ReadFile(path)
-	var k kept
+	var k keptDocuments
 	if err == nil {
 		err = json.Unmarshal(text, &k)
 	}
@@ -104,7 +104,7 @@ func (r *replica) run(ctx context.Context) {
 
 // write puts all into the file, at once or not at all. r.mu is held.
 func (r *replica) write() error {
-	k := kept{Epoch: r.fence.Epoch, Cluster: r.fence.Cluster, Documents: map[string][]byte{}}
+	k := keptDocuments{Epoch: r.fence.Epoch, Cluster: r.fence.Cluster, Documents: map[string][]byte{}}
 	for kind, d := range r.documents {
 		k.Documents[kind] = d.Body
 	}

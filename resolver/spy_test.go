@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
 )
 
 // spy is an authority that remembers what it was asked. Names have one label below the zone and one address; a label that
@@ -28,6 +30,8 @@ type sighting struct {
 	from netip.Addr
 	ecs  *dns.EDNS0_SUBNET
 	at   time.Time
+	// agent tells that no engine asked, but the agent beside it.
+	agent bool
 }
 
 // spyAddress is that of the spy's records.
@@ -42,6 +46,7 @@ func (s *spy) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	if o := q.IsEdns0(); o != nil {
 		m.SetEdns0(1232, o.Do()) // who does not repeat DO is kept by Knot Resolver for no time (RFC 3225 §3)
 		for _, option := range o.Option {
+			seen.agent = seen.agent || option.Option() == zone.OptionState
 			if e, ok := option.(*dns.EDNS0_SUBNET); ok {
 				seen.ecs = e
 				reply := *e

@@ -2,8 +2,10 @@ package resolver
 
 import (
 	"context"
+	"maps"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/miekg/dns"
@@ -17,6 +19,7 @@ import (
 const (
 	warmLook     = time.Second            // between looks at which are due
 	warmRate     = 100                    // names a second
+	warmSlots    = 64                     // names at the same time
 	warmLeast    = 5 * time.Second        // between questions for one name, however short its TTL is
 	warmMost     = time.Hour              // the same, however long
 	warmFailed   = 10 * time.Second       // until a name is asked for again that was not answered
@@ -31,27 +34,39 @@ func (a *Agent) isKeptWarm(name zone.Name) bool {
 
 // keepWarm has the engine ask again for the addresses of names before they expire, until ctx ends.
 func (a *Agent) keepWarm(ctx context.Context) {
+	var mu sync.Mutex // guards due
 	due := map[engine.Name]time.Time{}
 	limit := rate.NewLimiter(warmRate, 1)
+	slots := make(chan struct{}, warmSlots)
+	var all sync.WaitGroup
+	defer all.Wait()
 	tick := time.NewTicker(warmLook)
 	defer tick.Stop()
 	for {
 		c, _ := a.doing()
-		for name := range due {
-			if !slices.Contains(c.KeepWarm, name) {
-				delete(due, name)
+		mu.Lock()
+		maps.DeleteFunc(due, func(name engine.Name, _ time.Time) bool { return !slices.Contains(c.KeepWarm, name) })
+		var now []engine.Name
+		for _, name := range c.KeepWarm {
+			if !time.Now().Before(due[name]) {
+				now = append(now, name)
+				due[name] = time.Now().Add(warmMost) // while it is worked on
 			}
 		}
-		for _, name := range c.KeepWarm {
-			if time.Now().Before(due[name]) {
-				continue
-			}
+		mu.Unlock()
+		for _, name := range now {
 			if limit.Wait(ctx) != nil {
 				return
 			}
-			life := a.warm(ctx, name)
-			// Not all names of a pool at once, nor those of all pools.
-			due[name] = time.Now().Add(life - time.Duration(rand.Int64N(int64(life/10))))
+			slots <- struct{}{}
+			all.Go(func() {
+				defer func() { <-slots }()
+				life := a.warm(ctx, name)
+				mu.Lock()
+				defer mu.Unlock()
+				// Not all names of a pool at once, nor those of all pools.
+				due[name] = time.Now().Add(life - time.Duration(rand.Int64N(int64(life/10))))
+			})
 		}
 		select {
 		case <-ctx.Done():
@@ -64,18 +79,21 @@ func (a *Agent) keepWarm(ctx context.Context) {
 // warm has the addresses of a name in the cache, fresh, and returns after how long it has to be looked at again.
 func (a *Agent) warm(ctx context.Context, name engine.Name) time.Duration {
 	next := warmMost
-	for _, t := range []uint16{dns.TypeA, dns.TypeAAAA} {
+	for _, t := range concurrently([]uint16{dns.TypeA, dns.TypeAAAA}, func(t uint16) (next time.Duration) {
 		left, full, ok := a.freshen(ctx, name.String(), t)
 		if !ok {
 			return warmFailed
 		}
-		next = min(next, left-full/10-warmLook)
+		return left - full/10 - warmLook
+	}) {
+		next = min(next, t)
 	}
 	return max(next, warmLeast)
 }
 
 // freshen asks for records. Those whose time is nearly over are asked for again by the engine, by itself or because it was
-// made to forget them: only if an authority answers. left is the time until they expire, full the TTL that authorities give.
+// made to forget them: only if an authority answers. left is the time until they expire, full the time that they are good when
+// they are fresh; 0: not known.
 func (a *Agent) freshen(ctx context.Context, name string, rrtype uint16) (left, full time.Duration, ok bool) {
 	r := a.current()
 	look := func() *dns.Msg {
@@ -101,7 +119,7 @@ func (a *Agent) freshen(ctx context.Context, name string, rrtype uint16) (left, 
 	if len(got) == 0 {
 		return left, 0, true
 	}
-	full = life(got[0].message)
+	full = kept(r.config, got[0].message)
 	soon := full/10 + 2*warmLook
 	if left > soon || full < warmLeast {
 		return left, full, true
@@ -135,6 +153,21 @@ func zoneNameOf(name string) zone.Name {
 		return zone.Root
 	}
 	return n
+}
+
+// kept is how long an engine has what an authority says, as clients see it.
+func kept(c *engine.Config, m *dns.Msg) time.Duration {
+	full := life(m)
+	bounds := []engine.Duration{c.TTL.Max, c.ClientMaxTTL}
+	if len(m.Answer) == 0 {
+		bounds = append(bounds, c.TTL.Negative)
+	}
+	for _, bound := range bounds {
+		if bound > 0 {
+			full = min(full, time.Duration(bound))
+		}
+	}
+	return full
 }
 
 // life is how long an answer is good: the least TTL of its records, or what its SOA says (RFC 2308 §5).

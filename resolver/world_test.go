@@ -117,7 +117,7 @@ func (w *world) text(level int, app string) string {
 		b.WriteString(topLevel(w.t))
 		return b.String()
 	}
-	fmt.Fprintf(&b, "app.%s 60 IN A %s\nwww.%[1]s 60 IN CNAME app.%[1]s\nshort.%[1]s 1 IN A %[2]s\n", apex, app)
+	fmt.Fprintf(&b, "app.%s 60 IN A %s\nwww.%[1]s 60 IN CNAME app.%[1]s\nshort.%[1]s 1 IN A %[2]s\n*.w.%[1]s 3600 IN A 10.9.9.9\n", apex, app)
 	return b.String()
 }
 
