@@ -686,7 +686,7 @@ type ResponsePolicyZone struct {
 	Name DomainName `json:"name,omitempty"`
 
 	// configMapKeyRef is where the zone's text is, as an RFC 1035 master file, in the namespace of the pool. A text that
-	// changes is in use without a restart.
+	// changes is in use without a restart. All that members are told has 900 KiB at most.
 	//
 	// +optional
 	ConfigMapKeyRef *ConfigMapKeyRef `json:"configMapKeyRef,omitempty"`
@@ -755,7 +755,9 @@ type ResolverTransports struct {
 	DoH DoHTransport `json:"doh,omitzero"`
 
 	// certificateSecretRef names the Secret with the certificate that clients are shown, in the namespace of the pool, as
-	// of type kubernetes.io/tls: tls.crt and tls.key.
+	// of type kubernetes.io/tls: tls.crt and tls.key. The operator reads it by name, and may do so only where a RoleBinding
+	// in the namespace gives its ServiceAccount the ClusterRole fingerpost-probe-secrets, or a Role for this Secret alone.
+	// A renewed one is in use within minutes.
 	//
 	// +optional
 	CertificateSecretRef *SecretRef `json:"certificateSecretRef,omitempty"`

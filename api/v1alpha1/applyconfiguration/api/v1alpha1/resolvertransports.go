@@ -12,7 +12,9 @@ type ResolverTransportsApplyConfiguration struct {
 	// doh is DNS over HTTPS (RFC 8484), at /dns-query. Default: Closed.
 	DoH *DoHTransportApplyConfiguration `json:"doh,omitempty"`
 	// certificateSecretRef names the Secret with the certificate that clients are shown, in the namespace of the pool, as
-	// of type kubernetes.io/tls: tls.crt and tls.key.
+	// of type kubernetes.io/tls: tls.crt and tls.key. The operator reads it by name, and may do so only where a RoleBinding
+	// in the namespace gives its ServiceAccount the ClusterRole fingerpost-probe-secrets, or a Role for this Secret alone.
+	// A renewed one is in use within minutes.
 	CertificateSecretRef *SecretRefApplyConfiguration `json:"certificateSecretRef,omitempty"`
 }
 

@@ -14,7 +14,7 @@ type ResponsePolicyZoneApplyConfiguration struct {
 	// name is the zone's, e.g. rpz.example.
 	Name *apiv1alpha1.DomainName `json:"name,omitempty"`
 	// configMapKeyRef is where the zone's text is, as an RFC 1035 master file, in the namespace of the pool. A text that
-	// changes is in use without a restart.
+	// changes is in use without a restart. All that members are told has 900 KiB at most.
 	ConfigMapKeyRef *ConfigMapKeyRefApplyConfiguration `json:"configMapKeyRef,omitempty"`
 	// primaries are servers that the zone is transferred from.
 	Primaries []ServerEndpointApplyConfiguration `json:"primaries,omitempty"`
