@@ -198,43 +198,53 @@ func (s *steerer) zoneChanged(apex zone.Name, before, after *zone.Content, news 
 		if old == now {
 			continue
 		}
-		key := ownerKey{apex, ch.Owner}
-		record, spec, err := decodeSteered(ch.Owner, now)
-		if err != nil {
-			s.opts.Log.Error(err, "steered name can't be used", "name", ch.Owner.String())
-		}
-		var gone *steeredName
-		if source, known := s.owners[key]; known && (record == nil || record.Source != source) {
-			gone = s.sources[source].names[key]
-			s.forget(key)
-		}
-		if record == nil {
-			s.tell(at, key, gone, s.opts.View.State(key.apex, key.owner))
-			continue
-		}
-		switch n := s.learn(key, record, spec); {
-		case gone != nil:
-			n.state, n.known = gone.state, gone.known
-		case old.Empty() && !n.known:
-			n.known = news // in state 0
-		}
+		s.ownerChanged(at, ownerKey{apex, ch.Owner}, now, news && old.Empty(), after == nil)
 	}
 	if old, now := settingsOf(before), settingsOf(after); old != now {
 		s.trust(apex, now)
 	}
 }
 
+// ownerChanged takes what is at an owner that is or was steered. fresh tells that it was answered without steering before,
+// unserved that its zone is not served any more. mu is held.
+func (s *steerer) ownerChanged(at time.Time, key ownerKey, set zone.RRset, fresh, unserved bool) {
+	record, spec, err := decodeSteered(key.owner, set)
+	if err != nil {
+		s.opts.Log.Error(err, "steered name can't be used", "name", key.owner.String())
+	}
+	var before *steeredName
+	if source, known := s.owners[key]; known && (record == nil || record.Source != source) {
+		before = s.sources[source].names[key]
+		s.forget(key)
+	}
+	switch {
+	case record != nil:
+		n := s.learn(key, record, spec)
+		if before != nil {
+			n.state, n.known = before.state, before.known
+		}
+		n.known = n.known || fresh // in state 0
+	case before == nil: // it was never of use
+	case unserved:
+		s.changed(changes.Change{Name: key.owner, Apex: key.apex, At: at})
+	default:
+		s.tell(at, key, before, s.opts.View.State(key.apex, key.owner))
+	}
+}
+
 // tell tells of a name that it is in a state now, unless it was in that before. mu is held.
 func (s *steerer) tell(at time.Time, key ownerKey, n *steeredName, state uint64) {
-	if n == nil {
-		return
-	}
-	if s.opts.Changed != nil && n.known && n.state != state {
-		s.opts.Changed(changes.Change{
-			Name: key.owner, Apex: key.apex, Beneath: key.owner.IsWildcard(), Before: []uint64{n.state}, After: state, At: at,
-		})
+	if n.known && n.state != state {
+		s.changed(changes.Change{Name: key.owner, Apex: key.apex, Before: []uint64{n.state}, After: state, At: at})
 	}
 	n.state, n.known = state, true
+}
+
+func (s *steerer) changed(c changes.Change) {
+	c.Beneath = c.Name.IsWildcard()
+	if s.opts.Changed != nil {
+		s.opts.Changed(c)
+	}
 }
 
 func settingsOf(c *zone.Content) string {

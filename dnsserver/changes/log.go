@@ -57,8 +57,8 @@ func NewLog() *Log {
 	return &Log{boot: rand.Uint64() | 1, names: map[key]*list.Element{}, wake: make(chan struct{})}
 }
 
-// Add puts changes, which the server answers by already. Of Before there is one state, which the name was in, or none if its
-// state is the same. Aliases are ignored.
+// Add puts changes, which the server answers by already. Of Before there is one state, which the name was in, or none if a new
+// version of the zone changed something else. With neither a state nor a serial the zone has gone. Aliases are ignored.
 func (l *Log) Add(all ...Change) {
 	if len(all) == 0 {
 		return
@@ -84,10 +84,13 @@ func (l *Log) add(c *Change) {
 	e := at.Value.(*entry)
 	e.position, e.change.At = l.position, c.At
 	e.change.Beneath = e.change.Beneath || c.Beneath
-	if len(c.Before) > 0 {
+	switch {
+	case len(c.Before) > 0:
 		l.leave(e, c)
-	} else {
+	case c.Serial != 0:
 		e.change.Serial, e.zoned = c.Serial, l.position
+	default: // the zone is another server's now, if anybody's: nothing is known of who has it in what state
+		e.change.Serial, e.zoned, e.change.After, e.left = 0, l.position, c.After, nil
 	}
 	l.expire(c.At)
 	for l.order.Len() > maxNames {

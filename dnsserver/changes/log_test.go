@@ -123,6 +123,10 @@ func TestWhatWatchersAreTold(t *testing.T) {
 			0s   www.bank. #7
 			1s   www.bank.
 			look www.bank.`,
+		"nor are there states to leave: others may serve it on": `
+			0s   app.bank. 1>2
+			1s   app.bank.
+			look app.bank.`,
 		"what was beneath a name stays so": `
 			0s   sub.bank.* #7
 			1s   sub.bank. #8
