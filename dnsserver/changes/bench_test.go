@@ -1,12 +1,18 @@
 package changes
 
 import (
+	"context"
 	"fmt"
+	"net"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/go-logr/logr"
+	"google.golang.org/grpc"
 
+	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/control/controltest"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
 )
 
@@ -71,4 +77,46 @@ func BenchmarkAdd(b *testing.B) {
 			close(ended)
 		})
 	}
+}
+
+// BenchmarkTell is from a change of the answers to the agent that hears of it, over the loopback, by mutual TLS.
+func BenchmarkTell(b *testing.B) {
+	ca := controltest.NewAuthority(b)
+	l := NewLog()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	server := grpc.NewServer(control.ServerOptions(ca.Credentials(servers.URI()))...)
+	NewService(l, func(zone.Name) []zone.Name { return nil }, logr.Discard()).Register(server)
+	go func() { _ = server.Serve(listener) }() // ends with Stop
+	defer server.Stop()
+	connected, heard := make(chan struct{}, 1), make(chan struct{}, 1)
+	ctx, cancel := context.WithCancel(b.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		Watch(ctx, WatchOptions{
+			Servers: []string{listener.Addr().String()}, Credentials: ca.Credentials(resolvers.URI()), Log: logr.Discard(),
+			OnConnected: func(string, bool) { connected <- struct{}{} },
+			OnChanges:   func(string, []Change, bool) { heard <- struct{}{} },
+		})
+	}()
+	<-connected
+	name := mustName(b, "app.bank.")
+	var all []time.Duration
+	for i := uint64(1); b.Loop(); i++ {
+		b.StopTimer()
+		time.Sleep(2 * gap) // else the next change waits for others to come with it
+		began := time.Now()
+		b.StartTimer()
+		l.Add(Change{Name: name, Apex: name.Parent(), Before: []uint64{i}, After: i + 1, At: began})
+		<-heard
+		all = append(all, time.Since(began))
+	}
+	slices.Sort(all)
+	b.ReportMetric(float64(all[len(all)/2].Microseconds()), "p50-us")
+	b.ReportMetric(float64(all[len(all)*99/100].Microseconds()), "p99-us")
+	cancel()
+	<-ended
 }

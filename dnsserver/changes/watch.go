@@ -2,6 +2,7 @@ package changes
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -31,7 +32,7 @@ type WatchOptions struct {
 	Log         logr.Logger
 
 	// OnChanges gets what the server at an address, ADDRESS:PORT, tells. missed: there were more, of which the server does not
-	// know any more. What was told by a server before is told again after it has started anew.
+	// know any more, or that can't be read. What was told by a server before is told again after it has started anew.
 	OnChanges func(server string, all []Change, missed bool)
 	// OnConnected is called when a server has told all that had changed before, and when the connection to it has broken.
 	OnConnected func(server string, connected bool)
@@ -205,9 +206,9 @@ func (w *watch) connect(ctx context.Context, l *link) (connected bool, _ error) 
 		if len(batch.GetChanges()) > 0 || batch.GetMissed() {
 			all, err := decode(batch.GetChanges())
 			if err != nil {
-				return connected, err
+				w.opts.Log.Error(err, "some changes that a server tells are none", "address", l.address)
 			}
-			w.opts.OnChanges(l.address, all, batch.GetMissed())
+			w.opts.OnChanges(l.address, all, batch.GetMissed() || err != nil)
 		}
 		l.at = cursor{batch.GetBoot(), batch.GetPosition()}
 		if batch.GetCaughtUp() && !connected {
@@ -218,30 +219,38 @@ func (w *watch) connect(ctx context.Context, l *link) (connected bool, _ error) 
 	}
 }
 
-func decode(messages []*changespb.Change) ([]Change, error) {
-	all := make([]Change, 0, len(messages))
+// decode returns the changes that are whole, and what is wrong with others.
+func decode(messages []*changespb.Change) (all []Change, err error) {
+	all = make([]Change, 0, len(messages))
 	for _, m := range messages {
-		c := Change{
-			Beneath: m.GetBeneath(), Before: m.GetBefore(), After: m.GetAfter(), Serial: m.GetSerial(),
-			At: time.UnixMilli(m.GetAt()),
-		}
-		var err error
-		if c.Name, err = name(m.GetName()); err != nil {
-			return nil, err
-		}
-		if c.Apex, err = name(m.GetApex()); err != nil {
-			return nil, err
-		}
-		for _, b := range m.GetAliases() {
-			alias, err := name(b)
-			if err != nil {
-				return nil, err
-			}
-			c.Aliases = append(c.Aliases, alias)
+		c, fault := decodeChange(m)
+		if fault != nil {
+			err = errors.Join(err, fault)
+			continue
 		}
 		all = append(all, c)
 	}
-	return all, nil
+	return all, err
+}
+
+func decodeChange(m *changespb.Change) (c Change, err error) {
+	c = Change{
+		Beneath: m.GetBeneath(), Before: m.GetBefore(), After: m.GetAfter(), Serial: m.GetSerial(), At: time.UnixMilli(m.GetAt()),
+	}
+	if c.Name, err = name(m.GetName()); err != nil {
+		return c, err
+	}
+	if c.Apex, err = name(m.GetApex()); err != nil {
+		return c, err
+	}
+	for _, b := range m.GetAliases() {
+		alias, err := name(b)
+		if err != nil {
+			return c, err
+		}
+		c.Aliases = append(c.Aliases, alias)
+	}
+	return c, nil
 }
 
 func name(b []byte) (zone.Name, error) {

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/fingerpost-dns/fingerpost/dnsserver/changes/changespb"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
@@ -338,14 +339,41 @@ func TestASilentServerIsGivenUp(t *testing.T) {
 	}
 }
 
-func TestAChangeWithNamesThatAreNoneIsRefused(t *testing.T) {
+func TestAChangeWithNamesThatAreNoneIsLeftOut(t *testing.T) {
+	whole := &changespb.Change{Name: []byte("\x03app\x00"), Apex: []byte{0}}
 	for sentence, m := range map[string]*changespb.Change{
 		"no name":                {Apex: []byte{0}},
 		"octets behind the apex": {Name: []byte{0}, Apex: []byte{0, 0}},
 		"half an alias":          {Name: []byte{0}, Apex: []byte{0}, Aliases: [][]byte{{3, 'w'}}},
 	} {
-		if all, err := decode([]*changespb.Change{m}); err == nil {
-			t.Errorf("%s is read as %+v", sentence, all)
+		if all, err := decode([]*changespb.Change{m, whole}); err == nil || len(all) != 1 || all[0].Name != "\x03app\x00" {
+			t.Errorf("%s is read as %+v, %v", sentence, all, err)
 		}
 	}
+}
+
+// FuzzBatch holds changes that an agent takes to names that are whole, and in lower case.
+func FuzzBatch(f *testing.F) {
+	whole, err := proto.Marshal(&changespb.Batch{Changes: []*changespb.Change{{
+		Name: []byte("\x03App\x04bank\x00"), Apex: []byte("\x04bank\x00"), Aliases: [][]byte{[]byte("\x03www\x04bank\x00")}, Before: []uint64{1}, After: 2, Serial: 7, At: 1,
+	}}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(whole)
+	f.Add(whole[:len(whole)-9])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m := &changespb.Batch{}
+		if proto.Unmarshal(b, m) != nil {
+			return
+		}
+		all, _ := decode(m.GetChanges())
+		for _, c := range all {
+			for _, n := range append(c.Aliases, c.Name, c.Apex) {
+				if again, size, err := zone.NameFromWire([]byte(n)); err != nil || size != len(n) || again != n {
+					t.Errorf("%x is taken for a name", string(n))
+				}
+			}
+		}
+	})
 }
