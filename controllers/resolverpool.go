@@ -51,6 +51,7 @@ type PoolReconciler struct {
 
 	published map[types.NamespacedName]map[control.GroupKey]bool
 	pace      writePace
+	began     time.Time // when the estate was complete
 	deaths    map[control.ServerID]engineDeaths
 }
 
@@ -110,11 +111,35 @@ func (r *PoolReconciler) Reconcile(ctx context.Context, req reconcile.Request) (
 		in.Pods = r.Running(req.NamespacedName)
 	}
 	r.announceDeaths(&p, in.Agents)
+	if wait := r.settling(&in); wait > 0 {
+		return reconcile.Result{RequeueAfter: wait}, nil
+	}
 	wait, err := r.write(ctx, &p, render.PoolStatus(in))
 	if wait > 0 && (again == 0 || wait < again) {
 		again = wait
 	}
 	return reconcile.Result{RequeueAfter: again}, err
+}
+
+// settling returns how long at the most to wait until as many members have told how they are as there were before: a new leader
+// leaves the status as it finds it until then.
+func (r *PoolReconciler) settling(in *render.PoolStatusInputs) time.Duration {
+	if r.began.IsZero() {
+		r.began = r.Clock.Now()
+	}
+	before, told := int32(0), int32(0)
+	for _, ready := range readyByDatacenter(&in.Pool.Status) {
+		before += ready
+	}
+	for _, a := range in.Agents {
+		if a.Report != nil {
+			told++
+		}
+	}
+	if told >= before && (before == 0 || in.Pods != nil || in.Pool.Spec.Management == v1alpha1.ResolverPoolExternal) {
+		return 0
+	}
+	return settleTime - r.Clock.Since(r.began)
 }
 
 // after is when to look again at what nobody watches; 0: the pool names no such thing.

@@ -145,6 +145,29 @@ func (e *estate) awaitPool(typ string, status metav1.ConditionStatus, reason, me
 	return p
 }
 
+// versionsOfPool are the resource versions of the pool office since the one given, without it.
+func (e *estate) versionsOfPool(since string) []string {
+	e.t.Helper()
+	w, err := e.api.Watch(e.t.Context(), &v1alpha1.ResolverPoolList{}, client.InNamespace("dns-root"), &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: since}})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	defer w.Stop()
+	last := e.pool().ResourceVersion
+	var versions []string
+	for event := range w.ResultChan() {
+		p, is := event.Object.(*v1alpha1.ResolverPool)
+		if !is {
+			e.t.Fatalf("watching ResolverPools: %+v", event)
+		}
+		if versions = append(versions, p.ResourceVersion); p.ResourceVersion == last {
+			return versions
+		}
+	}
+	e.t.Fatal("the watch of ResolverPools has ended")
+	return nil
+}
+
 // awaitEvent waits for an Event about the pool office.
 func (e *estate) awaitEvent(reason, text string) {
 	e.t.Helper()
@@ -169,7 +192,7 @@ func (e *estate) awaitEvent(reason, text string) {
 
 func TestMembersOfAPoolAreToldWhatToDoAndSayHowTheyAre(t *testing.T) {
 	e := newEstate(t, twoDatacenters, rootZone, corpZone(0), officePool)
-	e.startManager(0)
+	leader := e.startManager(0)
 	servers := e.startServers()
 	e.awaitPool(v1alpha1.ConditionProgrammed, metav1.ConditionFalse, v1alpha1.ReasonNoServers, "no member")
 
@@ -229,6 +252,17 @@ func TestMembersOfAPoolAreToldWhatToDoAndSayHowTheyAre(t *testing.T) {
 	if dc := e.awaitDatacenter("dc-a", "4/4", "4/4"); len(dc.Status.Servers) != 4 {
 		t.Errorf("servers are %+v", dc.Status.Servers)
 	}
+
+	// A new leader finds all as it is, and writes nothing. What comes after shows that it has looked.
+	version := p.ResourceVersion
+	e.startManager(1)
+	leader.stop()
+	a.tell(func(r *pool.Report) { r.Recursion = &pool.Recursion{Why: "x.corp.: no answer"} })
+	p = e.awaitPool(v1alpha1.ConditionRecursionWorks, metav1.ConditionFalse, v1alpha1.ReasonRecursionFails, "dc-a/unbound-1")
+	if written := e.versionsOfPool(version); len(written) != 1 || p.Status.ReadyMembers != "4/4" {
+		t.Errorf("the new leader has written %v, ready is %s", written, p.Status.ReadyMembers)
+	}
+	a.tell(func(r *pool.Report) { r.Recursion = &pool.Recursion{OK: true} })
 
 	// One refuses what is new, and goes on.
 	a.kept.mu.Lock()
