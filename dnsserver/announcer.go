@@ -1,6 +1,7 @@
 package dnsserver
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -48,6 +49,10 @@ func (a *announcer) zoneChanged(apex zone.Name, before, after *control.Installed
 	a.aliases.Take(e)
 	if news = before != nil || a.complete.Load(); news {
 		all, beyond := e.Changes()
+		if before == nil || after == nil { // the apex is told with all beneath it: that is enough, but for names elsewhere
+			all = slices.DeleteFunc(all, func(c changes.Change) bool { return c.Name != apex && len(a.aliases.Of(c.Name)) == 0 })
+			beyond = 0
+		}
 		a.log.Add(all...)
 		a.log.Miss(beyond)
 	}

@@ -51,7 +51,7 @@ const (
 	awaitTime     = 50 * time.Millisecond  // that servers behind the first are waited for before the first flush
 	flushWorkers  = 32                     // names worked on at the same time
 	flushRate     = 5000                   // names flushed a second
-	treeCost      = 500                    // names that all names below one count for
+	treeRate      = 10                     // names a second with all below them: apart, so that nobody waits for these
 	flushBatch    = 64                     // names in one command
 	laterLook     = 250 * time.Millisecond // between looks at what is not settled
 	firstLater    = time.Second            // before what is not settled is looked at again, doubled with each
@@ -69,16 +69,20 @@ const (
 type flusher struct {
 	agent  *Agent
 	find   *authorities
-	limit  *rate.Limiter
+	limit  *rate.Limiter // of names
+	trees  *rate.Limiter // of names with all below them
 	batch  chan forgetting
 	wake   chan struct{} // one element: the queue has names
 	listen listeners
 
 	mu    sync.Mutex
-	names map[zone.Name]*changed
-	queue []zone.Name
+	names map[changedName]*changed
+	queue []*changed
 	ended map[Outcome]uint64 // looks at names
 }
+
+// changedName is a name in a zone: a delegation is in another one than what it leads to. A person tells no zone.
+type changedName struct{ apex, name zone.Name }
 
 // changed is a name whose answers have changed. Fields are guarded by flusher.mu.
 type changed struct {
@@ -97,8 +101,8 @@ type changed struct {
 
 func newFlusher(a *Agent) *flusher {
 	return &flusher{
-		agent: a, find: newAuthorities(), limit: rate.NewLimiter(flushRate, flushRate), batch: make(chan forgetting), wake: make(chan struct{}, 1),
-		names: map[zone.Name]*changed{}, ended: map[Outcome]uint64{}, listen: listeners{connected: map[string]bool{}},
+		agent: a, find: newAuthorities(), limit: rate.NewLimiter(flushRate, flushRate), trees: rate.NewLimiter(treeRate, treeRate), batch: make(chan forgetting), wake: make(chan struct{}, 1),
+		names: map[changedName]*changed{}, ended: map[Outcome]uint64{}, listen: listeners{connected: map[string]bool{}},
 	}
 }
 
@@ -131,15 +135,16 @@ func (f *flusher) hear(all []changes.Change, results []chan Outcome) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i := range all {
-		c := f.names[all[i].Name]
-		if c == nil {
-			c = &changed{Change: changes.Change{Name: all[i].Name}}
-			f.names[all[i].Name] = c
+		key := changedName{all[i].Apex, all[i].Name}
+		c, known := f.names[key]
+		if !known {
+			c = &changed{Change: changes.Change{Name: all[i].Name, Apex: all[i].Apex}}
+			f.names[key] = c
 		}
 		if results != nil {
 			c.waiting = append(c.waiting, results[i])
 		}
-		if c.merge(&all[i]) || results != nil {
+		if c.merge(&all[i]) || !known || results != nil {
 			c.news, c.flushed, c.heard, c.pause = true, false, now, 0
 			f.enqueue(c)
 		} else if !c.last.settled() {
@@ -150,9 +155,6 @@ func (f *flusher) hear(all []changes.Change, results []chan Outcome) {
 
 // merge adds what a server tells, and reports whether it was not known.
 func (c *changed) merge(told *changes.Change) (news bool) {
-	if told.Apex != "" && c.Apex != told.Apex {
-		c.Apex, c.Serial, news = told.Apex, 0, true
-	}
 	for _, state := range told.Before {
 		if state != told.After && !slices.Contains(c.Before, state) {
 			c.Before, news = append(c.Before, state), true
@@ -184,7 +186,7 @@ func (f *flusher) enqueue(c *changed) {
 		return
 	}
 	c.queued = true
-	f.queue = append(f.queue, c.Name)
+	f.queue = append(f.queue, c)
 	f.signal()
 }
 
@@ -256,7 +258,7 @@ func (f *flusher) next(ctx context.Context) bool {
 		f.mu.Unlock()
 		return false
 	}
-	c := f.names[f.queue[0]]
+	c := f.queue[0]
 	f.queue = f.queue[1:]
 	if len(f.queue) > 0 {
 		f.signal() // another worker may take it
@@ -297,7 +299,7 @@ func (f *flusher) next(ctx context.Context) bool {
 func (f *flusher) again(now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for name, c := range f.names {
+	for key, c := range f.names {
 		if c.queued || c.working || c.looked.IsZero() {
 			continue
 		}
@@ -311,7 +313,7 @@ func (f *flusher) again(now time.Time) {
 				f.enqueue(c)
 			}
 		} else if now.Sub(c.heard) > remembered || len(f.names) > mostRemember {
-			delete(f.names, name)
+			delete(f.names, key)
 		}
 	}
 }
@@ -473,7 +475,7 @@ func (f *flusher) forget(ctx context.Context, c *changed) (held bool, err error)
 	if strings.HasPrefix(top.String(), "*.") {
 		top = top.Parent() // names that the wildcard stands for are below its parent
 	}
-	if f.limit.WaitN(ctx, treeCost) != nil {
+	if f.trees.Wait(ctx) != nil {
 		return held, errLate
 	}
 	return true, f.agent.current().control.FlushTree(ctx, top)
@@ -537,7 +539,7 @@ var (
 	errAnswer = errors.New("the engine does not answer what authorities do")
 )
 
-// samples is what authorities that have a change answer for its name.
+// samples is what authorities that have a change answer for its name; for its zone's apex if all beneath the name changes.
 type samples struct {
 	name      string
 	rrtypes   []uint16 // that the engine is asked for
@@ -546,7 +548,12 @@ type samples struct {
 }
 
 func newSamples(c *changed) *samples {
-	k := &samples{name: c.Name.String(), rrtypes: []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeHTTPS}}
+	// What is beneath a name may be for others to say, who need not answer: there it is the zone that servers have to have.
+	name := c.Name
+	if c.Beneath && c.Apex != "" {
+		name = c.Apex
+	}
+	k := &samples{name: name.String(), rrtypes: []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeHTTPS}}
 	if len(c.Before) == 0 {
 		k.rrtypes = append(k.rrtypes, dns.TypeTXT, dns.TypeMX, dns.TypeSRV)
 	}
