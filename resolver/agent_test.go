@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -137,58 +138,77 @@ func mustName(t testing.TB, text string) engine.Name {
 // expire returns when a record that was got before, with the TTL of short, has expired: engines count whole seconds.
 func expire() { <-time.NewTimer(2500 * time.Millisecond).C }
 
+// atOnce does a thing with each member, at the same time.
+func atOnce(members []*member, do func(s *member)) {
+	var all sync.WaitGroup
+	for _, s := range members {
+		all.Go(func() { do(s) })
+	}
+	all.Wait()
+}
+
 func TestExpiredRecordsServeWhenAllAuthoritiesAreGoneAndNotBefore(t *testing.T) {
+	w := newWorld(t)
+	var members []*member
 	for _, p := range products {
-		t.Run(string(p), func(t *testing.T) {
-			w := newWorld(t)
-			c := w.config()
-			c.ServeStale = &engine.ServeStale{MaxAge: engine.Duration(time.Hour)}
-			s := startPool(t, p, c)
-			if got := said(s.ask("short.pay.corp.")); got != "10.9.9.9" {
-				t.Fatalf("before: %q", got)
-			}
-			w.move(payCorp, "10.9.9.10", 1, 2)
-			expire()
-			if got := said(s.ask("short.pay.corp.")); got != "10.9.9.10" {
-				t.Errorf("while authorities answer: %q", got)
-			}
-			for _, dc := range []int{1, 2} {
-				for _, a := range w.datacenter(dc) {
-					a.stop()
-				}
-			}
-			expire()
-			eventually(t, "the expired record is served", func() bool { return said(s.ask("short.pay.corp.")) == "10.9.9.10" })
-			if err := s.Ready(); err != nil {
-				t.Errorf("authorities that are gone make it unready: %v", err)
+		c := w.configOf(p)
+		c.ServeStale = &engine.ServeStale{MaxAge: engine.Duration(time.Hour)}
+		members = append(members, startPool(t, p, c))
+	}
+	is := func(when, want string) {
+		t.Helper()
+		atOnce(members, func(s *member) {
+			if got := said(s.ask("short.pay.corp.")); got != want {
+				t.Errorf("%s: %s says %q, not %q", when, s.o.Product, got, want)
 			}
 		})
 	}
+	is("before", "10.9.9.9")
+	w.move(payCorp, "10.9.9.10", 1, 2)
+	expire()
+	is("while authorities answer", "10.9.9.10")
+	for _, a := range w.datacenter(2) {
+		t.Cleanup(w.blackhole(a))
+	}
+	w.move(payCorp, "10.9.9.11", 1)
+	expire()
+	is("while one of two datacenters answers", "10.9.9.11")
+	for _, a := range w.datacenter(1) {
+		a.stop()
+	}
+	expire()
+	atOnce(members, func(s *member) {
+		eventually(t, "the expired record is served", func() bool { return said(s.ask("short.pay.corp.")) == "10.9.9.11" })
+		if err := s.Ready(); err != nil {
+			t.Errorf("authorities that are gone make %s unready: %v", s.o.Product, err)
+		}
+	})
 }
 
 func TestExpiredRecordsAreNotServedForever(t *testing.T) {
+	w := newWorld(t)
+	var members []*member
 	// The Recursor counts in steps of 30 s, and is left out: a test would take as long.
 	for _, p := range []engine.Product{engine.Unbound, engine.KnotResolver} {
-		t.Run(string(p), func(t *testing.T) {
-			w := newWorld(t)
-			c := w.config()
-			c.ServeStale = &engine.ServeStale{MaxAge: engine.Duration(2 * time.Second), TTL: engine.Duration(time.Second)}
-			s := startPool(t, p, c)
-			s.ask("short.pay.corp.")
-			for _, dc := range []int{1, 2} {
-				for _, a := range w.datacenter(dc) {
-					a.stop()
-				}
-			}
-			<-time.NewTimer(6 * time.Second).C // its TTL, its age, and whole seconds
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-			defer cancel()
-			// Nobody is owed an answer, and none in time.
-			if reply, err := ask(ctx, netip.Addr{}, s.at, question("short.pay.corp.", dns.TypeA, true)); err == nil && len(reply.Answer) > 0 {
-				t.Errorf("it is served: %v", reply.Answer)
-			}
-		})
+		c := w.configOf(p)
+		c.ServeStale = &engine.ServeStale{MaxAge: engine.Duration(2 * time.Second), TTL: engine.Duration(time.Second)}
+		members = append(members, startPool(t, p, c))
 	}
+	atOnce(members, func(s *member) { s.ask("short.pay.corp.") })
+	for _, dc := range []int{1, 2} {
+		for _, a := range w.datacenter(dc) {
+			a.stop()
+		}
+	}
+	<-time.NewTimer(6 * time.Second).C // its TTL, its age, and whole seconds
+	atOnce(members, func(s *member) {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		// Nobody is owed an answer, and none in time.
+		if reply, err := ask(ctx, netip.Addr{}, s.at, question("short.pay.corp.", dns.TypeA, true)); err == nil && len(reply.Answer) > 0 {
+			t.Errorf("%s serves %v", s.o.Product, reply.Answer)
+		}
+	})
 }
 
 func TestABadConfigurationLeavesTheEngineAsItWas(t *testing.T) {

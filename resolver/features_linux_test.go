@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -659,6 +660,52 @@ func TestAnswersAreValidatedFromPrivateAnchors(t *testing.T) {
 						}
 					}
 				})
+			}
+		})
+	}
+}
+
+// TestPatternsMeanTheSame has engines and Go agree on which names have a pattern.
+func TestPatternsMeanTheSame(t *testing.T) {
+	w := newWorld(t)
+	bodies := []string{
+		`a`, `a$`, `a*b`, `a+b`, `a?b`, `ab{2}`, `ab{1,3}c`, `ab{2,}c`, `[a-c]x`, `[^a-c]x`, `[^.]*\.b`, `.b`, `..$`, `\d+`, `\d{2}\.`, `\w\.`, `_x`, `[a_-]{2}`, `-+x`, `x.*y.*z`,
+		`a.c\.corp$`, `\.corp`, `[0-9a-f]{4}`, `(?:a|b)c`, `[[:alpha:]]{3}[[:digit:]]`,
+	}
+	texts := []string{
+		"a", "b", "ab", "aab", "abb", "abbc", "abbbc", "abbbbc", "ax", "dx", "-x", "x", "a.b", "a.b.c", "12", "7", "7.a", "42.a", "w_x", "a-", "_-", "--x", "xayaz", "xyz", "xzy", "abc", "a_c", "deadbeef", "c0de", "ac", "bc", "abc1", "ab1",
+	}
+	var patterns []engine.Pattern
+	for i, body := range bodies {
+		p, err := engine.ParsePattern(fmt.Sprintf("^p%d-%s", i, body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		patterns = append(patterns, p)
+	}
+	for _, p := range products {
+		t.Run(string(p), func(t *testing.T) {
+			t.Parallel()
+			c := w.configOf(p)
+			c.Block.Patterns = patterns
+			s := startPool(t, p, c)
+			if s.lacks("block.patterns") {
+				return
+			}
+			for i, pattern := range patterns {
+				re := regexp.MustCompile(pattern.String())
+				for _, text := range texts {
+					name := fmt.Sprintf("p%d-%s.corp", i, text)
+					reply := s.ask(name + ".")
+					blocked := false
+					for _, option := range reply.IsEdns0().Option {
+						e, ok := option.(*dns.EDNS0_EDE)
+						blocked = blocked || ok && e.InfoCode == dns.ExtendedErrorCodeBlocked
+					}
+					if want := re.MatchString(name); blocked != want {
+						t.Errorf("%s in %s: the engine says %t, Go %t", pattern, name, blocked, want)
+					}
+				}
 			}
 		})
 	}

@@ -55,6 +55,8 @@ func unbound(c *Config, folder Path) *Rendered {
 	set("msg-cache-size", "%dk", size*1024/3)
 	set("rrset-cache-size", "%dk", size*1024*2/3)
 	yes("so-reuseport", true)
+	// Connections of clients at a time, to each address and thread: those of encrypted transports last.
+	set("incoming-num-tcp", "128")
 	for _, a := range c.Listen {
 		set("interface", "%s", at(a))
 	}
