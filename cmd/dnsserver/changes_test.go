@@ -106,6 +106,22 @@ func (r *running) version(network, name string) (answer string, serial uint32, s
 	return answer, serial, state
 }
 
+// answers waits until the server answers a name with an address, and returns the state that the name is in.
+func (r *running) answers(name, want string) (state uint64) {
+	r.t.Helper()
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	for deadline := time.Now().Add(20 * time.Second); ; <-again.C {
+		answer, _, state := r.version("udp", name)
+		if answer == want {
+			return state
+		}
+		if time.Now().After(deadline) {
+			r.t.Fatalf("%s is answered %q, wanted %q", name, answer, want)
+		}
+	}
+}
+
 // failover is a name that moves from one address to another when nobody listens there.
 func failover(t testing.TB, name, first, second, port string) zone.Node {
 	t.Helper()
@@ -133,8 +149,15 @@ func failover(t testing.TB, name, first, second, port string) zone.Node {
 	return zone.NewNode(owner, zone.NewRRset(zone.TypeSteered, 0, rdata))
 }
 
-// steered publishes a zone with steered names, and who servers are.
-func (h *hub) steered(group control.GroupKey, apex, text string, serial uint32, names ...zone.Node) {
+// alone is the topology of one server, a.
+func alone(group control.GroupKey) *steeringpb.Topology {
+	return &steeringpb.Topology{Key: []byte("key"), Datacenters: []*steeringpb.Datacenter{
+		{Name: group.Datacenter, Servers: []*steeringpb.Server{{Group: group.Group, Name: "a"}}},
+	}}
+}
+
+// steered publishes a zone with steered names to all servers, and who these are.
+func (h *hub) steered(topology *steeringpb.Topology, apex, text string, serial uint32, names ...zone.Node) {
 	h.t.Helper()
 	name, err := zone.ParseName(apex, "")
 	if err != nil {
@@ -147,22 +170,23 @@ func (h *hub) steered(group control.GroupKey, apex, text string, serial uint32, 
 	if content, err = content.With(names...); err != nil {
 		h.t.Fatal(err)
 	}
+	var groups []control.GroupKey
+	for _, dc := range topology.GetDatacenters() {
+		groups = append(groups, control.GroupKey{Datacenter: dc.GetName(), Group: dc.GetServers()[0].GetGroup()})
+	}
 	h.Publish(control.Zone{
-		Content: content, Version: zone.Version{Serial: serial, Digest: content.Digest()}, Source: "test/" + apex, Groups: []control.GroupKey{group},
+		Content: content, Version: zone.Version{Serial: serial, Digest: content.Digest()}, Source: "test/" + apex, Groups: groups,
 		Guard: zone.GuardPolicy{MinDeletes: 10, MaxDeletePercent: 30},
 	})
-	for kind, m := range map[string]proto.Message{
-		"topology": &steeringpb.Topology{Key: []byte("key"), Datacenters: []*steeringpb.Datacenter{
-			{Name: group.Datacenter, Servers: []*steeringpb.Server{{Group: group.Group, Name: "a"}}},
-		}},
-		"overrides": &steeringpb.Overrides{},
-	} {
+	for kind, m := range map[string]proto.Message{"topology": topology, "overrides": &steeringpb.Overrides{}} {
 		body, err := proto.Marshal(m)
 		if err != nil {
 			h.t.Fatal(err)
 		}
-		if err := h.PublishDocument(group, control.Document{Kind: kind, Body: body}); err != nil {
-			h.t.Fatal(err)
+		for _, g := range groups {
+			if err := h.PublishDocument(g, control.Document{Kind: kind, Body: body}); err != nil {
+				h.t.Fatal(err)
+			}
 		}
 	}
 }
@@ -201,8 +225,8 @@ func TestResolversAreToldOfChanges(t *testing.T) {
 	}
 	target(t, second+":"+port)
 	const text = "$TTL 60\n@ SOA ns hostmaster 1 2 3 4 5\n@ NS ns\nns A 10.0.0.1\nwww CNAME app\nalias CNAME www\n"
-	h.steered(group, "one.test", text+"ftp A 10.0.0.7\n", 7, failover(t, "app.one.test.", first, second, port))
-	h.steered(group, "two.test", "$TTL 60\n@ SOA ns hostmaster 1 2 3 4 5\n@ NS ns\nns A 10.0.0.1\nshop CNAME www.one.test.\n", 1)
+	h.steered(alone(group), "one.test", text+"ftp A 10.0.0.7\n", 7, failover(t, "app.one.test.", first, second, port))
+	h.steered(alone(group), "two.test", "$TTL 60\n@ SOA ns hostmaster 1 2 3 4 5\n@ NS ns\nns A 10.0.0.1\nshop CNAME www.one.test.\n", 1)
 	h.Lead(1)
 	h.SetComplete()
 	peer := loopback() + ":4444"
@@ -210,20 +234,7 @@ func TestResolversAreToldOfChanges(t *testing.T) {
 	server := start(t, args...)
 	w := listen(t, ca, peer)
 	w.await(true)
-	answers := func(want string) (state uint64) {
-		t.Helper()
-		again := time.NewTicker(20 * time.Millisecond)
-		defer again.Stop()
-		for deadline := time.Now().Add(20 * time.Second); ; <-again.C {
-			answer, _, state := server.version("udp", "app.one.test.")
-			if answer == want {
-				return state
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("it answers %q, wanted %q", answer, want)
-			}
-		}
-	}
+	answers := func(want string) uint64 { return server.answers("app.one.test.", want) }
 	before := answers(first)
 	if len(w.all) > 0 {
 		t.Errorf("of its first zones it is told %+v", <-w.all)
@@ -255,7 +266,7 @@ func TestResolversAreToldOfChanges(t *testing.T) {
 	_, down = target(t, at.String())
 	moved("it fails back", first, away, before)
 
-	h.steered(group, "one.test", text+"ftp A 10.0.0.8\nnew A 10.0.0.9\n", 9, failover(t, "app.one.test.", first, second, port))
+	h.steered(alone(group), "one.test", text+"ftp A 10.0.0.8\nnew A 10.0.0.9\n", 9, failover(t, "app.one.test.", first, second, port))
 	for _, name := range []string{"ftp.one.test.", "new.one.test."} {
 		c := w.next()
 		answer, serial, state := server.version("udp", name)
@@ -295,6 +306,53 @@ func TestResolversAreToldOfChanges(t *testing.T) {
 	}
 }
 
+// TestServersThatDecidedTheSameAreInTheSameState: each has its own process, datacenter and probes.
+func TestServersThatDecidedTheSameAreInTheSameState(t *testing.T) {
+	ca := controltest.NewAuthority(t)
+	h := newHub(t, ca)
+	first, second := loopback(), loopback()
+	at, down := target(t, first+":0")
+	_, port, err := net.SplitHostPort(at.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	target(t, second+":"+port)
+	topology := &steeringpb.Topology{Key: []byte("key")}
+	peers := map[string]string{"dc-a": loopback() + ":4444", "dc-b": loopback() + ":4444"}
+	for rank, dc := range []string{"dc-a", "dc-b"} {
+		topology.Datacenters = append(topology.Datacenters, &steeringpb.Datacenter{
+			Name: dc, Rank: uint32(rank), Networks: []string{fmt.Sprintf("10.%d.0.0/16", rank+1)},
+			Servers: []*steeringpb.Server{{Group: "authoritative", Name: "a", Mesh: peers[dc]}},
+		})
+	}
+	h.steered(topology, "one.test", "$TTL 60\n@ SOA ns hostmaster 1 2 3 4 5\n@ NS ns\nns A 10.0.0.1\n", 7, failover(t, "app.one.test.", first, second, port))
+	h.Lead(1)
+	h.SetComplete()
+	var servers []*running
+	var agents []*told
+	for dc, peer := range peers {
+		servers = append(servers, start(t, "--hub", h.address, "--tls-dir", ca.Dir(control.GroupKey{Datacenter: dc, Group: "authoritative"}),
+			"--state-dir", t.TempDir(), "--name", "a", "--peer-listen", peer))
+		w := listen(t, ca, peer)
+		w.await(true)
+		agents = append(agents, w)
+	}
+	same := func(address string) {
+		t.Helper()
+		if one, other := servers[0].answers("app.one.test.", address), servers[1].answers("app.one.test.", address); one != other || one == 0 {
+			t.Errorf("both answer %s, in states %d and %d", address, one, other)
+		}
+	}
+	same(first)
+	down()
+	same(second)
+	one, other := agents[0].next(), agents[1].next()
+	one.At, other.At = time.Time{}, time.Time{} // each has its own
+	if diff := cmp.Diff(one, other); diff != "" {
+		t.Errorf("one server tells (-) otherwise than the other (+):\n%s", diff)
+	}
+}
+
 // TestTenThousandNamesMoveAtOnce: all of them are told, each once, and in force by then.
 func TestTenThousandNamesMoveAtOnce(t *testing.T) {
 	const names = 10_000
@@ -312,7 +370,7 @@ func TestTenThousandNamesMoveAtOnce(t *testing.T) {
 	for i := range names {
 		all = append(all, failover(t, fmt.Sprintf("h%d.one.test.", i), first, second, port))
 	}
-	h.steered(group, "one.test", "$TTL 60\n@ SOA ns hostmaster 1 2 3 4 5\n@ NS ns\nns A 10.0.0.1\n", 7, all...)
+	h.steered(alone(group), "one.test", "$TTL 60\n@ SOA ns hostmaster 1 2 3 4 5\n@ NS ns\nns A 10.0.0.1\n", 7, all...)
 	h.Lead(1)
 	h.SetComplete()
 	peer := loopback() + ":4444"
