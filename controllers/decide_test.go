@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"encoding/json"
 	"fmt"
 	"testing"
 	"time"
@@ -14,6 +15,8 @@ import (
 	"github.com/fingerpost-dns/fingerpost/controllers/render"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/zone"
+	"github.com/fingerpost-dns/fingerpost/resolver/engine"
+	"github.com/fingerpost-dns/fingerpost/resolver/pool"
 )
 
 func TestWhatCountsAsPublished(t *testing.T) {
@@ -156,5 +159,33 @@ func TestAMemberThatComesAndGoesDoesNotWriteEachTime(t *testing.T) {
 	}
 	if wait := p.wait(key, later); wait <= 0 || wait > poolInterval {
 		t.Errorf("after %d writes the next waits for %s", poolWrites, wait)
+	}
+}
+
+// TestATroubleThatLastsIsToldOnce: what agents tell every few seconds about the same trouble is the same to statuses.
+func TestATroubleThatLastsIsToldOnce(t *testing.T) {
+	told := 0
+	r := &PoolReports{OnPool: func(types.NamespacedName) { told++ }}
+	id := control.ServerID{Datacenter: "dc-a", Group: pool.GroupName("dns", "office"), Name: "unbound-1"}
+	for i := range 5 {
+		body, err := json.Marshal(pool.Report{
+			At: time.Now(), Engine: engine.Unbound, NotReady: fmt.Sprintf("Unbound has not answered for %d.5s", i),
+			Refused:   fmt.Sprintf("with its new configuration it does not resolve fingerpost-check-%08x.corp.", i),
+			Recursion: &pool.Recursion{Seconds: float64(i), Why: fmt.Sprintf("fingerpost-check-%08x.corp.: read udp 127.0.0.1:%d->127.0.0.1:53: i/o timeout", i, 40000+i)},
+			Flush:     pool.Flush{Waiting: i, Outcomes: map[string]uint64{"Confirmed": uint64(i)}}, Counters: map[string]float64{"queries": float64(i)},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Take(id, body)
+	}
+	if told != 1 {
+		t.Errorf("one trouble was told %d times", told)
+	}
+	if got, want := r.Of(id).Recursion.Why, "*.corp.: read udp 127.0.0.1->127.0.0.1:53: i/o timeout"; got != want {
+		t.Errorf("it is %q, want %q", got, want)
+	}
+	if got, want := r.Of(id).NotReady, "Unbound has not answered for long"; got != want {
+		t.Errorf("it is %q, want %q", got, want)
 	}
 }

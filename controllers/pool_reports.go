@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"reflect"
+	"regexp"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -31,6 +32,10 @@ func (r *PoolReports) Take(id control.ServerID, body []byte) {
 	if !is || err != nil {
 		return
 	}
+	report.NotReady, report.Refused = steady(report.NotReady), steady(report.Refused)
+	if report.Recursion != nil {
+		report.Recursion.Why = steady(report.Recursion.Why)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	before := r.reports[id]
@@ -41,6 +46,23 @@ func (r *PoolReports) Take(id control.ServerID, body []byte) {
 	if before == nil || !reflect.DeepEqual(telling(before), telling(report)) {
 		r.OnPool(key)
 	}
+}
+
+var passing = []struct {
+	what  *regexp.Regexp
+	stays string
+}{
+	{regexp.MustCompile(`fingerpost-check-[0-9a-f]+`), "*"},          // a name that nobody has
+	{regexp.MustCompile(` for [0-9]+(\.[0-9]+)?m?s\b`), " for long"}, // ever longer
+	{regexp.MustCompile(`:[0-9]+->`), "->"},                          // a socket's own port
+}
+
+// steady is a text about a trouble that is the same as long as the trouble is: what is another one each time is left out.
+func steady(text string) string {
+	for _, p := range passing {
+		text = p.what.ReplaceAllString(text, p.stays)
+	}
+	return text
 }
 
 // telling is what of a report statuses are made of: what only counts or measures is left out.

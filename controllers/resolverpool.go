@@ -286,7 +286,7 @@ func (r *PoolReconciler) announce(p *v1alpha1.ResolverPool, before, after *v1alp
 		}
 		quiet := render.Transient(now.Reason) || now.Reason == v1alpha1.ReasonPending || now.Reason == v1alpha1.ReasonNoServers || now.Reason == v1alpha1.ReasonNotAccepted
 		switch {
-		case now.Status == metav1.ConditionFalse && !quiet && (old == nil || old.Message != now.Message):
+		case now.Status == metav1.ConditionFalse && !quiet && (old == nil || old.Status != now.Status || old.Message != now.Message && typ != v1alpha1.ConditionRecursionWorks):
 			tell(corev1.EventTypeWarning, now.Reason, now.Message)
 		case now.Status == metav1.ConditionTrue && old != nil && old.Status == metav1.ConditionFalse && typ != v1alpha1.ConditionProgrammed:
 			tell(corev1.EventTypeNormal, now.Reason, now.Message)
