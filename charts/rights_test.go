@@ -17,7 +17,9 @@ import (
 	"github.com/miekg/dns"
 	appsv1 "k8s.io/api/apps/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -96,6 +98,29 @@ func TestRightsAreEnough(t *testing.T) {
 			await(t, api, &v1alpha1.TrafficOverrideList{}, func(l *v1alpha1.TrafficOverrideList) string {
 				return unseen("TrafficOverride", l.Items[0].Status.ObservedGeneration)
 			})
+			pool := parsed(t, &v1alpha1.ResolverPool{}, `{metadata: {name: office, namespace: payments}, spec: {class: office, clientNetworks: [10.0.0.0/8], exposure: {type: ClusterIP},
+				members: [{engine: Unbound, autoscaling: {maxReplicas: 4}}, {engine: KnotResolver}]}}`)
+			create(t, api, pool)
+			resolvers := func(deployments, autoscalers, policies int) {
+				for list, want := range map[client.ObjectList]int{
+					&appsv1.DeploymentList{}: deployments, &autoscalingv2.HorizontalPodAutoscalerList{}: autoscalers, &networkingv1.NetworkPolicyList{}: policies,
+				} {
+					await(t, api, list, func(list client.ObjectList) string {
+						if n := meta.LenList(list); n != want {
+							return fmt.Sprintf("%d %T of the pool, wanted %d", n, list, want)
+						}
+						return ""
+					}, client.InNamespace(namespace), client.HasLabels{"fingerpost.dev/pool"})
+				}
+			}
+			resolvers(2, 1, 1)
+			await(t, api, &v1alpha1.ResolverPoolList{}, func(l *v1alpha1.ResolverPoolList) string {
+				return unseen("ResolverPool", l.Items[0].Status.ObservedGeneration)
+			})
+			if err := api.Delete(t.Context(), pool); err != nil {
+				t.Fatal(err)
+			}
+			resolvers(0, 0, 0)
 			cards := &v1alpha1.DNSZone{ObjectMeta: metav1.ObjectMeta{Namespace: "cards"}}
 			if listed == "null" {
 				awaitZone(t, api, "cards", "cards")

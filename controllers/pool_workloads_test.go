@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/go-logr/logr/testr"
+	"golang.org/x/tools/txtar"
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
@@ -22,11 +24,13 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/yaml"
 
 	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
 	"github.com/fingerpost-dns/fingerpost/controllers"
@@ -514,6 +518,55 @@ func TestAManagedPool(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.await(without("dc-a"))
+}
+
+// TestObjectsOfPoolsAreTaken has an API server take all objects that render's stories have, and their pods in a restricted namespace,
+// but for those that mount a folder of the node.
+func TestObjectsOfPoolsAreTaken(t *testing.T) {
+	e := newEstate(t)
+	stories, err := filepath.Glob("render/testdata/pool-workloads/*.txtar")
+	if err != nil || len(stories) == 0 {
+		t.Fatalf("no stories: %v", err)
+	}
+	for _, story := range stories {
+		t.Run(strings.TrimSuffix(filepath.Base(story), ".txtar"), func(t *testing.T) {
+			archive, err := txtar.ParseFile(story)
+			if err != nil {
+				t.Fatal(err)
+			}
+			namespace := restricted(t)
+			var names []string
+			for doc := range strings.SplitSeq(string(archive.Files[1].Data), "---\n") {
+				u := &unstructured.Unstructured{}
+				if err := yaml.Unmarshal([]byte(doc), u); err != nil {
+					t.Fatal(err)
+				}
+				if u.Object == nil {
+					continue
+				}
+				u.SetNamespace(namespace)
+				u.SetOwnerReferences(nil)
+				if err := e.api.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(u), client.FieldOwner("test")); err != nil {
+					t.Error(err)
+				}
+				if u.GetKind() == "Deployment" {
+					names = append(names, u.GetName())
+				}
+			}
+			for _, name := range names {
+				var d appsv1.Deployment
+				if err := e.api.Get(t.Context(), types.NamespacedName{Namespace: namespace, Name: name}, &d); err != nil {
+					t.Fatal(err)
+				}
+				d.Spec.Template.Spec.PriorityClassName = "" // of which the namespace may have none
+				mounts := slices.ContainsFunc(d.Spec.Template.Spec.Volumes, func(v corev1.Volume) bool { return v.HostPath != nil })
+				err := (&poolWorkloads{e: e, place: e.api}).start(&d, name)
+				if mounts != (err != nil && strings.Contains(err.Error(), "violates PodSecurity")) || !mounts && err != nil {
+					t.Errorf("a pod that mounts a folder of the node, %v: %v", mounts, err)
+				}
+			}
+		})
+	}
 }
 
 const remotePoolDatacenter = `
