@@ -22,8 +22,8 @@ type signedZone struct {
 	glue    []dns.RR
 }
 
-// signZone returns the zone of the records. Those of the apex's SOA and DNSKEY are added, and those of addresses below other
-// names with NS are glue.
+// signZone returns the zone of the records. The apex's SOA and DNSKEY are added. Addresses that come after the NS records of a
+// name above are glue.
 func signZone(t testing.TB, apex string, records ...string) *signedZone {
 	t.Helper()
 	z := &signedZone{t: t, apex: apex, sets: map[string]map[uint16][]dns.RR{}}
