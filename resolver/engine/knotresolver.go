@@ -123,7 +123,7 @@ func knotResolver(c *Config) *Rendered {
 			r.lacks("block.rpz", "%s: comes by transfer, and only files are read", z.Name)
 			continue
 		}
-		r.lacks("block.rpz.rules", "%s: those about names alone count, and none leads to another name: the others are left out", z.Name)
+		r.lacks("block.rpz", "%s: those about names alone count, and none leads to another name: the others are left out", z.Name)
 		say("policy.add(policy.rpz(policy.DENY, %s, false))", lua(z.File.text))
 	}
 	// The deepest zone first.
