@@ -296,7 +296,8 @@ type ServerGroup struct {
 	NSID Switch `json:"nsid,omitempty"`
 
 	// resolvers are the networks of the company's own resolvers, e.g. [10.1.0.53/32, 10.1.1.53/32]. Limits do not apply
-	// to them; when servers have more to do than they can, resolvers share fairly what they can do.
+	// to them; when servers have more to do than they can, resolvers share fairly what they can do. Members of ResolverPools
+	// are among them by the addresses from which they ask.
 	//
 	// +optional
 	// +listType=set

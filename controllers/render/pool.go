@@ -357,7 +357,7 @@ func (in PoolInputs) root() (*Placement, error) {
 		}
 	}
 	for _, place := range in.Zones {
-		if place.Apex == rootApex && in.serves(place) {
+		if place.Apex == rootApex && served(place) {
 			return place, nil
 		}
 	}
@@ -366,8 +366,8 @@ func (in PoolInputs) root() (*Placement, error) {
 
 const rootApex = zone.Name("\x00")
 
-// serves reports whether servers have the zone, as far as objects say.
-func (PoolInputs) serves(place *Placement) bool {
+// served reports whether servers have the zone, as far as objects say.
+func served(place *Placement) bool {
 	return place.Apex != "" && (place.Refused == nil || place.Keep)
 }
 
@@ -438,7 +438,7 @@ func (in PoolInputs) internal(rules []engine.Forward) ([]engine.InternalZone, er
 	}
 	own := map[zone.Name]*Placement{}
 	for _, place := range in.Zones {
-		if place.Apex != rootApex && in.serves(place) {
+		if place.Apex != rootApex && served(place) {
 			own[place.Apex] = place
 		}
 	}

@@ -43,7 +43,8 @@ type ServerGroupApplyConfiguration struct {
 	// Default: Disabled.
 	NSID *apiv1alpha1.Switch `json:"nsid,omitempty"`
 	// resolvers are the networks of the company's own resolvers, e.g. [10.1.0.53/32, 10.1.1.53/32]. Limits do not apply
-	// to them; when servers have more to do than they can, resolvers share fairly what they can do.
+	// to them; when servers have more to do than they can, resolvers share fairly what they can do. Members of ResolverPools
+	// are among them by the addresses from which they ask.
 	Resolvers []apiv1alpha1.CIDR `json:"resolvers,omitempty"`
 	// limits bound what clients may ask over UDP, so that servers can't be used to flood others.
 	Limits *ServerLimitsApplyConfiguration `json:"limits,omitempty"`
