@@ -27,6 +27,9 @@ const maxEffort = 24
 
 // ParsePattern reads a regular expression.
 func ParsePattern(text string) (Pattern, error) {
+	if len(text) > 255 {
+		return Pattern{}, fmt.Errorf("a pattern of %d characters: 255 at most", len(text))
+	}
 	for _, c := range []byte(text) {
 		if c <= ' ' || c > '~' || 'A' <= c && c <= 'Z' {
 			return Pattern{}, fmt.Errorf("pattern %q has other characters than names in lower case", text)

@@ -1,6 +1,9 @@
 package engine
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestPatternsInLua(t *testing.T) {
 	for pattern, want := range map[string]string{
@@ -18,4 +21,23 @@ func TestPatternsInLua(t *testing.T) {
 			t.Errorf("%s: got %s, %v; want %s", pattern, p.lua, err, want)
 		}
 	}
+}
+
+// FuzzParsePattern: a pattern ends no string or line of a file, and means the same when it is read again.
+func FuzzParsePattern(f *testing.F) {
+	for _, seed := range []string{`^ad[0-9]+\.`, `\x27`, `[!-~]`, `[^\x00-\x{10ffff}]`, `a{2,}`, `(?i)a`, `a|b`, `\Qa'b\E`, "a$b", `[^'"]`, `[[:punct:]]`} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		p, err := ParsePattern(text)
+		if err != nil {
+			return
+		}
+		if strings.ContainsAny(p.lua, "'\"\\\x00\r\n") || len(p.lua) > 1024 {
+			t.Errorf("%q is %q", text, p.lua)
+		}
+		if again, err := ParsePattern(p.String()); err != nil || again != p {
+			t.Errorf("%q became %q, %v", text, again, err)
+		}
+	})
 }
