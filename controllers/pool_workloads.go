@@ -189,8 +189,14 @@ func (r *PoolWorkloadReconciler) run(
 		if held[at.Pool] {
 			continue
 		}
-		if len(found.pods) > 0 { // what says whom they may ask outlasts them
-			found.all = slices.DeleteFunc(found.all, func(o client.Object) bool { _, is := o.(*networkingv1.NetworkPolicy); return is })
+		if len(found.pods) > 0 { // what says who they are, and whom they may ask, outlasts them
+			found.all = slices.DeleteFunc(found.all, func(o client.Object) bool {
+				switch o.(type) {
+				case *networkingv1.NetworkPolicy, *corev1.ServiceAccount:
+					return true
+				}
+				return false
+			})
 		}
 		errs = append(errs, found.remove(ctx, place, at))
 	}

@@ -412,7 +412,7 @@ func TestTheOperatorRunsResolvers(t *testing.T) {
 	if err := w.step("dc-p"); err != nil {
 		t.Error(err)
 	}
-	want = []string{"NetworkPolicy " + all} // as long as pods are there
+	want = []string{"NetworkPolicy " + all, "ServiceAccount " + all} // as long as pods are there
 	expectMade()
 	if err := e.api.DeleteAllOf(t.Context(), &corev1.Pod{}, client.InNamespace(namespace), client.HasLabels{render.LabelPool}, client.GracePeriodSeconds(0)); err != nil {
 		t.Fatal(err)
@@ -506,7 +506,7 @@ func TestAManagedPool(t *testing.T) {
 	without := func(datacenter string) func() error {
 		return func() error {
 			for _, o := range w.made() {
-				if strings.Contains(o, "resolver-"+datacenter) && !strings.HasPrefix(o, "NetworkPolicy ") { // which pods outlive here
+				if strings.Contains(o, "resolver-"+datacenter) && !strings.HasPrefix(o, "NetworkPolicy ") && !strings.HasPrefix(o, "ServiceAccount ") { // which stay for the pods that nobody ends here
 					return fmt.Errorf("%s is there", o)
 				}
 			}

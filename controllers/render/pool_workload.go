@@ -504,11 +504,7 @@ const queriesMetric = "fingerpost_resolver_queries_per_second"
 
 func (in PoolWorkloadInputs) pod(m v1alpha1.ResolverMember) corev1.PodTemplateSpec {
 	pods := ptr.Deref(m.Pods, v1alpha1.ServerPods{})
-	labels := maps.Clone(pods.Labels)
-	if labels == nil {
-		labels = map[string]string{}
-	}
-	maps.Copy(labels, in.meta(m.Engine).Labels)
+	labels := podLabels(pods, in.meta(m.Engine).Labels)
 	var architecture v1alpha1.NodeSelector
 	if m.Architecture != "" {
 		architecture = v1alpha1.NodeSelector{corev1.LabelArchStable: v1alpha1.LabelValue(m.Architecture)}

@@ -32,6 +32,9 @@ const (
 	// LabelServing is on pods: "true" while clients may be sent to them, "false" when they are about to leave.
 	LabelServing = "fingerpost.dev/serving"
 
+	// labelPrefix is that of the labels that are for the operator alone.
+	labelPrefix = "fingerpost.dev/"
+
 	ManagedBy        = "fingerpost"
 	ServiceOfClients = "clients"
 	ServiceOfPeers   = "peers"
@@ -518,11 +521,7 @@ func (in WorkloadInputs) claims() []corev1.PersistentVolumeClaim {
 
 func (in WorkloadInputs) pod() corev1.PodTemplateSpec {
 	key, pods := in.key(), ptr.Deref(in.Group.Pods, v1alpha1.ServerPods{})
-	labels := maps.Clone(pods.Labels)
-	if labels == nil {
-		labels = map[string]string{}
-	}
-	maps.Copy(labels, workloadLabels(key))
+	labels := podLabels(pods, workloadLabels(key))
 	labels[LabelServing] = "true"
 	drain := drainSeconds(in.Group)
 	spec := corev1.PodSpec{
@@ -551,6 +550,17 @@ func (in WorkloadInputs) pod() corev1.PodTemplateSpec {
 	}
 	schedule(&spec, pods, in.Datacenter.Spec.NodeSelector)
 	return corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels, Annotations: pods.Annotations}, Spec: spec}
+}
+
+// podLabels are own, and what users give pods besides. None of theirs can make of a pod one of another group, or of another pool.
+func podLabels(pods v1alpha1.ServerPods, own map[string]string) map[string]string {
+	labels := maps.Clone(own)
+	for key, value := range pods.Labels {
+		if _, is := own[key]; !is && !strings.HasPrefix(key, labelPrefix) {
+			labels[key] = value
+		}
+	}
+	return labels
 }
 
 // spread has pods that the selector chooses be as many in each part of a topology, as far as possible.
