@@ -235,7 +235,7 @@ func (s *Steered) decide(in SteeredInputs, claims []*steeredClaim) {
 // be told, none is.
 func (s *Steered) admit(c *steeredClaim) {
 	owners := map[zone.Name]steeredOwner{}
-	add := func(owner zone.Name, conflicting []uint16, r *steeringpb.Record) bool {
+	add := func(owner zone.Name, r *steeringpb.Record) bool {
 		if _, err := steering.NewRecord(owner, r); err != nil { // servers would say the same, later
 			c.Refused = refuse(v1alpha1.ReasonInvalidSpec, "%v", err)
 			return false
@@ -245,14 +245,10 @@ func (s *Steered) admit(c *steeredClaim) {
 			c.Refused = refuse(v1alpha1.ReasonInvalidSpec, "the record and its probes are too large together: %d octets of at most 65535", len(rdata))
 			return false
 		}
-		owners[owner] = steeredOwner{source: c.key, types: conflicting, ttl: c.Record.GetTtl(), rdata: rdata}
+		owners[owner] = steeredOwner{source: c.key, types: conflicting(r), ttl: c.Record.GetTtl(), rdata: rdata}
 		return true
 	}
-	conflicting := []uint16{zone.TypeA, zone.TypeAAAA, zone.TypeCNAME, zone.TypeHTTPS, zone.TypeSVCB, zone.TypeDNAME}
-	if c.object.Spec.Flatten == nil && !isAddressText(c.Record) {
-		conflicting = nil // a CNAME is answered
-	}
-	fits := add(c.Owner, conflicting, c.Record)
+	fits := add(c.Owner, c.Record)
 	for _, service := range c.Record.GetServices() {
 		owner, err := zone.ParseName(service.GetLabel(), c.Owner)
 		if !fits || service.GetKind() != steeringpb.Service_SRV || err != nil { // translate has looked
@@ -264,13 +260,24 @@ func (s *Steered) admit(c *steeredClaim) {
 		}
 		srv := proto.CloneOf(c.Record)
 		srv.SrvLabel = service.GetLabel()
-		fits = add(owner, []uint16{zone.TypeSRV, zone.TypeCNAME, zone.TypeDNAME}, srv)
+		fits = add(owner, srv)
 	}
 	if !fits {
 		c.Record = nil
 		return
 	}
 	maps.Copy(s.owners, owners)
+}
+
+// conflicting are the types that can't be served beside a steered record; nil: all, since a CNAME is answered (RFC 1034 §3.6.2).
+func conflicting(r *steeringpb.Record) []uint16 {
+	switch {
+	case r.GetSrvLabel() != "":
+		return []uint16{zone.TypeSRV, zone.TypeCNAME, zone.TypeDNAME}
+	case !r.GetFlatten() && !isAddressText(r):
+		return nil
+	}
+	return []uint16{zone.TypeA, zone.TypeAAAA, zone.TypeCNAME, zone.TypeHTTPS, zone.TypeSVCB, zone.TypeDNAME}
 }
 
 func isAddressText(r *steeringpb.Record) bool {
@@ -285,7 +292,10 @@ func (s *Steered) keep(published *zone.Content, c *steeredClaim) {
 		}
 		set := n.RRset(zone.TypeSteered)
 		for rdata := range set.All() {
-			s.owners[n.Owner] = steeredOwner{source: c.key, types: []uint16{zone.TypeA, zone.TypeAAAA, zone.TypeCNAME}, ttl: set.TTL, rdata: []byte(rdata)}
+			var r steeringpb.Record
+			if proto.Unmarshal([]byte(rdata), &r) == nil { // as publishedSource has found
+				s.owners[n.Owner] = steeredOwner{source: c.key, types: conflicting(&r), ttl: set.TTL, rdata: []byte(rdata)}
+			}
 		}
 	}
 }

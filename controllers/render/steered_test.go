@@ -305,3 +305,14 @@ func TestARecordThatIsTooLargeLeavesNothingBehind(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatIsKeptOfARefusedRecordStaysAlone(t *testing.T) {
+	z := payZone()
+	z.Spec.AllowedRecords[0].Hosts, z.Spec.AllowedRecords[0].Namespaces.From = []string{"*"}, v1alpha1.NamespacesFromAll
+	_, before := steer(z, nil, nil, nil, dynamic("payments", "r", "a", time.Hour, "cdn.example"))
+	text := []render.Source{{Name: "configmap/z/z", Text: "a TXT x\n", Version: "1"}}
+	_, after := steer(z, before.Content, nil, text, dynamic("payments", "r", "a", time.Hour, "a.pay.bank")) // itself
+	if diff := cmp.Diff(recordsText(before.Content), recordsText(after.Content)); diff != "" {
+		t.Errorf("a CNAME is not alone (-before +after):\n%s", diff)
+	}
+}
