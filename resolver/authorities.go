@@ -16,6 +16,9 @@ import (
 	"github.com/fingerpost-dns/fingerpost/resolver/engine"
 )
 
+// dnsPort is where authorities answer.
+const dnsPort = 53
+
 // Times of asking authorities.
 const (
 	authorityTimeout = time.Second      // of one question
@@ -68,7 +71,7 @@ func (a *authorities) askAll(ctx context.Context, c *engine.Config, servers []ne
 			m := question(name, rrtype, false)
 			o := m.IsEdns0()
 			o.Option = append(o.Option, &dns.EDNS0_LOCAL{Code: zone.OptionState})
-			m, err := a.ask(ctx, path{source(c, server), server}, m)
+			m, err := a.ask(ctx, towards(c, server), m)
 			if err != nil {
 				m = nil
 			}
@@ -111,6 +114,11 @@ func (a *authorities) askAll(ctx context.Context, c *engine.Config, servers []ne
 	}
 	slices.SortFunc(got, func(a, b reply) int { return a.server.Compare(b.server) })
 	return got, missing
+}
+
+// towards is the engine's own way to a server.
+func towards(c *engine.Config, server netip.Addr) path {
+	return path{source(c, server), netip.AddrPortFrom(server, dnsPort)}
 }
 
 // source is the address that the engine asks a server from; the zero Addr if the kernel chooses.
@@ -315,7 +323,7 @@ func (a *authorities) refresh(ctx context.Context, c *engine.Config, at netip.Ad
 	for server, apex := range servers {
 		asked[server] = true
 		all.Go(func() {
-			_, _ = a.ask(ctx, path{source(c, server), server}, question(apex.String(), dns.TypeSOA, false))
+			_, _ = a.ask(ctx, towards(c, server), question(apex.String(), dns.TypeSOA, false))
 		})
 	}
 	for _, apex := range due {

@@ -85,7 +85,7 @@ func (s *member) fill(b *testing.B, names int) {
 					return
 				}
 				ctx, cancel := context.WithTimeout(b.Context(), patience)
-				_, err := x.ask(ctx, path{to: s.at.Addr()}, question(fmt.Sprintf("fill-%d.w.deep.pay.corp.", n), dns.TypeA, true))
+				_, err := x.ask(ctx, path{to: s.at}, question(fmt.Sprintf("fill-%d.w.deep.pay.corp.", n), dns.TypeA, true))
 				cancel()
 				if err != nil {
 					b.Errorf("filling the cache: %v", err)
@@ -98,7 +98,7 @@ func (s *member) fill(b *testing.B, names int) {
 }
 
 // poll asks a server for a name's address every millisecond until ctx ends, and tells f what it says.
-func poll(ctx context.Context, at netip.Addr, name string, recursive bool, f func(address string, took time.Duration)) {
+func poll(ctx context.Context, at netip.AddrPort, name string, recursive bool, f func(address string, took time.Duration)) {
 	x := newExchange()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
@@ -163,7 +163,7 @@ func BenchmarkSwitch(b *testing.B) {
 				ctx, cancel := context.WithCancel(b.Context())
 				var seen [3]atomic.Int64 // when it was seen first: by a client, and at authorities
 				var all sync.WaitGroup
-				for i, at := range []netip.Addr{s.at.Addr(), w.edges[1].at.Addr(), w.edges[2].at.Addr()} {
+				for i, at := range []netip.AddrPort{s.at, w.edges[1].at, w.edges[2].at} {
 					all.Go(func() {
 						poll(ctx, at, name, i == 0, func(address string, _ time.Duration) {
 							if address == "10.2.9.1" {
@@ -209,7 +209,7 @@ func BenchmarkTenThousandNames(b *testing.B) {
 			all := make([]*steeringpb.Record, names)
 			for i := range all {
 				all[i] = failover(fmt.Sprintf("h%d.pay.corp.", i), 80, steeringpb.Vantage_QUORUM, "10.1.9.1", "10.2.9.1")
-				all[i].Probes[0].Type = &steeringpb.Probe_Http{Http: &steeringpb.Http{Path: "/", Port: 80}}
+				all[i].Probes[0].Type, all[i].Probes[0].Interval, all[i].Probes[0].Timeout = &steeringpb.Probe_Http{Http: &steeringpb.Http{Path: "/", Port: 80}}, 1000, 900
 			}
 			w := newSteeredWorld(b, all...)
 			last := fmt.Sprintf("h%d.pay.corp.", names-1)
@@ -227,7 +227,7 @@ func BenchmarkTenThousandNames(b *testing.B) {
 				ctx, cancel := context.WithCancel(b.Context())
 				var others sync.WaitGroup
 				others.Go(func() {
-					poll(ctx, s.at.Addr(), "app.deep.pay.corp.", true, func(_ string, took time.Duration) { waits = append(waits, milliseconds(took)) })
+					poll(ctx, s.at, "app.deep.pay.corp.", true, func(_ string, took time.Duration) { waits = append(waits, milliseconds(took)) })
 				})
 				before := s.looks()
 				b.StartTimer()

@@ -15,9 +15,12 @@ import (
 )
 
 // path is from where to where questions go. from may be the zero Addr: the kernel chooses.
-type path struct{ from, to netip.Addr }
+type path struct {
+	from netip.Addr
+	to   netip.AddrPort
+}
 
-// exchange asks authorities, many questions at a time over one socket for each path, and knows who answers. It is for
+// exchange asks servers, many questions at a time over one socket for each path, and knows who answers. It is for
 // concurrent use.
 type exchange struct {
 	mu      sync.Mutex
@@ -46,10 +49,7 @@ type waiter struct {
 	reply    chan *dns.Msg // one element; nil: the server refuses packets
 }
 
-const (
-	idleSocket = 10 * time.Second // the next one has another port
-	dnsPort    = 53               // where authorities answer
-)
+const idleSocket = 10 * time.Second // the next one has another port
 
 func newExchange() *exchange {
 	return &exchange{sockets: map[path]*socket{}, servers: map[netip.Addr]*contact{}}
@@ -78,7 +78,7 @@ func (x *exchange) ask(ctx context.Context, p path, m *dns.Msg) (*dns.Msg, error
 			case reply == nil:
 				return nil, errUnreachable
 			case reply.Truncated:
-				return ask(ctx, p.from, netip.AddrPortFrom(p.to, dnsPort), m)
+				return ask(ctx, p.from, p.to, m)
 			}
 			return reply, nil
 		case <-half.C:
@@ -95,7 +95,7 @@ func (x *exchange) ask(ctx context.Context, p path, m *dns.Msg) (*dns.Msg, error
 // send sends a question whose answer w waits for. It chooses the message's ID.
 func (x *exchange) send(p path, w *waiter, m *dns.Msg) (*socket, error) {
 	x.mu.Lock()
-	c := x.contact(p.to)
+	c := x.contact(p.to.Addr())
 	if c.waiting.IsZero() {
 		c.waiting = time.Now()
 	}
@@ -136,7 +136,7 @@ func (x *exchange) open(p path) (*socket, error) {
 	if p.from.IsValid() {
 		from = net.UDPAddrFromAddrPort(netip.AddrPortFrom(p.from, 0))
 	}
-	conn, err := net.DialUDP("udp", from, net.UDPAddrFromAddrPort(netip.AddrPortFrom(p.to, dnsPort)))
+	conn, err := net.DialUDP("udp", from, net.UDPAddrFromAddrPort(p.to))
 	if err != nil {
 		return nil, err
 	}
@@ -202,7 +202,7 @@ func (x *exchange) read(p path, s *socket) {
 		if w == nil {
 			continue
 		}
-		x.heard(p.to, time.Since(w.sent))
+		x.heard(p.to.Addr(), time.Since(w.sent))
 		w.tell(m)
 	}
 }
@@ -255,9 +255,8 @@ func (x *exchange) heard(server netip.Addr, took time.Duration) {
 
 // Bounds of how long one waits for others when one server has answered.
 const (
-	leastGrace  = 20 * time.Millisecond
+	leastGrace  = 100 * time.Millisecond
 	mostGrace   = authorityTimeout
-	usualGrace  = 100 * time.Millisecond // for a server that was never heard
 	silentAfter = 400 * time.Millisecond // without an answer a server is not waited for
 )
 
@@ -266,11 +265,8 @@ func (x *exchange) grace(server netip.Addr) time.Duration {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	c := x.contact(server)
-	switch {
-	case !c.waiting.IsZero() && time.Since(c.waiting) > max(silentAfter, 4*c.rtt):
+	if !c.waiting.IsZero() && time.Since(c.waiting) > max(silentAfter, 4*c.rtt) {
 		return 0
-	case c.rtt == 0:
-		return usualGrace
 	}
 	return min(max(4*c.rtt, leastGrace), mostGrace)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -45,23 +46,21 @@ func (o Outcome) settled() bool { return o == Confirmed || o == NotCached || o =
 
 // Limits of flushing.
 const (
-	flushTime     = 2 * time.Second        // for one look at a name
-	flushPause    = 5 * time.Millisecond   // before the first repetition, doubled with each
-	longestFlush  = 200 * time.Millisecond // between repetitions
+	flushTime     = 2 * time.Second        // after which a name is Unconfirmed
+	flushPause    = 5 * time.Millisecond   // before a name is looked at again, doubled with each look
+	longestLater  = 30 * time.Second       // the most that this comes to
 	awaitTime     = 50 * time.Millisecond  // that servers behind the first are waited for before the first flush
 	flushWorkers  = 32                     // names worked on at the same time
 	flushRate     = 5000                   // names flushed a second
 	treeRate      = 10                     // names a second with all below them: apart, so that nobody waits for these
 	flushBatch    = 64                     // names in one command
-	laterLook     = 250 * time.Millisecond // between looks at what is not settled
-	firstLater    = time.Second            // before what is not settled is looked at again, doubled with each
-	longestLater  = 30 * time.Second
-	laterFor      = 10 * time.Minute // after this long the TTL has done it
-	remembered    = 15 * time.Minute // how long it is known what has been worked on: longer than servers tell it again
-	mostRemember  = 50000            // names
-	mostAliases   = 5000             // of one name
-	mostSamples   = 256              // answers of authorities that one answer of the engine is looked for in
-	sampleServers = 2                // that are asked for other types than A
+	backLook      = 250 * time.Millisecond // between looks at which servers are back
+	laterFor      = 10 * time.Minute       // after this long the TTL has done it
+	remembered    = 15 * time.Minute       // how long it is known what has been worked on: longer than servers tell it again
+	mostRemember  = 50000                  // names
+	mostAliases   = 5000                   // of one name
+	mostSamples   = 256                    // answers of authorities that one answer of the engine is looked for in
+	sampleServers = 2                      // that are asked for other types than A
 )
 
 // flusher has an engine forget names whose answers have changed. Each name is worked on by one worker at a time, however
@@ -69,8 +68,11 @@ const (
 type flusher struct {
 	agent  *Agent
 	find   *authorities
-	limit  *rate.Limiter // of names
-	trees  *rate.Limiter // of names with all below them
+	asker  *exchange      // of the engine
+	from   [32]netip.Addr // where the engine is asked from: limits of clients are for each address
+	tell   rate.Sometimes // of names that are not confirmed
+	limit  *rate.Limiter  // of names
+	trees  *rate.Limiter  // of names with all below them
 	batch  chan forgetting
 	wake   chan struct{} // one element: the queue has names
 	listen listeners
@@ -92,18 +94,34 @@ type changed struct {
 	flushed        bool // since there was something new
 	news           bool // since a worker took it
 	last           Outcome
-	missing        []netip.Addr // authorities that did not answer last
-	looked         time.Time    // last; zero: never
-	heard          time.Time    // when there was something new last
-	pause          time.Duration
-	waiting        []chan<- Outcome // told the next outcome; never full
+	told           Outcome          // the last that was counted
+	known          *samples         // of whoever works on it; nil: none
+	missing        []netip.Addr     // authorities that did not answer last
+	looked         time.Time        // last; zero: never
+	heard          time.Time        // when there was something new last
+	pause          time.Duration    // before the last look
+	retry          *time.Timer      // of the next one; nil: there was none
+	waiting        []chan<- Outcome // told how it ended; never full
 }
 
 func newFlusher(a *Agent) *flusher {
-	return &flusher{
-		agent: a, find: newAuthorities(), limit: rate.NewLimiter(flushRate, flushRate), trees: rate.NewLimiter(treeRate, treeRate), batch: make(chan forgetting), wake: make(chan struct{}, 1),
+	f := &flusher{
+		agent: a, find: newAuthorities(), asker: newExchange(), tell: rate.Sometimes{First: 10, Interval: time.Second},
+		limit: rate.NewLimiter(flushRate, flushRate), trees: rate.NewLimiter(treeRate, treeRate), batch: make(chan forgetting), wake: make(chan struct{}, 1),
 		names: map[changedName]*changed{}, ended: map[Outcome]uint64{}, listen: listeners{connected: map[string]bool{}},
 	}
+	for i := range f.from {
+		f.from[i] = beside(netip.AddrPortFrom(netip.IPv4Unspecified(), dnsPort))
+	}
+	return f
+}
+
+// toEngine is one of the ways to the engine.
+func (f *flusher) toEngine(r *running) path {
+	if !r.at.Addr().Is4() {
+		return path{to: r.at}
+	}
+	return path{f.from[rand.N(len(f.from))], r.at}
 }
 
 // Flush has the engine forget changed names, and returns what became of each, in their order, when the engine has its new
@@ -145,7 +163,7 @@ func (f *flusher) hear(all []changes.Change, results []chan Outcome) {
 			c.waiting = append(c.waiting, results[i])
 		}
 		if c.merge(&all[i]) || !known || results != nil {
-			c.news, c.flushed, c.heard, c.pause = true, false, now, 0
+			c.news, c.flushed, c.heard, c.pause, c.told = true, false, now, 0, ""
 			f.enqueue(c)
 		} else if !c.last.settled() {
 			f.enqueue(c) // one server more has got so far
@@ -215,7 +233,7 @@ func (f *flusher) run(ctx context.Context) {
 			}
 		})
 	}
-	tick := time.NewTicker(laterLook)
+	tick := time.NewTicker(backLook)
 	defer tick.Stop()
 	for ctx.Err() == nil {
 		select {
@@ -268,52 +286,74 @@ func (f *flusher) next(ctx context.Context) bool {
 	job.Before, job.Aliases = slices.Clone(c.Before), slices.Clone(c.Aliases)
 	f.mu.Unlock()
 
+	if job.known == nil || !job.heard.Equal(job.known.since) {
+		job.known = newSamples(&job)
+	}
 	began := time.Now()
 	result := f.look(ctx, &job)
-	f.agent.metrics.flushes.WithLabelValues(string(result.outcome)).Inc()
-	if result.outcome.settled() {
-		f.agent.metrics.flushTime.Observe(time.Since(began).Seconds())
-	}
 
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.ended[result.outcome]++
-	if !result.outcome.settled() && (c.last != result.outcome || !job.flushed) {
-		f.agent.o.Log.Info("the flush is not confirmed", "name", c.Name.String(), "outcome", result.outcome, "why", fmt.Sprint(result.err))
-	}
-	c.working, c.last, c.missing, c.looked = false, result.outcome, result.missing, began
-	c.pause = min(max(2*c.pause, firstLater), longestLater)
-	for _, w := range c.waiting {
-		w <- result.outcome
-	}
-	c.waiting = nil
+	c.working, c.last, c.missing, c.looked, c.known = false, result.outcome, result.missing, began, job.known
 	if c.news {
 		f.enqueue(c)
-	} else {
-		c.flushed = result.flushed
+		return true
+	}
+	c.flushed = result.flushed
+	if result.outcome != Unconfirmed || time.Since(c.heard) >= flushTime {
+		f.end(c, &result)
+	}
+	if !result.outcome.settled() {
+		c.pause = min(max(2*c.pause, flushPause), longestLater)
+		if c.retry != nil {
+			c.retry.Stop()
+		}
+		c.retry = time.AfterFunc(c.pause, func() {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			if !c.last.settled() && time.Since(c.heard) < laterFor {
+				f.enqueue(c)
+			}
+		})
 	}
 	return true
 }
 
-// again has workers look once more at what is not settled, and at names of which an authority is back.
+// end tells what became of a name, as far as it has not been told. f.mu is held.
+func (f *flusher) end(c *changed, result *seen) {
+	for _, w := range c.waiting {
+		w <- result.outcome
+	}
+	c.waiting = nil
+	if c.told == result.outcome {
+		return
+	}
+	c.told = result.outcome
+	f.ended[result.outcome]++
+	f.agent.metrics.flushes.WithLabelValues(string(result.outcome)).Inc()
+	if result.outcome.settled() {
+		c.known = nil
+		f.agent.metrics.flushTime.Observe(time.Since(c.heard).Seconds())
+		return
+	}
+	f.tell.Do(func() {
+		f.agent.o.Log.Info("the flush is not confirmed", "name", c.Name.String(), "outcome", result.outcome, "why", fmt.Sprint(result.err))
+	})
+}
+
+// again has workers look once more at names of which an authority is back, and forgets old ones.
 func (f *flusher) again(now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for key, c := range f.names {
-		if c.queued || c.working || c.looked.IsZero() {
-			continue
-		}
-		if now.Sub(c.heard) < laterFor {
-			back := slices.ContainsFunc(c.missing, func(s netip.Addr) bool { return f.find.answeredSince(s, c.looked) })
-			if back {
-				// What it has said to the engine meanwhile may be old.
-				c.flushed, c.pause = false, 0
-				f.enqueue(c)
-			} else if !c.last.settled() && now.Sub(c.looked) >= c.pause {
-				f.enqueue(c)
-			}
-		} else if now.Sub(c.heard) > remembered || len(f.names) > mostRemember {
+		switch age := now.Sub(c.heard); {
+		case c.queued || c.working:
+		case age > remembered || age > laterFor && len(f.names) > mostRemember:
 			delete(f.names, key)
+		case age < laterFor && slices.ContainsFunc(c.missing, func(s netip.Addr) bool { return f.find.answeredSince(s, c.looked) }):
+			// What it has said to the engine meanwhile may be old.
+			c.flushed, c.pause, c.told = false, 0, ""
+			f.enqueue(c)
 		}
 	}
 }
@@ -326,91 +366,65 @@ type seen struct {
 	err     error        // why it is not settled
 }
 
-// look flushes, asks and repeats until no server has the change before it and the engine answers what servers do.
-func (f *flusher) look(ctx context.Context, c *changed) (s seen) {
+// look flushes if no server has the change before it, or those that have are late, and asks the engine. It is to be repeated
+// until the engine answers what servers do.
+func (f *flusher) look(ctx context.Context, c *changed) seen {
 	ctx, cancel := context.WithTimeout(ctx, flushTime)
 	defer cancel()
-	began := time.Now()
 	r := f.agent.current()
-	s = seen{outcome: NoAuthority, flushed: c.flushed}
-	if c.flushed {
-		s.outcome = Unconfirmed
+	s := seen{outcome: Unconfirmed, flushed: c.flushed}
+	servers, err := f.find.of(ctx, r.config, r.at, zoneOf(c), c.Apex != "")
+	var ahead []netip.Addr
+	if err == nil {
+		ahead, s.missing, err = f.survey(ctx, r.config, servers, c)
 	}
-	known := newSamples(c)
-	for pause := flushPause; ; pause = min(2*pause, longestFlush) {
-		before := s
-		servers, err := f.find.of(ctx, r.config, r.at, zoneOf(c), c.Apex != "")
-		var ahead []netip.Addr
-		if err == nil {
-			ahead, s.missing, err = f.survey(ctx, r.config, servers, c, known)
+	s.err = err
+	behind := errors.Is(err, errBehind)
+	switch {
+	case ctx.Err() != nil: // that nobody answers means nothing now
+	case errors.Is(err, errNoAuthority):
+		s.missing = servers
+		if !c.flushed {
+			s.outcome = NoAuthority
 		}
-		behind := errors.Is(err, errBehind)
-		switch {
-		case ctx.Err() != nil: // that nobody answers means nothing now
-			if before.err == nil {
-				before.err = errLate
-			}
-			return before
-		case errors.Is(err, errNoAuthority):
-			// Not flushed. What was flushed before stays so.
-			s.missing, s.err = servers, err
-			return s
-		case behind && !s.flushed && time.Since(began) < awaitTime:
-		case err == nil || behind:
-			var done bool
-			if s, done = f.settle(ctx, r, c, s, ahead, known, behind); done {
-				return s
-			}
-			err = cmp.Or(s.err, err)
-		}
-		s.err = err
-		t := time.NewTimer(pause)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return s
-		}
+	case behind && !c.flushed && time.Since(c.heard) < awaitTime:
+	case err == nil || behind:
+		f.settle(ctx, r, c, &s, ahead, behind)
 	}
+	return s
 }
 
-// settle flushes if that has to be, and has the engine asked. done: there is nothing to repeat.
-func (f *flusher) settle(ctx context.Context, r *running, c *changed, s seen, ahead []netip.Addr, known *samples, behind bool) (_ seen, done bool) {
-	s.err = nil
+// settle flushes if that has to be, and has the engine asked.
+func (f *flusher) settle(ctx context.Context, r *running, c *changed, s *seen, ahead []netip.Addr, behind bool) {
 	if !s.flushed {
-		held, err := f.forget(ctx, c)
-		switch {
-		case errors.Is(err, errLate):
-			s.err = err
-			return s, true
-		case err != nil:
-			s.outcome, s.err = Failed, err
-			return s, true
+		held, err := f.forget(ctx, r, c)
+		if err != nil {
+			if s.err = err; !errors.Is(err, errLate) {
+				s.outcome = Failed
+			}
+			return
 		}
-		s.flushed, s.outcome = true, Unconfirmed
+		s.flushed = true
 		switch {
 		case notFlushable(f.agent.o.Product, r.config, c.Name):
 			s.outcome = NotFlushable
-			return s, true
+			return
 		case held || f.agent.isKeptWarm(c.Name):
 		case behind:
 			s.flushed = false // it may be asked for meanwhile
-			return s, false
+			return
 		default:
 			s.outcome = NotCached
-			return s, true
+			return
 		}
 	}
-	f.sample(ctx, r.config, ahead, known)
-	if s.err = f.answers(ctx, r, known); s.err != nil {
-		s.flushed = false
-		return s, false
+	f.sample(ctx, r.config, ahead, c.known)
+	switch err := f.answers(ctx, r, c.known); {
+	case err != nil:
+		s.err, s.flushed = err, false
+	case !behind:
+		s.outcome = Confirmed
 	}
-	if behind {
-		return s, false
-	}
-	s.outcome = Confirmed
-	return s, true
 }
 
 // zoneOf is the name whose servers have a change: its zone's apex if it is known.
@@ -450,8 +464,12 @@ type forgotten struct {
 
 // forget has the engine forget a name with its aliases, and reports whether it may have had something of them. It fails with
 // errLate when there is no time left.
-func (f *flusher) forget(ctx context.Context, c *changed) (held bool, err error) {
+func (f *flusher) forget(ctx context.Context, r *running, c *changed) (held bool, err error) {
 	names := append([]zone.Name{c.Name}, c.Aliases...)
+	if f.agent.o.Product == engine.Unbound && len(c.Before) > 0 && !c.Beneath {
+		// A command costs it more than questions, and it does not tell what it had.
+		names = slices.DeleteFunc(names, func(name zone.Name) bool { return !f.caches(ctx, r, name) })
+	}
 	for part := range slices.Chunk(names, flushBatch) {
 		if f.limit.WaitN(ctx, len(part)) != nil {
 			return held, errLate
@@ -480,6 +498,22 @@ func (f *flusher) forget(ctx context.Context, c *changed) (held bool, err error)
 	}
 	return true, f.agent.current().control.FlushTree(ctx, top)
 }
+
+// caches reports whether Unbound has something of a steered name, as far as can be known: without recursion desired it answers
+// the agent from its cache alone.
+func (f *flusher) caches(ctx context.Context, r *running, name zone.Name) bool {
+	return slices.Contains(concurrently(steeredTypes, func(t uint16) bool {
+		reply, err := f.asker.ask(ctx, f.toEngine(r), question(name.String(), t, false))
+		return err != nil || reply.Rcode != dns.RcodeSuccess || len(reply.Answer) > 0 ||
+			slices.ContainsFunc(reply.Ns, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeSOA })
+	}), true)
+}
+
+// Types of names.
+var (
+	steeredTypes = []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeHTTPS, dns.TypeSRV}
+	otherTypes   = []uint16{dns.TypeTXT, dns.TypeMX}
+)
 
 // forgetAll has the engine forget what workers want, as much at once as there is.
 func (f *flusher) forgetAll(ctx context.Context) {
@@ -542,7 +576,8 @@ var (
 // samples is what authorities that have a change answer for its name; for its zone's apex if all beneath the name changes.
 type samples struct {
 	name      string
-	rrtypes   []uint16 // that the engine is asked for
+	since     time.Time // when the change was heard
+	rrtypes   []uint16  // that the engine is asked for
 	given     map[uint16]map[string]bool
 	positions []position // of servers when this was given
 }
@@ -553,9 +588,9 @@ func newSamples(c *changed) *samples {
 	if c.Beneath && c.Apex != "" {
 		name = c.Apex
 	}
-	k := &samples{name: name.String(), rrtypes: []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeHTTPS}}
+	k := &samples{name: name.String(), since: c.heard, rrtypes: slices.Clone(steeredTypes)}
 	if len(c.Before) == 0 {
-		k.rrtypes = append(k.rrtypes, dns.TypeTXT, dns.TypeMX, dns.TypeSRV)
+		k.rrtypes = append(k.rrtypes, otherTypes...)
 	}
 	k.forget()
 	return k
@@ -597,13 +632,14 @@ func (k *samples) has(m *dns.Msg) bool {
 	return true
 }
 
-// survey asks the servers of a name what they say, which is added to what is known. It fails with errNoAuthority, or with
+// survey asks the servers of a name what they say, which is added to what is known of it. It fails with errNoAuthority, or with
 // errBehind if one that answers has the change before it. ahead are those that have it, the nearest first, and missing those
 // that do not answer.
 //
 // Servers that know zone.OptionState tell how far they are. Others are of other products: what they answer has to be what
 // those do, or all of them.
-func (f *flusher) survey(ctx context.Context, c *engine.Config, servers []netip.Addr, n *changed, known *samples) (ahead, missing []netip.Addr, err error) {
+func (f *flusher) survey(ctx context.Context, c *engine.Config, servers []netip.Addr, n *changed) (ahead, missing []netip.Addr, err error) {
+	known := n.known
 	got, missing := f.find.askAll(ctx, c, servers, known.name, dns.TypeA, authoritative)
 	got = slices.DeleteFunc(got, func(r reply) bool { return !authoritative(r.message) })
 	if len(got) == 0 {
@@ -721,7 +757,7 @@ func (f *flusher) answers(ctx context.Context, r *running, known *samples) error
 	}
 	asked := slices.DeleteFunc(slices.Clone(known.rrtypes), func(t uint16) bool { return len(known.given[t]) == 0 }) // else nobody could be
 	return errors.Join(concurrently(slices.Repeat(asked, times), func(t uint16) error {
-		reply, err := ask(ctx, beside(r.at), r.at, question(known.name, t, true))
+		reply, err := f.asker.ask(ctx, f.toEngine(r), question(known.name, t, true))
 		if err == nil && !known.has(reply) {
 			err = fmt.Errorf("%w: %s %s %q", errAnswer, known.name, dns.TypeToString[t], said(reply))
 		}

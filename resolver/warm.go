@@ -99,7 +99,7 @@ func (a *Agent) freshen(ctx context.Context, name string, rrtype uint16) (left, 
 	look := func() *dns.Msg {
 		one, cancel := context.WithTimeout(ctx, recursionTimeout)
 		defer cancel()
-		m, err := ask(one, beside(r.at), r.at, question(name, rrtype, true))
+		m, err := a.flusher.asker.ask(one, a.flusher.toEngine(r), question(name, rrtype, true))
 		if err != nil || m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError {
 			return nil
 		}

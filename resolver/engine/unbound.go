@@ -100,8 +100,13 @@ func unbound(c *Config, folder Path) *Rendered {
 	}
 	set("access-control", "0.0.0.0/0 refuse")
 	set("access-control", "::0/0 refuse")
+	own := c.own()
 	for _, p := range c.allowed() {
-		set("access-control", "%s allow", p)
+		if slices.Contains(own, p) {
+			set("access-control", "%s allow_snoop", p) // the agent looks at what is in the cache
+		} else {
+			set("access-control", "%s allow", p)
+		}
 	}
 	if p := c.ProxyProtocol; p != nil {
 		// Who brings a query is looked at as well as who asks.
