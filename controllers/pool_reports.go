@@ -55,6 +55,8 @@ var passing = []struct {
 	{regexp.MustCompile(`fingerpost-check-[0-9a-f]+`), "*"},          // a name that nobody has
 	{regexp.MustCompile(` for [0-9]+(\.[0-9]+)?m?s\b`), " for long"}, // ever longer
 	{regexp.MustCompile(`:[0-9]+->`), "->"},                          // a socket's own port
+	{regexp.MustCompile(`\[[0-9]{9,}\] `), ""},                       // Unbound's clock
+	{regexp.MustCompile(`\[[0-9]+:[0-9]+\]`), ""},                    // its process and thread
 }
 
 // steady is a text about a trouble that is the same as long as the trouble is: what is another one each time is left out.

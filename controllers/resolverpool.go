@@ -213,7 +213,7 @@ func (r *PoolReconciler) agents(key types.NamespacedName) []render.PoolAgent {
 		a := render.PoolAgent{Datacenter: s.ID.Datacenter, Name: s.ID.Name, Report: r.Reports.Of(s.ID)}
 		for _, d := range s.Documents {
 			if d.Kind == pool.DocumentKind && d.Nack != nil {
-				a.Nack = d.Nack.Message
+				a.Nack = steady(d.Nack.Message)
 			}
 		}
 		all = append(all, a)

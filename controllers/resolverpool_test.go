@@ -5,13 +5,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr/testr"
+	"github.com/miekg/dns"
 	"google.golang.org/protobuf/proto"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
@@ -22,8 +27,10 @@ import (
 
 	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
 	"github.com/fingerpost-dns/fingerpost/dnsserver"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/changes"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/control/controlpb"
+	"github.com/fingerpost-dns/fingerpost/resolver"
 	"github.com/fingerpost-dns/fingerpost/resolver/engine"
 	"github.com/fingerpost-dns/fingerpost/resolver/pool"
 )
@@ -354,4 +361,109 @@ func TestPoolsSayWhatTheyLack(t *testing.T) {
 		_ = e.api.Delete(context.WithoutCancel(t.Context()), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "dns-root", Name: "rpz"}})
 	})
 	e.awaitPool(v1alpha1.ConditionAccepted, metav1.ConditionFalse, v1alpha1.ReasonSecretNotUsable, "bind ClusterRole fingerpost-probe-secrets")
+}
+
+// startResolver starts a real agent of the pool office with a real Unbound, and returns where it answers.
+func (e *estate) startResolver(datacenter, name string) string {
+	e.t.Helper()
+	files := e.t.TempDir()
+	for file, data := range e.awaitSecret("fingerpost-server." + datacenter + "." + pool.GroupName("dns-root", "office")).Data {
+		if err := os.WriteFile(filepath.Join(files, file), data, 0o600); err != nil {
+			e.t.Fatal(err)
+		}
+	}
+	shown, err := control.NewFiles(filepath.Join(files, "tls.crt"), filepath.Join(files, "tls.key"), filepath.Join(files, "ca.crt"))
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	own, err := os.MkdirTemp("", "fp") // paths of sockets are short
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	folder, err := engine.ParsePath(own)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	at := freeDNSAddress(e.t)
+	agent := resolver.New(resolver.Options{
+		Product: engine.Unbound, Folder: folder, Listen: []netip.AddrPort{netip.MustParseAddrPort(at)}, Version: "test", EngineLog: io.Discard, Log: testr.New(e.t).V(1),
+		Watch: changes.WatchOptions{Credentials: shown.Credentials(), Name: name},
+	})
+	ctx, stop := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	all.Go(func() { agent.Run(ctx) })
+	all.Go(func() {
+		_ = agent.Join(ctx, resolver.HubOptions{Hubs: e.hub, Credentials: shown.Credentials(), Name: name}) // ends with ctx
+	})
+	e.t.Cleanup(func() {
+		stop()
+		all.Wait()
+		if err := os.RemoveAll(own); err != nil {
+			e.t.Error(err)
+		}
+	})
+	return at
+}
+
+// TestARealResolverGoesByTheObject: what is applied is what an engine answers by, and what it does is in the status.
+func TestARealResolverGoesByTheObject(t *testing.T) {
+	const object = `
+apiVersion: fingerpost.dev/v1alpha1
+kind: ResolverPool
+metadata: {name: office, namespace: dns-root}
+spec:
+  class: office
+  datacenters: {names: [dc-a]}
+  management: External
+  members: [{engine: Unbound, replicas: 1}]
+  clientNetworks: [127.0.0.0/8]
+  blockLists: {names: [ads.example], rpz: [{name: rpz.corp, configMapKeyRef: {name: rpz, key: zone}}]}
+`
+	e := newEstate(t, twoDatacenters, rootZone)
+	rules := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "dns-root", Name: "rpz"}, Data: map[string]string{"zone": "tracker.example CNAME .\n"}}
+	e.create(rules)
+	t.Cleanup(func() {
+		if err := e.api.Delete(context.WithoutCancel(t.Context()), rules); err != nil {
+			t.Error(err)
+		}
+	})
+	e.apply(object)
+	e.startManager(0)
+	for _, group := range []string{"root", "authoritative"} {
+		e.startProcess(control.ServerID{Datacenter: "dc-a", Group: group, Name: "1"}, t.TempDir())
+	}
+	at := e.startResolver("dc-a", "unbound-1")
+	p := e.awaitPool(v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonReady, "")
+	if p.Status.ReadyMembers != "1/1" || p.Status.VIP != netip.MustParseAddrPort(at).Addr().String() || p.Status.Members[0].Message != "" {
+		t.Errorf("status is %+v", p.Status)
+	}
+	e.awaitPool(v1alpha1.ConditionFlushable, metav1.ConditionTrue, v1alpha1.ReasonFlushable, "") // servers tell it of changes
+	blocked := func(name string) error {
+		reply, err := dns.Exchange(new(dns.Msg).SetQuestion(name, dns.TypeA), at)
+		if err == nil && reply.Rcode != dns.RcodeNameError {
+			err = fmt.Errorf("%s is answered with %s", name, dns.RcodeToString[reply.Rcode])
+		}
+		return err
+	}
+	for _, name := range []string{"www.ads.example.", "tracker.example."} {
+		if err := blocked(name); err != nil {
+			t.Error(err)
+		}
+	}
+	rules.Data["zone"] += "spy.example CNAME .\n"
+	if err := e.api.Update(t.Context(), rules); err != nil {
+		t.Fatal(err)
+	}
+	e.poll(func() error { return blocked("spy.example.") })
+	e.awaitPool(v1alpha1.ConditionProgrammed, metav1.ConditionTrue, v1alpha1.ReasonProgrammed, "")
+
+	// What the engine does not take is said, with its own words, and what was in force stays.
+	rules.Data["zone"] += "this is ( no zone file\n"
+	if err := e.api.Update(t.Context(), rules); err != nil {
+		t.Fatal(err)
+	}
+	e.awaitPool(v1alpha1.ConditionProgrammed, metav1.ConditionFalse, v1alpha1.ReasonRejected, "4:9: Syntax error, could not parse the RR's type; unbound-checkconf error: error parsing zonefile")
+	if err := blocked("spy.example."); err != nil {
+		t.Errorf("after a refused configuration: %v", err)
+	}
 }
