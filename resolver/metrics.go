@@ -66,7 +66,7 @@ func newMetrics(a *Agent) *metrics {
 			Name: prefix + "flushes_total", Help: "Looks at names whose answers changed, by outcome: Confirmed, NotCached, Unconfirmed, NoAuthority, NotFlushable, Failed.", ConstLabels: engineLabel,
 		}, []string{"outcome"}),
 		flushTime: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: prefix + "flush_seconds", Help: "Time from a look at a changed name until the engine has its new answer.", ConstLabels: engineLabel, Buckets: buckets,
+			Name: prefix + "flush_seconds", Help: "Time from hearing of a changed name until the engine has its new answer.", ConstLabels: engineLabel, Buckets: buckets,
 		}),
 	}
 	for statistic, help := range map[control.Statistic]string{
