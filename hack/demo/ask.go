@@ -19,12 +19,7 @@ import (
 
 // ask asks one server one question.
 func ask(addr netip.Addr, name string, rrtype uint16) (*dns.Msg, error) {
-	a, err := estate.NewAsker(netip.AddrPortFrom(addr, estate.DNSPort))
-	if err != nil {
-		return nil, err
-	}
-	defer a.Close()
-	return a.Ask(name, rrtype)
+	return expectation{name: name, rrtype: rrtype}.ask(addr)
 }
 
 // datas returns what the records of one type say, sorted.
@@ -45,6 +40,27 @@ type expectation struct {
 	rrtype uint16
 	is     func(*dns.Msg) bool
 	client netip.Addr // who asks; zero: anybody
+	// resolved is an answer of a resolver to one of its clients; else it is one of an authoritative server to a resolver.
+	resolved bool
+}
+
+// asker asks an address as the client does.
+func (x expectation) asker(addr netip.Addr) (*estate.Asker, error) {
+	a, err := estate.NewAskerFrom(x.client, netip.AddrPortFrom(addr, estate.DNSPort))
+	if err == nil {
+		a.Recursion = x.resolved
+	}
+	return a, err
+}
+
+// ask asks once, whatever the answer.
+func (x expectation) ask(addr netip.Addr) (*dns.Msg, error) {
+	a, err := x.asker(addr)
+	if err != nil {
+		return nil, err
+	}
+	defer a.Close()
+	return a.Ask(x.name, x.rrtype)
 }
 
 // hasAddress expects a name to have exactly this address.
@@ -66,6 +82,9 @@ func (x expectation) from(client netip.Addr) expectation {
 	return x
 }
 
+// impatience is how long an answer is waited for where an address may have none yet: the question is asked again then.
+const impatience = 100 * time.Millisecond
+
 // awaitEverywhere waits until each of the addresses gives the expected answer. The times when they first did are in the
 // order of addresses.
 func (x expectation) awaitEverywhere(ctx context.Context, addresses []netip.Addr) ([]time.Time, error) {
@@ -73,7 +92,12 @@ func (x expectation) awaitEverywhere(ctx context.Context, addresses []netip.Addr
 	var all sync.WaitGroup
 	for i, addr := range addresses {
 		all.Go(func() {
-			times[i], errs[i] = estate.AwaitFrom(ctx, x.client, netip.AddrPortFrom(addr, estate.DNSPort), x.name, x.rrtype, x.is)
+			var a *estate.Asker
+			if a, errs[i] = x.asker(addr); errs[i] == nil {
+				a.Timeout = impatience
+				times[i], errs[i] = a.Await(ctx, x.name, x.rrtype, x.is)
+				a.Close()
+			}
 		})
 	}
 	all.Wait()
@@ -109,7 +133,7 @@ func (l *load) complains(err error) {
 }
 
 func (l *load) run(ctx context.Context, period time.Duration, addr netip.Addr, x expectation) error {
-	a, err := estate.NewAskerFrom(x.client, netip.AddrPortFrom(addr, estate.DNSPort))
+	a, err := x.asker(addr)
 	if err != nil {
 		return err
 	}

@@ -134,7 +134,7 @@ type settings struct {
 // which network can be used. It tells stderr what may take long.
 func prepare(ctx context.Context) (s settings, err error) {
 	s.Unprivileged = os.Getuid() != 0
-	if s.Programs, err = estate.Prepare(ctx, "dig"); err != nil {
+	if s.Programs, err = estate.Prepare(ctx, "dig", "unbound", "unbound-checkconf", "kresd"); err != nil {
 		return s, err
 	}
 	wanted, err := estate.Addresses()
@@ -144,6 +144,11 @@ func prepare(ctx context.Context) (s settings, err error) {
 	for _, addresses := range backendAddresses {
 		for _, a := range addresses {
 			wanted = append(wanted, netip.AddrPortFrom(a, backendPort))
+		}
+	}
+	for _, addresses := range resolverAddresses {
+		for _, a := range addresses {
+			wanted = append(wanted, netip.AddrPortFrom(a, estate.DNSPort), netip.AddrPortFrom(a, resolverPort))
 		}
 	}
 	s.Private, err = estate.ChooseNetwork(ctx, wanted)

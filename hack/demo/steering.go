@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -139,23 +140,28 @@ func fallSilent(s *story) {
 
 // signal stops or continues all that runs in a datacenter.
 func (s *story) signal(datacenter string, signal syscall.Signal) {
-	var all []*estate.Program
+	var all []int
 	for _, srv := range s.Servers {
 		if srv.Datacenter == datacenter {
-			all = append(all, &srv.Program)
+			all = append(all, srv.PID())
 		}
 	}
-	all = append(all, s.backends(datacenter)...)
+	for _, p := range s.backends(datacenter) {
+		all = append(all, p.PID())
+	}
+	for _, p := range s.resolvers(datacenter) {
+		all = append(all, p.PID(), s.engineOf(p))
+	}
 	line := "kill -STOP"
 	if signal == syscall.SIGCONT {
 		line = "kill -CONT"
 	}
-	for _, p := range all {
-		line += fmt.Sprintf(" %d", p.PID())
+	for _, pid := range all {
+		line += " " + strconv.Itoa(pid)
 	}
 	s.command(fmt.Sprintf("%s   # all of %s", line, datacenter))
-	for _, p := range all {
-		s.must(p.Signal(signal))
+	for _, pid := range all {
+		s.must(syscall.Kill(pid, signal))
 	}
 }
 
@@ -197,8 +203,10 @@ func steerAlone(s *story) {
 
 	s.say("Nobody can apply a TrafficOverride now. Whoever is on the machine of one server can do as much:")
 	began = time.Now()
-	s.run("dnsserver ctl --state-dir " + s.state(servers[0]) + " override drain --datacenter dc-b --record payments/shop --for 30m --reason CHG-4712")
+	s.run("dnsserver ctl --state-dir " + s.state(servers[0]) + " override drain --datacenter dc-b --record payments/shop --record payments/app --for 30m --reason CHG-4712")
 	s.told("All servers follow %s after the command began: they tell each other.", s.moved(began, servers, movedToA))
+	last := latest(s.everywhere(patience, resolved(firstA), addressesOfPrograms(s.resolvers("dc-a", "dc-b"))))
+	s.told("Clients of resolvers are sent to dc-a for %s, too, %s after it.", app, inWords(last.Sub(began)))
 	s.run("dnsserver ctl --state-dir " + s.state(servers[2]) + " override list")
 }
 

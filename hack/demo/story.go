@@ -183,6 +183,7 @@ func (s *story) usage() {
 	s.command("kubectl edit dnszone pay -n payments")
 	s.command(fmt.Sprintf("dig -b %s @%s shop.pay.corp    # as a client of dc-a; of dc-b: -b %s", clientA, at("dc-a", "authoritative"), clientB))
 	s.command("kubectl get dynamicrecords -n payments -o wide -w")
+	s.command(fmt.Sprintf("dig -b %s @%s %s     # through a resolver; of dc-b: -b %s @%s", clientA, resolverAddresses["dc-a"][0], app, clientB, resolverAddresses["dc-b"][0]))
 	s.command(fmt.Sprintf("kill -STOP %d   # %s falls silent; kill -CONT wakes it", s.Others[0].PID(), s.Others[0].Name))
 	s.say("Each program's log, which begins with its command line, is in %s", s.Path("logs"))
 }

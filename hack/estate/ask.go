@@ -3,6 +3,7 @@
 package estate
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -14,6 +15,11 @@ import (
 
 // Asker asks one server by UDP. It is for one goroutine.
 type Asker struct {
+	// Recursion asks as clients of resolvers do (RFC 1035 §4.1.1: RD), and not as resolvers.
+	Recursion bool
+	// Timeout is how long an answer is waited for; 0: a second.
+	Timeout time.Duration
+
 	conn *dns.Conn
 }
 
@@ -36,7 +42,7 @@ func NewAskerFrom(client netip.Addr, at netip.AddrPort) (*Asker, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Asker{&dns.Conn{Conn: conn, UDPSize: udpSize}}, nil
+	return &Asker{conn: &dns.Conn{Conn: conn, UDPSize: udpSize}}, nil
 }
 
 // Close closes the socket.
@@ -45,9 +51,9 @@ func (a *Asker) Close() { a.conn.Close() }
 // Ask returns the server's answer, of whatever code.
 func (a *Asker) Ask(name string, rrtype uint16) (*dns.Msg, error) {
 	query := new(dns.Msg).SetQuestion(dns.Fqdn(name), rrtype)
-	query.RecursionDesired = false
+	query.RecursionDesired = a.Recursion
 	query.SetEdns0(udpSize, false)
-	if err := a.conn.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
+	if err := a.conn.SetDeadline(time.Now().Add(cmp.Or(a.Timeout, answerTimeout))); err != nil {
 		return nil, err
 	}
 	if err := a.conn.WriteMsg(query); err != nil {
@@ -63,16 +69,16 @@ func (a *Asker) Ask(name string, rrtype uint16) (*dns.Msg, error) {
 
 // Await asks an address every millisecond until the answer is as expected, and returns when that came.
 func Await(ctx context.Context, at netip.AddrPort, name string, rrtype uint16, expected func(*dns.Msg) bool) (time.Time, error) {
-	return AwaitFrom(ctx, netip.Addr{}, at, name, rrtype, expected)
-}
-
-// AwaitFrom is Await for a client at an address of this machine.
-func AwaitFrom(ctx context.Context, client netip.Addr, at netip.AddrPort, name string, rrtype uint16, expected func(*dns.Msg) bool) (time.Time, error) {
-	a, err := NewAskerFrom(client, at)
+	a, err := NewAsker(at)
 	if err != nil {
 		return time.Time{}, err
 	}
 	defer a.Close()
+	return a.Await(ctx, name, rrtype, expected)
+}
+
+// Await asks every millisecond until the answer is as expected, and returns when that came.
+func (a *Asker) Await(ctx context.Context, name string, rrtype uint16, expected func(*dns.Msg) bool) (time.Time, error) {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -81,7 +87,7 @@ func AwaitFrom(ctx context.Context, client netip.Addr, at netip.AddrPort, name s
 		}
 		select {
 		case <-ctx.Done():
-			return time.Time{}, fmt.Errorf("%s does not give the expected answer for %s %s: %w", at, name, dns.TypeToString[rrtype], context.Cause(ctx))
+			return time.Time{}, fmt.Errorf("%s does not give the expected answer for %s %s: %w", a.conn.RemoteAddr(), name, dns.TypeToString[rrtype], context.Cause(ctx))
 		case <-tick.C:
 		}
 	}

@@ -301,15 +301,6 @@ func (p *Program) Kill() error {
 	return err
 }
 
-// Signal sends a running program a signal that does not end it, such as SIGSTOP, which makes a machine of it that takes
-// packets and never answers, and SIGCONT.
-func (p *Program) Signal(signal syscall.Signal) error {
-	if err := syscall.Kill(p.PID(), signal); err != nil {
-		return fmt.Errorf("sending %s %s: %w", p.Name, signal, err)
-	}
-	return nil
-}
-
 // Stop ends everything and returns when it has ended.
 func (e *Estate) Stop() error {
 	var errs []error

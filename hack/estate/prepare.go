@@ -17,13 +17,13 @@ import (
 // Programs are folders with what an estate runs.
 type Programs struct {
 	Assets string `json:"assets"` // etcd, kube-apiserver and kubectl
-	Bin    string `json:"bin"`    // manager and dnsserver
+	Bin    string `json:"bin"`    // manager, dnsserver and resolver-agent
 }
 
 // Prepare gets and builds programs, makes the root of the checkout the working directory, and puts into PATH the DNS tools
 // and peers that are asked for (see hack/deps). It tells stderr what may take long.
 func Prepare(ctx context.Context, tools ...string) (p Programs, err error) {
-	if p, err = prepare(ctx, tools, "manager", "dnsserver"); err != nil {
+	if p, err = prepare(ctx, tools, "manager", "dnsserver", "resolver-agent"); err != nil {
 		return p, err
 	}
 	if p.Assets = os.Getenv("KUBEBUILDER_ASSETS"); p.Assets == "" {
@@ -32,7 +32,7 @@ func Prepare(ctx context.Context, tools ...string) (p Programs, err error) {
 	return p, err
 }
 
-// PrepareServer is Prepare for those who need dnsserver alone: there are no Assets and no manager.
+// PrepareServer is Prepare for those who need dnsserver alone: there are no Assets and no other programs.
 func PrepareServer(ctx context.Context, tools ...string) (Programs, error) {
 	return prepare(ctx, tools, "dnsserver")
 }
@@ -55,7 +55,7 @@ func prepare(ctx context.Context, tools []string, programs ...string) (p Program
 		}
 	}
 	p.Bin = filepath.Join(root, "bin")
-	what := strings.Join(programs, " and ")
+	what := strings.Join(programs, ", ")
 	fmt.Fprintf(os.Stderr, "Building %s (a minute or two the first time)\n", what)
 	args := []string{"build", "-trimpath", "-ldflags", "-s -w", "-o", p.Bin + "/"}
 	for _, program := range programs {
