@@ -2,6 +2,7 @@ package engine
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -78,6 +79,10 @@ type Config struct {
 	Block        Block    `json:"block,omitzero"`
 	// Dnstap tells clients' queries and replies to a socket.
 	Dnstap *Dnstap `json:"dnstap,omitempty"`
+
+	// FileDigests are SHA-256 digests of what is in the files of ReadFiles, as far as they are known. A file of another digest
+	// makes another Rendered.Generation, whose Change has the server read it again.
+	FileDigests map[Path][sha256.Size]byte `json:"-"`
 }
 
 // TLS is how clients ask over encrypted transports. One of DoT and DoH at least.
@@ -205,6 +210,45 @@ func (e *ConfigError) Error() string { return e.Field + " " + e.Defect }
 
 // Reason is that of the condition that the error becomes.
 func (*ConfigError) Reason() string { return "InvalidConfiguration" }
+
+// ReadFiles are the files of others that servers read, those of all products together: certificates, keys and policy zones. In
+// order, without duplicates.
+func (c *Config) ReadFiles() []Path {
+	files := append(c.serviceFiles(), c.upstreamCAs()...)
+	files = append(files, c.policyFiles()...)
+	slices.SortFunc(files, func(a, b Path) int { return cmp.Compare(a.text, b.text) })
+	return slices.DeleteFunc(slices.Compact(files), func(p Path) bool { return p == Path{} })
+}
+
+// serviceFiles are what encrypted transports show clients.
+func (c *Config) serviceFiles() []Path {
+	if c.TLS == nil {
+		return nil
+	}
+	return []Path{c.TLS.Certificate, c.TLS.Key}
+}
+
+// upstreamCAs are what upstreams are believed by, in order of Forward.
+func (c *Config) upstreamCAs() (files []Path) {
+	for _, f := range c.Forward {
+		for _, u := range f.Upstreams {
+			if u.TLS != nil {
+				files = append(files, u.TLS.CA)
+			}
+		}
+	}
+	return files
+}
+
+// policyFiles are the response policy zones that come from files.
+func (c *Config) policyFiles() (files []Path) {
+	for _, z := range c.Block.RPZ {
+		if z.File != (Path{}) {
+			files = append(files, z.File)
+		}
+	}
+	return files
+}
 
 // addresses reports whether all are addresses that somebody can be asked at, and there is one.
 func addresses(of []netip.Addr) bool {

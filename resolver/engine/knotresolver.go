@@ -169,6 +169,7 @@ func knotResolver(c *Config) *Rendered {
 		say("under(%s, {%s})", rules[0].action, strings.Join(zones, ", "))
 		rules = rules[same:]
 	}
+	b.WriteString(c.contents("--", c.ReadFiles()))
 	r.Files = []File{{"kresd.conf", b.String(), Replace}}
 	return r
 }

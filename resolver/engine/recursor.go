@@ -143,6 +143,7 @@ func recursor(c *Config) *Rendered {
 		}
 		fmt.Fprintf(&l, "rpzPrimary({%s}, %q)\n", strings.Join(each(z.Primaries, func(a netip.AddrPort) string { return fmt.Sprintf("%q", a) }), ", "), z.Name.text)
 	}
+	l.WriteString(c.contents("--", c.policyFiles()))
 
 	var forward strings.Builder
 	for _, z := range c.Internal {

@@ -101,6 +101,17 @@ func (r *Rendered) lacks(feature, format string, args ...any) {
 	r.Unsupported = append(r.Unsupported, Unsupported{feature, fmt.Sprintf(format, args...)})
 }
 
+// contents are comments that say what is in files, of which the server is told the paths alone.
+func (c *Config) contents(comment string, files []Path) string {
+	var b strings.Builder
+	for _, f := range files {
+		if digest, known := c.FileDigests[f]; known {
+			fmt.Fprintf(&b, "%s %s has %x\n", comment, f, digest)
+		}
+	}
+	return b.String()
+}
+
 // rootHints is a master file (RFC 1035 §5) with a root zone's NS and addresses.
 func rootHints(servers []RootServer) string {
 	var b strings.Builder

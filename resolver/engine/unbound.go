@@ -92,8 +92,10 @@ func unbound(c *Config, folder Path) *Rendered {
 				set("interface", "%s", at(a))
 			}
 		}
-		set("tls-service-pem", "%q", t.Certificate)
-		set("tls-service-key", "%q", t.Key)
+	}
+	secrets, upstreams := unboundTLS(c, r)
+	if secrets != "" {
+		set("include", "%q", unboundTLSFile)
 	}
 	for _, a := range c.Source {
 		set("outgoing-interface", "%s", a)
@@ -202,18 +204,6 @@ func unbound(c *Config, folder Path) *Rendered {
 		set("local-zone", "%q always_nxdomain", n)
 	}
 
-	upstreams := c.Forward
-	if ca := firstCA(c.Forward); ca != (Path{}) {
-		set("tls-cert-bundle", "%q", ca)
-		upstreams = slices.DeleteFunc(slices.Clone(upstreams), func(f Forward) bool {
-			other := slices.ContainsFunc(f.Upstreams, func(u Upstream) bool { return u.TLS != nil && u.TLS.CA != ca })
-			if other {
-				r.lacks("forward", "%s: all upstreams have one tls.ca, %s here; not forwarded", join(f.Zones, ", "), ca)
-			}
-			return other
-		})
-	}
-
 	if len(c.Block.Patterns) > 0 {
 		r.lacks("block.patterns", "names are blocked as they are, with all below them")
 	}
@@ -260,8 +250,42 @@ func unbound(c *Config, folder Path) *Rendered {
 			yes("forward-tls-upstream", f.Upstreams[0].TLS != nil)
 		}
 	}
+	b.WriteString(c.contents("#", c.policyFiles()))
 	r.Files = []File{{"unbound.conf", b.String(), Reload}}
+	if secrets != "" {
+		r.Files = append(r.Files, File{unboundTLSFile, secrets, Restart})
+	}
 	return r
+}
+
+// unboundTLSFile has what Unbound reads when it starts and never again, not even other paths.
+const unboundTLSFile = "tls.conf"
+
+// unboundTLS is where certificates and keys are, "" if none are used, and the rules of Config.Forward that they suffice for.
+func unboundTLS(c *Config, r *Rendered) (settings string, upstreams []Forward) {
+	var b strings.Builder
+	set := func(key string, to Path) { fmt.Fprintf(&b, "  %s: %q\n", key, to) }
+	files := c.serviceFiles()
+	if c.TLS != nil {
+		set("tls-service-pem", c.TLS.Certificate)
+		set("tls-service-key", c.TLS.Key)
+	}
+	upstreams = c.Forward
+	if ca := firstCA(c.Forward); ca != (Path{}) {
+		set("tls-cert-bundle", ca)
+		files = append(files, ca)
+		upstreams = slices.DeleteFunc(slices.Clone(upstreams), func(f Forward) bool {
+			other := slices.ContainsFunc(f.Upstreams, func(u Upstream) bool { return u.TLS != nil && u.TLS.CA != ca })
+			if other {
+				r.lacks("forward", "%s: all upstreams have one tls.ca, %s here; not forwarded", join(f.Zones, ", "), ca)
+			}
+			return other
+		})
+	}
+	if b.Len() == 0 {
+		return "", upstreams
+	}
+	return "# written by resolver-agent: changes are lost\n" + b.String() + c.contents("#", files), upstreams
 }
 
 // firstCA is that of the first upstream with TLS; the zero Path if none has.
