@@ -54,6 +54,7 @@ const (
 	flushRate     = 5000                   // names flushed a second
 	treeRate      = 10                     // names a second with all below them: apart, so that nobody waits for these
 	flushBatch    = 64                     // names in one command
+	flushLanes    = 4                      // commands at the same time
 	backLook      = 250 * time.Millisecond // between looks at which servers are back
 	laterFor      = 10 * time.Minute       // after this long the TTL has done it
 	remembered    = 15 * time.Minute       // how long it is known what has been worked on: longer than servers tell it again
@@ -218,7 +219,9 @@ func (f *flusher) signal() {
 // run works on names until ctx ends.
 func (f *flusher) run(ctx context.Context) {
 	var all sync.WaitGroup
-	all.Go(func() { f.forgetAll(ctx) })
+	for range flushLanes {
+		all.Go(func() { f.forgetAll(ctx) })
+	}
 	all.Go(func() { f.keepContact(ctx) })
 	for range flushWorkers {
 		all.Go(func() {
