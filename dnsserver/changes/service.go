@@ -1,6 +1,7 @@
 package changes
 
 import (
+	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -21,8 +22,9 @@ const (
 	// the first is told at once, and the others together.
 	beat = time.Second
 	gap  = 2 * time.Millisecond
-	// maxWatchers bounds those of one server.
+	// maxWatchers bounds those of one server, maxOfGroup those of them that are of one group, and so have one certificate.
 	maxWatchers = 1024
+	maxOfGroup  = 256
 	// maxChanges and maxOctets bound one message; of the latter the last change may exceed it.
 	maxChanges = 1000
 	maxOctets  = 256 << 10
@@ -32,24 +34,57 @@ const (
 
 // Service tells watchers what is in a Log.
 type Service struct {
-	log      *Log
-	aliases  func(zone.Name) []zone.Name
-	logger   logr.Logger
-	watchers chan struct{} // an element for each
+	log     *Log
+	aliases func(zone.Name) []zone.Name
+	logger  logr.Logger
+
+	mu       sync.Mutex
+	watchers int
+	of       map[control.GroupKey]int // counts these
+
 	changespb.UnimplementedChangesServer
 }
 
 // NewService tells of what is in the Log. aliases returns the CNAMEs that lead to a name now, sorted; at most MaxAliases of
 // them are told.
 func NewService(l *Log, aliases func(zone.Name) []zone.Name, logger logr.Logger) *Service {
-	return &Service{log: l, aliases: aliases, logger: logger, watchers: make(chan struct{}, maxWatchers)}
+	return &Service{log: l, aliases: aliases, logger: logger, of: map[control.GroupKey]int{}}
 }
 
 // Register makes s heard. It needs control.ServerOptions.
 func (s *Service) Register(r grpc.ServiceRegistrar) { changespb.RegisterChangesServer(r, s) }
 
 // Watchers counts those who are watching.
-func (s *Service) Watchers() int { return len(s.watchers) }
+func (s *Service) Watchers() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.watchers
+}
+
+// admit counts a watcher of a group in. The error is a status ResourceExhausted.
+func (s *Service) admit(group control.GroupKey) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.watchers >= maxWatchers:
+		return status.Errorf(codes.ResourceExhausted, "%d are watching already", maxWatchers)
+	case s.of[group] >= maxOfGroup:
+		return status.Errorf(codes.ResourceExhausted, "%d of group %s are watching already", maxOfGroup, group)
+	}
+	s.watchers++
+	s.of[group]++
+	return nil
+}
+
+// leave counts out who was admitted.
+func (s *Service) leave(group control.GroupKey) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.watchers--
+	if s.of[group]--; s.of[group] == 0 {
+		delete(s.of, group)
+	}
+}
 
 // Watch tells one watcher.
 func (s *Service) Watch(req *changespb.WatchRequest, stream grpc.ServerStreamingServer[changespb.Batch]) error {
@@ -60,12 +95,10 @@ func (s *Service) Watch(req *changespb.WatchRequest, stream grpc.ServerStreaming
 	if req.GetProtocol() != protocol {
 		return status.Errorf(codes.FailedPrecondition, "protocol version %d is spoken, this server speaks %d", req.GetProtocol(), protocol)
 	}
-	select {
-	case s.watchers <- struct{}{}:
-		defer func() { <-s.watchers }()
-	default:
-		return status.Errorf(codes.ResourceExhausted, "%d are watching already", maxWatchers)
+	if err := s.admit(group); err != nil {
+		return err
 	}
+	defer s.leave(group)
 	log := s.logger.V(1).WithValues("group", group.String(), "name", req.GetName())
 	log.Info("a watcher of changes has come")
 	defer log.Info("a watcher of changes has gone")

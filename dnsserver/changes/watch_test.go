@@ -14,6 +14,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/fingerpost-dns/fingerpost/dnsserver/changes/changespb"
@@ -307,6 +309,30 @@ func TestWhoIsNoneOfOursIsRefused(t *testing.T) {
 			t.Errorf("%s: told %s", sentence, say(&all[0]))
 		case <-time.After(500 * time.Millisecond): // a few attempts
 		}
+	}
+}
+
+func TestWatchersOfOneGroupLeaveRoomForOthers(t *testing.T) {
+	a := newAuthority(t)
+	l := NewLog()
+	put(t, l, "app.bank. 1>2")
+	s := service(t, l)
+	for range maxOfGroup {
+		if err := s.admit(control.GroupKey{Datacenter: "dc-b", Group: "pool.dns.stolen"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.admit(control.GroupKey{Datacenter: "dc-b", Group: "pool.dns.stolen"}); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("one more of a group that has its share is admitted: %v", err)
+	}
+	at, _ := a.serve("127.0.0.1:0", servers, s)
+	w := a.watch(WatchOptions{Servers: []string{at}})
+	if all, _ := w.told(1); all[0].Name != mustName(t, "app.bank.") {
+		t.Errorf("a watcher of another group is told %s", say(&all[0]))
+	}
+	s.leave(control.GroupKey{Datacenter: "dc-b", Group: "pool.dns.stolen"})
+	if err := s.admit(control.GroupKey{Datacenter: "dc-b", Group: "pool.dns.stolen"}); err != nil {
+		t.Errorf("who takes the place of one that has left: %v", err)
 	}
 }
 
