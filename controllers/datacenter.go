@@ -109,7 +109,7 @@ func (r *DatacenterReconciler) servers(name string) []render.DatacenterServer {
 	var servers []render.DatacenterServer
 	vantages := r.Reports.Vantages(name)
 	for _, s := range r.Hub.Servers() {
-		if s.ID.Datacenter != name || !s.ID.GroupKey().Authoritative() {
+		if s.ID.Datacenter != name {
 			continue
 		}
 		srv := render.DatacenterServer{

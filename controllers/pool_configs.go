@@ -41,9 +41,7 @@ func (c *PoolConfigs) Of(ctx context.Context, p *v1alpha1.ResolverPool) ([]PoolC
 	}
 	in := render.PoolInputs{Pool: p, Datacenters: pointers(list.Items), Zones: c.Estate.Placements(), Namespace: c.Namespace}
 	for _, s := range c.Hub.Servers() {
-		if s.ID.GroupKey().Authoritative() {
-			in.Servers = append(in.Servers, render.TopologyServer{Datacenter: s.ID.Datacenter, Group: s.ID.Group, Name: s.ID.Name, Peer: s.Peer})
-		}
+		in.Servers = append(in.Servers, render.TopologyServer{Datacenter: s.ID.Datacenter, Group: s.ID.Group, Name: s.ID.Name, Peer: s.Peer})
 	}
 	datacenters, err := render.PoolDatacenters(p, in.Datacenters)
 	if err == nil {

@@ -1,17 +1,26 @@
 package controllers
 
 import (
+	"encoding/json"
 	"fmt"
+	"net"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr/testr"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/types"
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/control/controlpb"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/control/controltest"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/steering/steeringpb"
+	"github.com/fingerpost-dns/fingerpost/resolver/engine"
+	"github.com/fingerpost-dns/fingerpost/resolver/pool"
 )
 
 // heardReports is what servers tell, and who was called for it.
@@ -127,5 +136,93 @@ func TestVotesOfADatacenterCountWhereItCanBeSeen(t *testing.T) {
 				t.Errorf("its votes count: %v", got)
 			}
 		})
+	}
+}
+
+// TestNobodyTellsWhatIsNotHisToTell has holders of both sorts of certificates tell a real hub everything.
+func TestNobodyTellsWhatIsNotHisToTell(t *testing.T) {
+	reports := &Reports{Clock: clocktesting.NewFakeClock(time.Unix(1000, 0)), OnRecord: func(types.NamespacedName) {}, OnServer: func(control.ServerID) {}}
+	agents := &PoolReports{OnPool: func(types.NamespacedName) {}}
+	take, taken := takeReports(reports, agents), make(chan string, 8)
+	hub := control.NewHub(control.HubOptions{Log: testr.New(t), Cluster: "here", OnReport: func(id control.ServerID, kind string, body []byte) {
+		take(id, kind, body)
+		taken <- kind
+	}})
+	hub.Lead(1)
+	ca := controltest.NewAuthority(t)
+	socket, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listening := grpc.NewServer(control.ServerOptions(ca.Credentials(control.HubURI()))...)
+	hub.Register(listening)
+	ended := make(chan struct{})
+	go func() { _ = listening.Serve(socket); close(ended) }() // ends when it is stopped
+	t.Cleanup(func() { listening.Stop(); <-ended })
+
+	vantage, err := proto.Marshal(&steeringpb.VantageReport{Told: []*steeringpb.Override{{Source: "n/drain"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	records, err := proto.Marshal(&steeringpb.Report{Records: []*steeringpb.RecordReport{{Source: "n/app", Pools: []string{"forged"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	member, err := json.Marshal(pool.Report{Engine: engine.Unbound, Ready: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tellAll := func(id control.ServerID) {
+		conn, err := grpc.NewClient(socket.Addr().String(), grpc.WithTransportCredentials(credentials.NewTLS(control.HubTLS(ca.Credentials(id.GroupKey().URI())))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		stream, err := controlpb.NewHubClient(conn).Sync(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range []*controlpb.ServerMessage{
+			{Message: &controlpb.ServerMessage_Hello{Hello: &controlpb.Hello{Protocol: control.ProtocolVersion, Name: id.Name}}},
+			{Message: &controlpb.ServerMessage_Held{Held: &controlpb.Held{Last: true}}},
+			{Message: &controlpb.ServerMessage_Report{Report: &controlpb.Report{Kind: vantageReport, Body: vantage}}},
+			{Message: &controlpb.ServerMessage_Report{Report: &controlpb.Report{Kind: steeringReports + "32-000", Body: records}}},
+			{Message: &controlpb.ServerMessage_Report{Report: &controlpb.Report{Kind: pool.ReportKind, Body: member}}},
+		} {
+			if err := stream.Send(m); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 3 {
+			select {
+			case <-taken:
+			case <-time.After(time.Minute):
+				t.Fatalf("the hub does not take what %s tells", id)
+			}
+		}
+	}
+	app := types.NamespacedName{Namespace: "n", Name: "app"}
+
+	agent := control.ServerID{Datacenter: "dc-a", Group: pool.GroupName("dns", "office"), Name: "unbound-1"}
+	tellAll(agent)
+	if told := reports.Told(); len(told) > 0 {
+		t.Errorf("an agent of a pool has overrides put in force: %v", told)
+	}
+	if told := reports.Of(app); len(told) > 0 {
+		t.Errorf("an agent of a pool tells of a record: %v", told)
+	}
+	if seen := reports.Vantages("dc-a"); len(seen) > 0 {
+		t.Errorf("an agent of a pool tells what servers see: %v", seen)
+	}
+	if agents.Of(agent) == nil {
+		t.Error("what an agent tells of itself is lost")
+	}
+
+	tellAll(reporter)
+	if told, of := reports.Told(), reports.Of(app); len(told) != 1 || len(of) != 1 || of[0].Server != reporter {
+		t.Errorf("what a server tells is lost: overrides %v, records %v", told, of)
+	}
+	if agents.Of(reporter) != nil {
+		t.Error("a server counts as a member of a pool")
 	}
 }

@@ -206,7 +206,7 @@ func (r *PoolReconciler) forget(key types.NamespacedName) {
 // agents are the connected ones of a pool.
 func (r *PoolReconciler) agents(key types.NamespacedName) []render.PoolAgent {
 	var all []render.PoolAgent
-	for _, s := range r.Hub.Servers() {
+	for _, s := range r.Hub.Agents() {
 		if of, is := poolOf(s.ID); !is || of != key {
 			continue
 		}

@@ -89,15 +89,9 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	reports := &Reports{Clock: clock.RealClock{}, OnRecord: events.record, OnServer: events.vantage}
 	agents := &PoolReports{OnPool: events.pool}
 	hub := control.NewHub(control.HubOptions{
-		OnReport: func(id control.ServerID, kind string, body []byte) {
-			if kind == pool.ReportKind {
-				agents.Take(id, body)
-			} else {
-				reports.Take(id, kind, body)
-			}
-		},
 		Log: mgr.GetLogger().WithName("hub"), Cluster: cluster, MaxAbsent: o.MaxAbsent,
-		OnZone: events.zone,
+		OnReport: takeReports(reports, agents),
+		OnZone:   events.zone,
 		OnServer: func(id control.ServerID) {
 			reports.Contact(id)
 			events.server(id)
@@ -345,6 +339,19 @@ func (l *listener) Start(ctx context.Context) error {
 	return nil
 }
 
+// takeReports hands what is told to who keeps it. Members of pools tell of themselves and of nothing else: what is steered, seen
+// and overridden is only for authoritative servers to tell.
+func takeReports(reports *Reports, agents *PoolReports) func(id control.ServerID, kind string, body []byte) {
+	return func(id control.ServerID, kind string, body []byte) {
+		switch authoritative := id.GroupKey().Authoritative(); {
+		case authoritative && kind != pool.ReportKind:
+			reports.Take(id, kind, body)
+		case !authoritative && kind == pool.ReportKind:
+			agents.Take(id, body)
+		}
+	}
+}
+
 // relay turns what the hub tells into requests for the reconcilers. The hub must not wait:
 // names gather in a set until the queue has taken them.
 type relay struct {
@@ -405,7 +412,11 @@ func (r *relay) deliver(item any) {
 	case types.NamespacedName:
 		r.zones <- event.GenericEvent{Object: &v1alpha1.DNSZone{ObjectMeta: metav1.ObjectMeta{Namespace: v.Namespace, Name: v.Name}}}
 	case control.ServerID:
-		here := slices.ContainsFunc(r.hub.Servers(), func(s control.ServerReport) bool { return s.ID == v })
+		connected := r.hub.Servers
+		if !v.GroupKey().Authoritative() {
+			connected = r.hub.Agents
+		}
+		here := slices.ContainsFunc(connected(), func(s control.ServerReport) bool { return s.ID == v })
 		if here == r.connected[v] {
 			return
 		}

@@ -92,7 +92,7 @@ func TestAnAgentGoesByItsHub(t *testing.T) {
 				return r.Newest == third && r.Refused != "" && r.Configuration == second && r.Ready
 			})
 			eventually(t, "the hub has the refusal from the stream", func() bool {
-				for _, server := range h.Servers() {
+				for _, server := range h.Agents() {
 					for _, d := range server.Documents {
 						if d.Kind == pool.DocumentKind && d.Nack != nil && strings.Contains(d.Nack.Message, "nonexistent") {
 							return true
@@ -130,7 +130,7 @@ func TestAFileIsNotOverruled(t *testing.T) {
 	publishPool(t, h, &other)
 	s.join(ca, h.address, true)
 	eventually(t, "the hub hears of the agent, and has its acknowledgement", func() bool {
-		servers := h.Servers()
+		servers := h.Agents()
 		return h.report(one) != nil && len(servers) == 1 && len(servers[0].Documents) == 1 && servers[0].Synced()
 	})
 	if r := s.Report(); r.Configuration != own || r.Refused != "" {

@@ -51,11 +51,12 @@ type HubOptions struct {
 	MaxBytesInFlight int64        // octets of whole zones on their way to all servers; 0: 64 MiB
 	MaxZoneBytes     int64        // octets of content that a server may send up; 0: 512 MiB
 	MaxServers       int          // streams at once; 0: 4096
+	MaxOfGroup       int          // of these, streams of one group, and so with one certificate; 0: 256
 	MaxAbsent        AbsenceLimit // zones that may go from a server without approval; zero: 10 and 30%
 
 	OnZone   func(apex zone.Name) // a server reported, acked, refused or dropped it; not called when a server leaves
 	OnServer func(ServerID)       // it joined, left, came in or out of sync, answered a document, or its absent zones changed
-	OnEpoch  func(seen uint64)    // a server has seen this epoch, and ours is not above it
+	OnEpoch  func(seen uint64)    // an authoritative server has seen this epoch, and ours is not above it
 
 	// OnReport gets what servers report, one call at a time for each stream; body is the callee's. A server
 	// reports all again after it joined.
@@ -82,6 +83,7 @@ type Hub struct {
 	documents        map[GroupKey]map[string]*desiredDocument // by kind
 	documentRevision uint64                                   // the last
 	open             map[*peer]struct{}                       // every stream, also of servers that have not said Hello
+	openOf           map[GroupKey]int                         // counts these
 	peers            map[ServerID]*peer                       // the welcomed ones
 	past             map[ServerID]*past                       // of servers that lost zones under this leader
 	approved         map[string][]string                      // digests by datacenter, newest last
@@ -154,6 +156,9 @@ func NewHub(opts HubOptions) *Hub {
 	if opts.MaxServers <= 0 {
 		opts.MaxServers = 4096
 	}
+	if opts.MaxOfGroup <= 0 {
+		opts.MaxOfGroup = 256
+	}
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
@@ -161,7 +166,7 @@ func NewHub(opts HubOptions) *Hub {
 		opts.DocumentRetry = time.Minute
 	}
 	opts.MaxAbsent = opts.MaxAbsent.orDefault()
-	h := &Hub{opts: opts, budget: &budget{size: opts.MaxBytesInFlight}, fetches: make(chan struct{}, maxFetches), open: map[*peer]struct{}{}}
+	h := &Hub{opts: opts, budget: &budget{size: opts.MaxBytesInFlight}, fetches: make(chan struct{}, maxFetches), open: map[*peer]struct{}{}, openOf: map[GroupKey]int{}}
 	h.forget()
 	return h
 }
@@ -438,13 +443,19 @@ type Absence struct {
 	Digest   string      // for ApproveAbsence; "" if Count is 0
 }
 
-// Servers reports on the connected servers, by ID.
-func (h *Hub) Servers() []ServerReport {
+// Servers reports on the connected authoritative servers, by ID.
+func (h *Hub) Servers() []ServerReport { return h.connected(true) }
+
+// Agents reports on who is connected and is no authoritative server, by ID. Agents hold no zones, and their word counts for
+// nothing that authoritative servers are told.
+func (h *Hub) Agents() []ServerReport { return h.connected(false) }
+
+func (h *Hub) connected(authoritative bool) []ServerReport {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var all []ServerReport
 	for _, p := range h.peersInOrder() {
-		if p.ready() {
+		if p.ready() && p.group.Authoritative() == authoritative {
 			r := ServerReport{
 				ID: p.id, Software: p.software, Peer: p.address, Wanted: p.wanted, Current: p.current, Absence: p.absence, TakesDocuments: p.takesDocuments,
 			}
@@ -603,8 +614,12 @@ func (h *Hub) admit(group GroupKey, from net.Addr) (*peer, error) {
 	if len(h.open) >= h.opts.MaxServers {
 		return nil, status.Errorf(codes.ResourceExhausted, "%d streams are open already", len(h.open))
 	}
+	if h.openOf[group] >= h.opts.MaxOfGroup {
+		return nil, status.Errorf(codes.ResourceExhausted, "%d streams of group %s are open already", h.openOf[group], group)
+	}
 	p := newPeer(h, group, from)
 	h.open[p] = struct{}{}
+	h.openOf[group]++
 	return p, nil
 }
 
@@ -613,6 +628,9 @@ func (h *Hub) leave(p *peer) {
 	p.end(errLeft)
 	h.change(func(n *notes) {
 		delete(h.open, p)
+		if h.openOf[p.group]--; h.openOf[p.group] == 0 {
+			delete(h.openOf, p.group)
+		}
 		for _, f := range p.flights {
 			f.lease.release()
 		}

@@ -286,6 +286,14 @@ func (p *peer) checkEpoch(epoch uint64) error {
 	return nil
 }
 
+// seen notes an epoch that the other end has seen. What an agent says raises no epoch of ours: it waits until the epoch is
+// raised by what authoritative servers have seen.
+func (p *peer) seen(epoch uint64, n *notes) {
+	if p.group.Authoritative() {
+		n.epoch = max(n.epoch, epoch)
+	}
+}
+
 func (p *peer) takeHello(m *controlpb.Hello, n *notes) error {
 	if p.state != stateNew {
 		return malformed("a second Hello")
@@ -318,7 +326,7 @@ func (p *peer) tryWelcome(n *notes) {
 	}
 	ours := Fence{h.epoch, h.opts.Cluster}
 	if !p.fence.Admits(ours) {
-		n.epoch = max(n.epoch, p.fence.Epoch)
+		p.seen(p.fence.Epoch, n)
 		return
 	}
 	p.fence = ours
@@ -340,6 +348,9 @@ const maxHeld = 1 << 18
 func (p *peer) takeHeld(m *controlpb.Held, n *notes) error {
 	if p.state != stateListing {
 		return malformed("Held is not expected now")
+	}
+	if len(m.GetZones()) > 0 && !p.group.Authoritative() {
+		return malformed("Held: group %s is none of authoritative servers, and has no zones", p.group)
 	}
 	for _, z := range m.GetZones() {
 		apex, err := apexOf(z.GetApex())
@@ -582,7 +593,7 @@ func (p *peer) takeNack(m *controlpb.Nack, n *notes) error {
 			return err
 		}
 		if m.GetEpoch() >= p.hub.epoch {
-			n.epoch = max(n.epoch, m.GetEpoch())
+			p.seen(m.GetEpoch(), n)
 		}
 		return status.Errorf(codes.Aborted, "server has seen epoch %d", m.GetEpoch())
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -495,7 +496,7 @@ func TestTheSecondStreamOfAServerReplacesTheFirst(t *testing.T) {
 func TestTheHubRefuses(t *testing.T) {
 	w := newWorld(t)
 	hub := w.leading()
-	right := w.ca.credentials(t, group.URI())
+	right, agent := w.ca.credentials(t, group.URI()), w.ca.credentials(t, agents.URI())
 	hello := &controlpb.Hello{Protocol: ProtocolVersion, Name: "one"}
 	root := &controlpb.HeldZone{Apex: []byte(zone.Root), Version: versionMessage(zone.Version{Serial: 1})}
 	hex := func(s string) []byte { return []byte(s) }
@@ -518,6 +519,8 @@ func TestTheHubRefuses(t *testing.T) {
 		"a held zone whose name is in upper case":    {right, []any{hello, &controlpb.Held{Zones: []*controlpb.HeldZone{{Apex: hex("\x01A\x00")}}}}, codes.InvalidArgument, "malformed"},
 		"a held zone without a digest":               {right, []any{hello, &controlpb.Held{Zones: []*controlpb.HeldZone{{Apex: hex("\x00")}}}}, codes.InvalidArgument, "malformed"},
 		"a zone held twice":                          {right, []any{hello, &controlpb.Held{Zones: []*controlpb.HeldZone{root, root}}}, codes.InvalidArgument, "twice"},
+		"a zone held by an agent of resolvers":       {agent, []any{hello, &controlpb.Held{Zones: []*controlpb.HeldZone{root}, Last: true}}, codes.InvalidArgument, "has no zones"},
+		"an agent's answer to a transfer of a zone":  {agent, []any{hello, &controlpb.Held{Last: true}, &controlpb.Ack{Transfer: 1}}, codes.InvalidArgument, "not committed"},
 		"held zones after the last":                  {right, []any{hello, &controlpb.Held{Last: true}, &controlpb.Held{}}, codes.InvalidArgument, "not expected"},
 		"the answer to a transfer that was not sent": {right, []any{hello, &controlpb.Held{Last: true}, &controlpb.Ack{Transfer: 7}}, codes.InvalidArgument, "not committed"},
 		"a nack with an impossible epoch":            {right, []any{hello, &controlpb.Held{Last: true}, &controlpb.Nack{Reason: controlpb.Nack_STALE_EPOCH, Epoch: 1 << 63}}, codes.InvalidArgument, "impossible"},
@@ -568,6 +571,60 @@ func TestAHubThatIsFullSaysSo(t *testing.T) {
 	second := w.raw(hub, c)
 	second.send(&controlpb.Hello{Protocol: ProtocolVersion, Name: "two"})
 	ends(t, second, codes.ResourceExhausted, "1 streams are open already")
+}
+
+func TestStreamsOfOneGroupLeaveRoomForOthers(t *testing.T) {
+	w := newWorld(t)
+	hub := w.hub(func(o *HubOptions) { o.MaxOfGroup = 2 })
+	hub.Lead(1)
+	c := w.ca.credentials(t, agents.URI())
+	first := w.raw(hub, c)
+	first.join("one")
+	w.raw(hub, c).join("two")
+	third := w.raw(hub, c)
+	third.send(&controlpb.Hello{Protocol: ProtocolVersion, Name: "three"})
+	ends(t, third, codes.ResourceExhausted, "2 streams of group dc-a/pool.dns.office are open already")
+	w.raw(hub, w.ca.credentials(t, group.URI())).join("one")
+	if servers, others := hub.Servers(), hub.Agents(); len(servers) > 1 || len(others) > 2 {
+		t.Errorf("servers are %v, agents %v", servers, others)
+	}
+	first.cancel()
+	w.await("one of the group has left", func() bool {
+		hub.mu.Lock()
+		defer hub.mu.Unlock()
+		return hub.openOf[agents] == 1
+	})
+	w.raw(hub, c).join("three")
+}
+
+// agents is a group of agents of resolvers.
+var agents = GroupKey{"dc-a", "pool.dns.office"}
+
+// TestAnAgentRaisesNoEpoch: it waits until authoritative servers have said what they have seen, and zones and servers are not
+// counted by it.
+func TestAnAgentRaisesNoEpoch(t *testing.T) {
+	w := newWorld(t)
+	hub := w.leading(published(content("test", 1, nil), 1))
+	agent := w.raw(hub, w.ca.credentials(t, agents.URI()))
+	agent.send(&controlpb.Hello{Protocol: ProtocolVersion, Name: "one", Epoch: 7, Cluster: "another"})
+	stale := w.raw(hub, w.ca.credentials(t, agents.URI()))
+	stale.join("two")
+	w.await("an agent is there", func() bool { return len(hub.Agents()) == 1 })
+	if servers := hub.Servers(); len(servers) > 0 {
+		t.Errorf("agents count as servers: %v", servers)
+	}
+	stale.send(&controlpb.Nack{Reason: controlpb.Nack_STALE_EPOCH, Epoch: 7})
+	ends(t, stale, codes.Aborted, "has seen epoch 7")
+	if seen := w.seenEpochs(); len(seen) > 0 {
+		t.Errorf("OnEpoch was told %v by agents", seen)
+	}
+	server := w.raw(hub, w.ca.credentials(t, group.URI()))
+	server.send(&controlpb.Hello{Protocol: ProtocolVersion, Name: "one", Epoch: 7, Cluster: "another"})
+	w.await("the epoch that a server has seen is told", func() bool { return slices.Contains(w.seenEpochs(), 7) })
+	hub.Lead(8)
+	if m := agent.recv(); m.GetWelcome() == nil {
+		t.Errorf("got %v instead of Welcome", m)
+	}
 }
 
 func TestTenThousandHeldZonesAreReportedInBoundedParts(t *testing.T) {
