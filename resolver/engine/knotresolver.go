@@ -22,7 +22,7 @@ func knotResolver(c *Config) *Rendered {
 	say := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	say("-- written by resolver-agent: changes are lost")
 	say("log_target('stderr')\nlog_level('notice')")
-	say("local ffi = require('ffi')\nfingerpost_generation = %s", lua(generation))
+	say("local ffi = require('ffi')\nfingerpost_generation = '%s'", generation)
 
 	listen := func(kind string, on []netip.AddrPort) {
 		for _, a := range on {
@@ -51,7 +51,7 @@ func knotResolver(c *Config) *Rendered {
 		r.lacks("threads", "a process uses one CPU: run more replicas")
 	}
 
-	say("\ncache.open(%d * MB, 'lmdb://%s')", cmp.Or(c.CacheMiB, 64), KnotResolverCache)
+	say("\ncache.open(%d * MB, %s)", cmp.Or(c.CacheMiB, 64), lua("lmdb://"+KnotResolverCache))
 	say("cache.min_ttl(%d)", c.TTL.Min.Seconds())
 	if c.TTL.Max > 0 {
 		say("cache.max_ttl(%d)", c.TTL.Max.Seconds())
@@ -305,9 +305,8 @@ func depth(name string) int {
 	return strings.Count(name, ".")
 }
 
-// lua is a string literal. The values of this package hold nothing that needs an escape but the octets of generation, which
-// are replaced.
-func lua(text string) string { return "'" + text + "'" }
+// lua is a string literal.
+func lua(text string) string { return "'" + plain(text) + "'" }
 
 // luas are string literals, separated.
 func luas[T fmt.Stringer](values []T) string {

@@ -131,17 +131,17 @@ func recursor(c *Config) *Rendered {
 		l.WriteString("clearTA('.')\n")
 	}
 	for _, a := range c.TrustAnchors {
-		fmt.Fprintf(&l, "addTA(%q, %q)\n", a.Owner(), a.DS())
+		fmt.Fprintf(&l, "addTA(%s, %s)\n", lua(a.Owner()), lua(a.DS()))
 	}
 	if len(c.Block.Names) > 0 {
-		l.WriteString("rpzFile(\"block.rpz\", {policyName = \"block\"})\n")
+		l.WriteString("rpzFile('block.rpz', {policyName = 'block'})\n")
 	}
 	for _, z := range c.Block.RPZ {
 		if z.File != (Path{}) {
-			fmt.Fprintf(&l, "rpzFile(%q, {policyName = %q})\n", z.File.text, z.Name.text)
+			fmt.Fprintf(&l, "rpzFile(%s, {policyName = %s})\n", lua(z.File.text), lua(z.Name.text))
 			continue
 		}
-		fmt.Fprintf(&l, "rpzPrimary({%s}, %q)\n", strings.Join(each(z.Primaries, func(a netip.AddrPort) string { return fmt.Sprintf("%q", a) }), ", "), z.Name.text)
+		fmt.Fprintf(&l, "rpzPrimary({%s}, %s)\n", luas(z.Primaries), lua(z.Name.text))
 	}
 	l.WriteString(c.contents("--", c.policyFiles()))
 
@@ -193,7 +193,7 @@ func recursorQueries(c *Config) string {
 	}
 	return fmt.Sprintf(queries, luas(c.allowed()),
 		strings.Join(each(c.rates(), func(n rate) string { return fmt.Sprintf("{%s, %d}", lua(n.network.String()), n.queries) }), ", "),
-		strings.Join(each(c.Block.Patterns, func(p Pattern) string { return lua(p.lua) }), ", "), ttl)
+		strings.Join(each(c.Block.Patterns, func(p Pattern) string { return lua(p.lua) }), ", "), ttl, strings.TrimSuffix(ReadyName, "."))
 }
 
 // queries tags what clients ask, so that nobody is answered from packets which are kept for others: 1 clients, 2 those beyond
@@ -266,6 +266,7 @@ function preresolve(query)
   end
   if #patterns == 0 then return false end
   local name = query.qname:toStringNoDot():lower()
+  if name == '%s' then return false end
   for _, pattern in ipairs(patterns) do
     if name:find(pattern) then
       query.rcode, query.extendedErrorCode = pdns.NXDOMAIN, 15

@@ -90,12 +90,29 @@ func Render(p Product, c *Config, folder Path) (*Rendered, error) {
 	r.Generation = hex.EncodeToString(digest.Sum(nil)[:8])
 	for i := range r.Files {
 		r.Files[i].Content = strings.ReplaceAll(r.Files[i].Content, generation, r.Generation)
+		if strings.Contains(r.Files[i].Content, unsafe) {
+			return nil, fmt.Errorf("rendering %s: a value has a quote, a backslash or a control character", r.Files[i].Name)
+		}
 	}
 	return r, nil
 }
 
 // generation stands for Rendered.Generation until the digest is known. No value of a Config can hold it.
 const generation = "\x00generation\x00"
+
+// unsafe stands for values that could end the string which they are in. There are none: values are checked when they are read.
+// Render fails if it comes upon one nevertheless.
+const unsafe = "\x00unsafe\x00"
+
+// plain is a text that is in a string of any product's files.
+func plain(text string) string {
+	for _, c := range []byte(text) {
+		if c < ' ' || c > '~' || c == '\'' || c == '"' || c == '\\' {
+			return unsafe
+		}
+	}
+	return text
+}
 
 func (r *Rendered) lacks(feature, format string, args ...any) {
 	r.Unsupported = append(r.Unsupported, Unsupported{feature, fmt.Sprintf(format, args...)})

@@ -95,7 +95,7 @@ func unbound(c *Config, folder Path) *Rendered {
 	}
 	secrets, upstreams := unboundTLS(c, r)
 	if secrets != "" {
-		set("include", "%q", unboundTLSFile)
+		set("include", "%s", quoted(unboundTLSFile))
 	}
 	for _, a := range c.Source {
 		set("outgoing-interface", "%s", a)
@@ -124,10 +124,10 @@ func unbound(c *Config, folder Path) *Rendered {
 	if len(c.TrustAnchors) > 0 {
 		modules = append(modules, "validator")
 	}
-	set("module-config", "%q", strings.Join(append(modules, "iterator"), " "))
+	set("module-config", "%s", quoted(strings.Join(append(modules, "iterator"), " ")))
 	set("root-hints", `"root.hints"`)
 	for _, a := range c.TrustAnchors {
-		set("trust-anchor", "%q", a)
+		set("trust-anchor", "%s", quoted(a.text))
 	}
 	yes("trust-anchor-signaling", false)
 	yes("root-key-sentinel", false)
@@ -139,7 +139,7 @@ func unbound(c *Config, folder Path) *Rendered {
 	}
 	yes("insecure-lan-zones", true)
 	for _, z := range c.resolvedReverse() {
-		set("local-zone", "%q nodefault", z)
+		set("local-zone", "%s nodefault", quoted(z))
 	}
 	yes("qname-minimisation", true)
 	yes("minimal-responses", true)
@@ -171,7 +171,7 @@ func unbound(c *Config, folder Path) *Rendered {
 	}
 	if e := c.ECS; e != nil {
 		for _, z := range e.Zones {
-			set("client-subnet-zone", "%q", z)
+			set("client-subnet-zone", "%s", quoted(z.text))
 		}
 		yes("client-subnet-always-forward", false)
 		set("max-client-subnet-ipv4", "%d", cmp.Or(e.IPv4, 24))
@@ -198,10 +198,10 @@ func unbound(c *Config, folder Path) *Rendered {
 	if n := c.Limits.Domain; n > 0 {
 		set("ratelimit", "%d", n)
 	}
-	set("local-zone", "%q static", readyZone)
+	set("local-zone", "%s static", quoted(readyZone))
 	set("local-data", "'%s 0 IN TXT \"%s\"'", ReadyName, generation)
 	for _, n := range c.Block.Names {
-		set("local-zone", "%q always_nxdomain", n)
+		set("local-zone", "%s always_nxdomain", quoted(n.text))
 	}
 
 	if len(c.Block.Patterns) > 0 {
@@ -211,19 +211,19 @@ func unbound(c *Config, folder Path) *Rendered {
 	clause("remote-control")
 	yes("control-enable", true)
 	yes("control-use-cert", false)
-	set("control-interface", "%q", folder.text+"/"+UnboundSocket)
+	set("control-interface", "%s", quoted(folder.text+"/"+UnboundSocket))
 	if d := c.Dnstap; d != nil {
 		clause("dnstap")
 		yes("dnstap-enable", true)
-		set("dnstap-socket-path", "%q", d.Socket)
+		set("dnstap-socket-path", "%s", quoted(d.Socket.text))
 		yes("dnstap-log-client-query-messages", true)
 		yes("dnstap-log-client-response-messages", true)
 	}
 	for _, p := range c.Block.RPZ {
 		clause("rpz")
-		set("name", "%q", p.Name)
+		set("name", "%s", quoted(p.Name.text))
 		if p.File != (Path{}) {
-			set("zonefile", "%q", p.File)
+			set("zonefile", "%s", quoted(p.File.text))
 		}
 		for _, a := range p.Primaries {
 			set("primary", "%s", at(a))
@@ -231,7 +231,7 @@ func unbound(c *Config, folder Path) *Rendered {
 	}
 	for _, z := range c.Internal {
 		clause("stub-zone")
-		set("name", "%q", z.Zone)
+		set("name", "%s", quoted(z.Zone.text))
 		for _, a := range z.Servers {
 			set("stub-addr", "%s", a)
 		}
@@ -239,7 +239,7 @@ func unbound(c *Config, folder Path) *Rendered {
 	for _, f := range upstreams {
 		for _, z := range f.Zones {
 			clause("forward-zone")
-			set("name", "%q", z)
+			set("name", "%s", quoted(z.text))
 			for _, u := range f.Upstreams {
 				if u.TLS == nil {
 					set("forward-addr", "%s", at(u.Address))
@@ -264,7 +264,7 @@ const unboundTLSFile = "tls.conf"
 // unboundTLS is where certificates and keys are, "" if none are used, and the rules of Config.Forward that they suffice for.
 func unboundTLS(c *Config, r *Rendered) (settings string, upstreams []Forward) {
 	var b strings.Builder
-	set := func(key string, to Path) { fmt.Fprintf(&b, "  %s: %q\n", key, to) }
+	set := func(key string, to Path) { fmt.Fprintf(&b, "  %s: %s\n", key, quoted(to.text)) }
 	files := c.serviceFiles()
 	if c.TLS != nil {
 		set("tls-service-pem", c.TLS.Certificate)
@@ -287,6 +287,9 @@ func unboundTLS(c *Config, r *Rendered) (settings string, upstreams []Forward) {
 	}
 	return "# written by resolver-agent: changes are lost\n" + b.String() + c.contents("#", files), upstreams
 }
+
+// quoted is a string, in which nothing is an escape.
+func quoted(text string) string { return `"` + plain(text) + `"` }
 
 // firstCA is that of the first upstream with TLS; the zero Path if none has.
 func firstCA(forwards []Forward) Path {
