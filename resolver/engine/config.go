@@ -195,6 +195,9 @@ type RPZ struct {
 	Primaries []netip.AddrPort `json:"primaries,omitempty"`
 }
 
+// triggers are what names in response policy zones end with that stand for something else than a name.
+var triggers = []string{"rpz-client-ip.", "rpz-ip.", "rpz-nsip.", "rpz-nsdname."}
+
 // Dnstap is where queries and replies are told to, as frame streams.
 type Dnstap struct {
 	Socket Path `json:"socket"` // somebody listens there before the server starts
@@ -255,6 +258,11 @@ func addresses(of []netip.Addr) bool {
 	return len(of) > 0 && !slices.ContainsFunc(of, func(a netip.Addr) bool { return !a.IsValid() || a.IsUnspecified() || a.Zone() != "" })
 }
 
+// address reports whether it is an address with a port that somebody can be asked at.
+func address(a netip.AddrPort) bool {
+	return addresses([]netip.Addr{a.Addr()}) && a.Port() != 0
+}
+
 // Check returns all that is wrong with a Config whatever the product: ConfigErrors, joined. nil: every product renders it.
 func (c *Config) Check() error {
 	var errs []error
@@ -268,6 +276,8 @@ func (c *Config) Check() error {
 			switch other, taken := used[a]; {
 			case !a.IsValid() || a.Port() == 0:
 				fault(f, "is no address with a port")
+			case a.Addr().Zone() != "":
+				fault(f, "is %q: there are no addresses of one link alone", a)
 			case taken:
 				fault(f, "is %s, as is %s", a, other)
 			}
@@ -343,13 +353,16 @@ func (c *Config) Check() error {
 		}
 		names(field+".zones", f.Zones)
 		for _, z := range f.Zones {
+			if within(z.text, readyZone) {
+				fault(field, "forwards %s, which servers answer by themselves", z)
+			}
 			if other, is := forwarded[z]; is {
 				fault(field, "forwards %s, as forward[%d] does", z, other)
 			}
 			forwarded[z] = i
 		}
 		for j, u := range f.Upstreams {
-			if !u.Address.IsValid() || u.Address.Port() == 0 {
+			if !address(u.Address) {
 				fault(fmt.Sprintf("%s.upstreams[%d]", field, j), "has no address with a port")
 			}
 			if (u.TLS == nil) != (f.Upstreams[0].TLS == nil) {
@@ -364,6 +377,9 @@ func (c *Config) Check() error {
 		field := fmt.Sprintf("internal[%d]", i)
 		if z.Zone == (Name{}) || !addresses(z.Servers) {
 			fault(field, "needs zone and servers")
+		}
+		if within(z.Zone.text, readyZone) {
+			fault(field, "is %s, which servers answer by themselves", z.Zone)
 		}
 		if _, is := forwarded[z.Zone]; is {
 			fault(field, "is %s, which is forwarded", z.Zone)
@@ -418,6 +434,15 @@ func (c *Config) Check() error {
 	}
 	between("limits.domain", c.Limits.Domain, 1, 1e6)
 	names("block.names", c.Block.Names)
+	for i, n := range c.Block.Names {
+		last := n.text[strings.LastIndexByte(strings.TrimSuffix(n.text, "."), '.')+1:]
+		switch {
+		case n != Name{} && within(ReadyName, n.text):
+			fault(fmt.Sprintf("block.names[%d]", i), "is %s, which has %s: servers answer that name when they work, and would never be ready", n, ReadyName)
+		case slices.Contains(triggers, last):
+			fault(fmt.Sprintf("block.names[%d]", i), "is %s: in a response policy zone that is no name", n)
+		}
+	}
 	if len(c.Block.Patterns) > 64 {
 		fault("block.patterns", "are %d, and may be 64: each is tried with every question", len(c.Block.Patterns))
 	}
@@ -429,6 +454,11 @@ func (c *Config) Check() error {
 	for i, r := range c.Block.RPZ {
 		if r.Name == (Name{}) || (r.File == Path{}) == (len(r.Primaries) == 0) {
 			fault(fmt.Sprintf("block.rpz[%d]", i), "needs a name, and either file or primaries")
+		}
+		for j, a := range r.Primaries {
+			if !address(a) {
+				fault(fmt.Sprintf("block.rpz[%d].primaries[%d]", i, j), "is no address with a port")
+			}
 		}
 	}
 	if c.Dnstap != nil && c.Dnstap.Socket == (Path{}) {
