@@ -32,8 +32,8 @@ type PoolConfig struct {
 	render.PoolRendered
 }
 
-// Of returns what the members of a pool are told, by datacenter. A Refusal is about the pool as a whole: its members go on as
-// they are. It is complete only once the estate is.
+// Of returns what the members of a pool are told, by datacenter. A Refusal is about the others, which go on as they are: all, if there
+// are no configs. It is complete only once the estate is.
 func (c *PoolConfigs) Of(ctx context.Context, p *v1alpha1.ResolverPool) ([]PoolConfig, render.Refusal, error) {
 	var list v1alpha1.DatacenterList
 	if err := c.Client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
@@ -44,12 +44,14 @@ func (c *PoolConfigs) Of(ctx context.Context, p *v1alpha1.ResolverPool) ([]PoolC
 		in.Servers = append(in.Servers, render.TopologyServer{Datacenter: s.ID.Datacenter, Group: s.ID.Group, Name: s.ID.Name, Peer: s.Peer})
 	}
 	datacenters, err := render.PoolDatacenters(p, in.Datacenters)
-	if err == nil {
-		err = c.read(ctx, &in)
+	elsewhere, _ := errors.AsType[render.Refusal](err)
+	if len(datacenters) == 0 {
+		return nil, elsewhere, nil
 	}
-	if refused, is := errors.AsType[render.Refusal](err); is {
-		return nil, refused, nil
-	} else if err != nil {
+	if err := c.read(ctx, &in); err != nil {
+		if refused, is := errors.AsType[render.Refusal](err); is {
+			return nil, refused, nil
+		}
 		return nil, nil, err
 	}
 	configs := make([]PoolConfig, len(datacenters))
@@ -60,7 +62,7 @@ func (c *PoolConfigs) Of(ctx context.Context, p *v1alpha1.ResolverPool) ([]PoolC
 			configs[i].Refused, _ = errors.AsType[render.Refusal](err)
 		}
 	}
-	return configs, nil, nil
+	return configs, elsewhere, nil
 }
 
 // read reads what a pool names besides: response policy zones, and the certificate of an External one. What is missing is a

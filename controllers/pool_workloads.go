@@ -117,10 +117,10 @@ func (r *PoolWorkloadReconciler) pools(ctx context.Context, dc *v1alpha1.Datacen
 			continue
 		}
 		switch chosen, err := render.PoolDatacenters(&p, all); {
-		case err != nil:
-			held[client.ObjectKeyFromObject(&p)] = dc.DeletionTimestamp.IsZero()
 		case slices.ContainsFunc(chosen, func(c *v1alpha1.Datacenter) bool { return c.Name == dc.Name }):
 			wanted = append(wanted, p)
+		case err != nil:
+			held[client.ObjectKeyFromObject(&p)] = dc.DeletionTimestamp.IsZero()
 		}
 	}
 	slices.SortFunc(wanted, func(a, b v1alpha1.ResolverPool) int {
@@ -312,10 +312,6 @@ func (r *PoolWorkloadReconciler) pool(
 	ctx context.Context, dc *v1alpha1.Datacenter, p *v1alpha1.ResolverPool, place Place, found *madeForPool, report *render.PoolWorkloadReport,
 ) (again time.Duration, err error) {
 	at := render.PoolPlace{Pool: client.ObjectKeyFromObject(p), Datacenter: dc.Name}
-	told, known := r.Told.of(at)
-	if !known {
-		return 0, nil // what runs goes on; the pool says why nothing else does
-	}
 	if found == nil {
 		found = &madeForPool{}
 	}
@@ -340,6 +336,10 @@ func (r *PoolWorkloadReconciler) pool(
 			return rolloutCheck, nil // in a moment
 		}
 		again = remoteCheck
+	}
+	told, known := r.Told.of(at)
+	if !known {
+		return again, nil // what runs goes on; the pool says why nothing else does
 	}
 	in := render.PoolWorkloadInputs{
 		Pool: p, Datacenter: dc, Namespace: place.Namespace, Images: r.Images, Config: told.Pool, Text: told.Text, Hubs: hubs, Owned: !place.Remote, Running: found.deployments,

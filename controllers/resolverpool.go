@@ -98,7 +98,7 @@ func (r *PoolReconciler) Reconcile(ctx context.Context, req reconcile.Request) (
 		return reconcile.Result{}, fmt.Errorf("working out what members of ResolverPool %s are told: %w", req.NamespacedName, err)
 	}
 	again := r.after(&p, refused)
-	if refused == nil {
+	if len(configs) > 0 {
 		if err := r.tell(&p, configs); err != nil {
 			return reconcile.Result{}, err
 		}

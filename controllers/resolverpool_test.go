@@ -350,6 +350,13 @@ func TestPoolsSayWhatTheyLack(t *testing.T) {
 	e.awaitPool(v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonAccepted, "")
 	e.apply(strings.Replace(officePool, "dc-b", "dc-c", 1))
 	e.awaitPool(v1alpha1.ConditionAccepted, metav1.ConditionFalse, v1alpha1.ReasonUnknownDatacenter, "dc-c")
+	a := e.startMember("dc-a", engine.Unbound, "10.1.0.53")
+	e.await(func() error {
+		if a.told() == nil {
+			return errors.New("a datacenter that is there waits for one that is not")
+		}
+		return nil
+	})
 
 	// What it names appears later: nobody has to touch the pool.
 	withSources := officePool + "  blockLists: {rpz: [{name: rpz.corp, configMapKeyRef: {name: rpz, key: zone}}]}\n" +

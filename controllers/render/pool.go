@@ -50,31 +50,28 @@ type PoolRendered struct {
 // maxPoolText bounds PoolRendered.Text: it has to fit into a ConfigMap, which is stored beside other fields.
 const maxPoolText = 900 << 10
 
-// PoolDatacenters are the datacenters that a pool is in, by name; a Refusal if there are none.
-func PoolDatacenters(p *v1alpha1.ResolverPool, all []*v1alpha1.Datacenter) ([]*v1alpha1.Datacenter, error) {
+// PoolDatacenters are the datacenters that a pool is in, by name. An error is a Refusal about one that it names and can't be in; it is
+// in the others all the same. Where there are none, there is an error.
+func PoolDatacenters(p *v1alpha1.ResolverPool, all []*v1alpha1.Datacenter) (chosen []*v1alpha1.Datacenter, err error) {
 	byName := map[v1alpha1.DatacenterName]*v1alpha1.Datacenter{}
-	var chosen []*v1alpha1.Datacenter
 	for _, dc := range all {
 		byName[v1alpha1.DatacenterName(dc.Name)] = dc
-		if len(p.Spec.Datacenters.Names) == 0 && PoolIn(p, dc) {
+		if PoolIn(p, dc) {
 			chosen = append(chosen, dc)
 		}
 	}
+	slices.SortFunc(chosen, func(a, b *v1alpha1.Datacenter) int { return cmp.Compare(a.Name, b.Name) })
 	for _, name := range p.Spec.Datacenters.Names {
-		dc := byName[name]
-		switch {
+		switch dc := byName[name]; {
 		case dc == nil:
-			return nil, refuse(v1alpha1.ReasonUnknownDatacenter, "spec.datacenters names %s, and there is no such Datacenter", name)
+			return chosen, refuse(v1alpha1.ReasonUnknownDatacenter, "spec.datacenters names %s, and there is no such Datacenter", name)
 		case dc.Spec.Role == v1alpha1.DatacenterRoleWitness:
-			return nil, refuse(v1alpha1.ReasonNoDatacenters, "spec.datacenters names %s, which is a Witness: it answers no clients", name)
-		case PoolIn(p, dc):
-			chosen = append(chosen, dc)
+			return chosen, refuse(v1alpha1.ReasonNoDatacenters, "spec.datacenters names %s, which is a Witness: it answers no clients", name)
 		}
 	}
 	if len(chosen) == 0 {
 		return nil, refuse(v1alpha1.ReasonNoDatacenters, "there is no Datacenter that answers clients")
 	}
-	slices.SortFunc(chosen, func(a, b *v1alpha1.Datacenter) int { return cmp.Compare(a.Name, b.Name) })
 	return chosen, nil
 }
 

@@ -20,9 +20,9 @@ import (
 // PoolStatusInputs is all that the status of a pool is made of.
 type PoolStatusInputs struct {
 	Pool *v1alpha1.ResolverPool
-	// Refused is why no members are told anything new; nil: Configs say what they are told.
+	// Refused is why members in datacenters that Configs lack are told nothing new; nil: there are none.
 	Refused Refusal
-	Configs []PoolDatacenter // by name of the datacenter
+	Configs []PoolDatacenter // by name of the datacenter; none: it is not known where members are to be
 	Agents  []PoolAgent      // connected, in any order
 	Pods    *PoolPods        // of a Managed pool; nil: they were not looked at yet, or it has none
 	Now     metav1.Time
@@ -96,7 +96,7 @@ func PoolStatus(in PoolStatusInputs) v1alpha1.ResolverPoolStatus {
 	accepted := s.accepted()
 	programmed, reason, message := s.programmed()
 	if !accepted {
-		programmed, reason, message = false, v1alpha1.ReasonNotAccepted, "members are told nothing new, and go on as they are"
+		programmed, reason, message = false, v1alpha1.ReasonNotAccepted, "members that this is about are told nothing new, and go on as they are"
 	}
 	s.set(v1alpha1.ConditionProgrammed, programmed, reason, message)
 	s.becomes(v1alpha1.ConditionReady, accepted, programmed, reason, message)
@@ -157,7 +157,7 @@ func (s *poolStatus) count() {
 			}
 		}
 	}
-	if s.Refused != nil { // it is not known where members are to be: those that there were are
+	if len(s.Configs) == 0 { // those that there were are
 		datacenters = splitList(s.Pool.Status.Datacenters)
 		for _, m := range s.Pool.Status.Members {
 			s.desired[MemberPlace{string(m.Datacenter), m.Engine}] = ptr.Deref(m.Desired, 0)

@@ -98,11 +98,14 @@ func TestPoolStatus(t *testing.T) {
 			for i := range in.Configs {
 				in.Configs[i] = render.PoolDatacenter{Name: in.Configs[i].Name, Refused: render.Refuse(v1alpha1.ReasonNoRootZone, "there is no root")}
 			}
-		}, "4/4", []string{"Accepted False NoRootZone: there is no root", "Programmed False NotAccepted: members are told nothing new", "Ready False NoRootZone: there is no root", "Degraded False"}},
+		}, "4/4", []string{"Accepted False NoRootZone: there is no root", "Programmed False NotAccepted: members that this is about are told nothing new", "Ready False NoRootZone: there is no root", "Degraded False"}},
 		"a pool that is refused as a whole keeps its members in sight": {"External", func(in *render.PoolStatusInputs) {
 			in.Pool.Status = render.PoolStatus(officeIn("External"))
 			in.Refused, in.Configs = render.Refuse(v1alpha1.ReasonUnknownDatacenter, "there is no dc-c"), nil
 		}, "4/4", []string{"Accepted False UnknownDatacenter: there is no dc-c", "Degraded False Healthy"}},
+		"a datacenter that is not there is said, and the others are told": {"External", func(in *render.PoolStatusInputs) {
+			in.Refused = render.Refuse(v1alpha1.ReasonUnknownDatacenter, "there is no dc-c")
+		}, "4/4", []string{"Accepted False UnknownDatacenter: there is no dc-c", "Programmed False NotAccepted: members that this is about", "Degraded False Healthy"}},
 		"pods count, not their agents": {"Managed", func(in *render.PoolStatusInputs) {
 			in.Pods = &render.PoolPods{Counts: map[render.MemberPlace]render.PodCount{
 				{Datacenter: "dc-a", Engine: "Unbound"}: {Desired: 2, Ready: 1}, {Datacenter: "dc-a", Engine: "KnotResolver"}: {Desired: 1, Ready: 1},
