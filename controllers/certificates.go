@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -82,16 +83,15 @@ type CertificateIssuer struct {
 // CertificateReconciler keeps a Secret for each server group of each Datacenter, and for each ResolverPool in it: a certificate
 // that names datacenter and group, its key, and the CAs to trust. The Secret goes when the Datacenter is deleted. That of a
 // group which a Datacenter no longer has is not renewed, and expires; that of a pool which is no longer in the datacenter is
-// deleted, by the leader that has seen it there.
+// deleted. Secrets can't be listed: those of pools are noted in a ConfigMap before they are made.
 type CertificateReconciler struct {
 	CertificateIssuer
 	Scheme *runtime.Scheme
 	Pools  client.Reader // cached
-
-	made map[control.GroupKey]bool // of pools
 }
 
 // +kubebuilder:rbac:groups="",namespace=system,resources=secrets,verbs=get;create;update;delete
+// +kubebuilder:rbac:groups="",namespace=system,resources=configmaps,verbs=get;create;patch
 // +kubebuilder:rbac:groups=fingerpost.dev,resources=datacenters;resolverpools,verbs=get;list;watch
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
@@ -111,7 +111,10 @@ func (r *CertificateReconciler) Reconcile(ctx context.Context, dc *v1alpha1.Data
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	next, errs := now.Add(secretCheck), []error{r.withdraw(ctx, dc.Name, pools)}
+	next, errs := now.Add(secretCheck), []error{r.note(ctx, dc.Name, pools)}
+	if errs[0] != nil {
+		pools = nil // what is not noted is not made
+	}
 	groups := slices.Collect(maps.Keys(pools))
 	slices.SortFunc(groups, func(a, b control.GroupKey) int { return cmp.Compare(a.Group, b.Group) })
 	for _, group := range dc.Spec.ServerGroups {
@@ -160,25 +163,53 @@ func (r *CertificateReconciler) pools(ctx context.Context, dc *v1alpha1.Datacent
 	return groups, nil
 }
 
-// withdraw deletes the Secrets of pools that are no longer in a datacenter.
-func (r *CertificateReconciler) withdraw(ctx context.Context, datacenter string, pools map[control.GroupKey]bool) error {
+// poolSecrets is the ConfigMap that notes for which groups of pools there may be Secrets: its keys are the groups, as
+// DATACENTER.GROUP. A key of a Datacenter that is gone stays, and means nothing.
+const poolSecrets = "fingerpost-pool-secrets"
+
+func poolSecretsKey(group control.GroupKey) string { return group.Datacenter + "." + group.Group }
+
+// note notes the groups of the pools in a datacenter, and deletes the Secrets of those that are noted and not in it any more.
+func (r *CertificateReconciler) note(ctx context.Context, datacenter string, pools map[control.GroupKey]bool) error {
+	noted := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: r.Namespace, Name: poolSecrets}}
+	err := r.Secrets.Get(ctx, client.ObjectKeyFromObject(noted), noted)
+	exists := err == nil
+	if client.IgnoreNotFound(err) != nil || !exists && len(pools) == 0 {
+		return client.IgnoreNotFound(err)
+	}
+	want := noted.DeepCopy()
+	if want.Data == nil {
+		want.Data = map[string]string{}
+	}
+	for group := range pools {
+		want.Data[poolSecretsKey(group)] = ""
+	}
 	var errs []error
-	for group := range r.made {
-		if group.Datacenter != datacenter || pools[group] {
+	for key := range noted.Data {
+		of, group, _ := strings.Cut(key, ".")
+		gone := control.GroupKey{Datacenter: of, Group: group}
+		if of != datacenter || pools[gone] || gone.Authoritative() {
 			continue
 		}
-		secret := r.secret(ServerSecret(group))
+		secret := r.secret(ServerSecret(gone))
 		if err := r.Writer.Delete(ctx, secret); client.IgnoreNotFound(err) != nil {
 			errs = append(errs, fmt.Errorf("deleting Secret %s: %w", client.ObjectKeyFromObject(secret), err))
 			continue
+		} else if err == nil {
+			log.FromContext(ctx).Info("Secret deleted: the pool is no longer in the datacenter", "secret", client.ObjectKeyFromObject(secret))
 		}
-		delete(r.made, group)
-		log.FromContext(ctx).Info("Secret deleted: the pool is no longer in the datacenter", "secret", client.ObjectKeyFromObject(secret))
+		delete(want.Data, key)
 	}
-	if r.made == nil {
-		r.made = map[control.GroupKey]bool{}
+	switch {
+	case !exists:
+		metav1.SetMetaDataLabel(&want.ObjectMeta, render.LabelManagedBy, render.ManagedBy)
+		err = r.Writer.Create(ctx, want)
+	case !maps.Equal(noted.Data, want.Data):
+		err = r.Writer.Patch(ctx, want, client.MergeFrom(noted))
 	}
-	maps.Copy(r.made, pools)
+	if err != nil {
+		errs = append(errs, fmt.Errorf("writing ConfigMap %s: %w", client.ObjectKeyFromObject(noted), err))
+	}
 	return errors.Join(errs...)
 }
 

@@ -18,6 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
@@ -37,6 +38,7 @@ import (
 	"github.com/fingerpost-dns/fingerpost/controllers"
 	"github.com/fingerpost-dns/fingerpost/controllers/pki"
 	"github.com/fingerpost-dns/fingerpost/dnsserver/control"
+	"github.com/fingerpost-dns/fingerpost/resolver/pool"
 )
 
 const day = 24 * time.Hour
@@ -296,6 +298,43 @@ func TestGroupsOfAChangedDatacenterGetTheirSecret(t *testing.T) {
 	}
 	if o.serverSecret(t, dc, "root").ResourceVersion != before.ResourceVersion {
 		t.Error("the neighbour's Secret was written")
+	}
+}
+
+// TestAPoolThatGoesWhileNobodyLeadsTakesItsSecret: the next leader has not seen it.
+func TestAPoolThatGoesWhileNobodyLeadsTakesItsSecret(t *testing.T) {
+	o := newOperator(t)
+	dc := o.datacenter(t, "root")
+	var pools []*v1alpha1.ResolverPool
+	for _, name := range []string{"goes", "stays"} {
+		p := &v1alpha1.ResolverPool{ObjectMeta: metav1.ObjectMeta{Namespace: o.namespace, Name: name}, Spec: v1alpha1.ResolverPoolSpec{
+			Class: "office", Datacenters: v1alpha1.DatacenterSelection{Names: []v1alpha1.DatacenterName{v1alpha1.DatacenterName(dc.Name)}},
+			Members:        []v1alpha1.ResolverMember{{Engine: v1alpha1.EngineUnbound}},
+			ClientNetworks: []v1alpha1.CIDR{"10.0.0.0/8"},
+		}}
+		if err := o.admin.Create(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		pools = append(pools, p)
+	}
+	o.reconcileHub(t)
+	o.reconcileServers(t, dc)
+	goes, stays := pool.GroupName(o.namespace, "goes"), pool.GroupName(o.namespace, "stays")
+	o.serverSecret(t, dc, goes)
+	if err := o.admin.Delete(t.Context(), pools[0]); err != nil {
+		t.Fatal(err)
+	}
+	next := newManager(o.admin, o.namespace)
+	next.reconcileServers(t, dc)
+	name := types.NamespacedName{Namespace: o.namespace, Name: controllers.ServerSecret(control.GroupKey{Datacenter: dc.Name, Group: goes})}
+	if err := o.admin.Get(t.Context(), name, &corev1.Secret{}); !apierrors.IsNotFound(err) {
+		t.Errorf("the Secret of a pool that is gone: %v", err)
+	}
+	o.serverSecret(t, dc, stays)
+	o.serverSecret(t, dc, "root")
+	var noted corev1.ConfigMap
+	if err := o.admin.Get(t.Context(), types.NamespacedName{Namespace: o.namespace, Name: "fingerpost-pool-secrets"}, &noted); err != nil || len(noted.Data) != 1 {
+		t.Errorf("noted are %v (%v)", noted.Data, err)
 	}
 }
 

@@ -179,13 +179,31 @@ func poolGroup(datacenter string, key types.NamespacedName) control.GroupKey {
 	return control.GroupKey{Datacenter: datacenter, Group: pool.GroupName(key.Namespace, key.Name)}
 }
 
-// publish notes where a pool has members that are told, and withdraws what is told elsewhere.
+// poolKnown reports whether a group is that of a pool's members in one of its datacenters. What can't be read is known.
+func poolKnown(ctx context.Context, cached client.Reader, group control.GroupKey) bool {
+	namespace, name, is := pool.ParseGroup(group.Group)
+	var p v1alpha1.ResolverPool
+	var dc v1alpha1.Datacenter
+	if !is {
+		return false
+	}
+	for key, object := range map[types.NamespacedName]client.Object{{Namespace: namespace, Name: name}: &p, {Name: group.Datacenter}: &dc} {
+		if err := cached.Get(ctx, key, object, client.UnsafeDisableDeepCopy); err != nil {
+			return !apierrors.IsNotFound(err)
+		}
+	}
+	return p.DeletionTimestamp.IsZero() && render.PoolIn(&p, &dc)
+}
+
+// publish notes where a pool has members that are told, and withdraws what is told elsewhere. Agents that belong to no
+// pool any more are expelled.
 func (r *PoolReconciler) publish(key types.NamespacedName, told map[control.GroupKey]bool) {
 	for group := range r.published[key] {
 		if !told[group] {
 			r.Hub.WithdrawDocument(group, pool.DocumentKind)
 		}
 	}
+	r.Hub.Expel()
 	if told == nil {
 		delete(r.published, key)
 		return

@@ -338,6 +338,14 @@ func TestMembersOfAPoolAreToldWhatToDoAndSayHowTheyAre(t *testing.T) {
 		}
 		return nil
 	})
+
+	// Who has a copy of it is not let in by the hub.
+	e.await(func() error {
+		if last := a.client.State().LastError; !strings.Contains(last, "no group dc-a/pool.dns-root.office") {
+			return fmt.Errorf("the stream of a member ended with %q", last)
+		}
+		return nil
+	})
 }
 
 func TestPoolsSayWhatTheyLack(t *testing.T) {

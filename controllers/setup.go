@@ -91,7 +91,10 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	hub := control.NewHub(control.HubOptions{
 		Log: mgr.GetLogger().WithName("hub"), Cluster: cluster, MaxAbsent: o.MaxAbsent,
 		OnReport: takeReports(reports, agents),
-		OnZone:   events.zone,
+		Known: func(group control.GroupKey) bool {
+			return !events.estate.Complete() || poolKnown(ctx, mgr.GetClient(), group)
+		},
+		OnZone: events.zone,
 		OnServer: func(id control.ServerID) {
 			reports.Contact(id)
 			events.server(id)
@@ -121,6 +124,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		events.everyDatacenter(ctx)
 		events.everyRecord(ctx)
 		events.everyPool(ctx)
+		go hub.Expel() // it asks the estate, which waits for this function
 		offer(secrets, event.GenericEvent{Object: &metav1.PartialObjectMetadata{}})
 	}
 	estateReconciler.OnDecision = func() { events.everyPool(ctx) }

@@ -54,6 +54,9 @@ type HubOptions struct {
 	MaxOfGroup       int          // of these, streams of one group, and so with one certificate; 0: 256
 	MaxAbsent        AbsenceLimit // zones that may go from a server without approval; zero: 10 and 30%
 
+	// Known reports whether there is a group of agents; nil: all are known. Agents of others are refused. It must not call the hub.
+	Known func(GroupKey) bool
+
 	OnZone   func(apex zone.Name) // a server reported, acked, refused or dropped it; not called when a server leaves
 	OnServer func(ServerID)       // it joined, left, came in or out of sync, answered a document, or its absent zones changed
 	OnEpoch  func(seen uint64)    // an authoritative server has seen this epoch, and ours is not above it
@@ -606,10 +609,14 @@ func (h *Hub) Sync(stream grpc.BidiStreamingServer[controlpb.ServerMessage, cont
 }
 
 func (h *Hub) admit(group GroupKey, from net.Addr) (*peer, error) {
+	known := h.known(group)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.epoch == 0 {
 		return nil, errNotLeader
+	}
+	if !known {
+		return nil, unknownGroup(group)
 	}
 	if len(h.open) >= h.opts.MaxServers {
 		return nil, status.Errorf(codes.ResourceExhausted, "%d streams are open already", len(h.open))
@@ -621,6 +628,29 @@ func (h *Hub) admit(group GroupKey, from net.Addr) (*peer, error) {
 	h.open[p] = struct{}{}
 	h.openOf[group]++
 	return p, nil
+}
+
+func (h *Hub) known(group GroupKey) bool {
+	return group.Authoritative() || h.opts.Known == nil || h.opts.Known(group)
+}
+
+func unknownGroup(group GroupKey) error {
+	return status.Errorf(codes.PermissionDenied, "there is no group %s of agents any more", group)
+}
+
+// Expel ends the streams of agents whose group HubOptions.Known does not report any more.
+func (h *Hub) Expel() {
+	h.mu.Lock()
+	groups := slices.Collect(maps.Keys(h.openOf))
+	h.mu.Unlock()
+	groups = slices.DeleteFunc(groups, h.known)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for p := range h.open {
+		if slices.Contains(groups, p.group) {
+			p.end(unknownGroup(p.group))
+		}
+	}
 }
 
 // leave forgets a stream that has ended.

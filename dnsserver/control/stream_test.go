@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -595,6 +596,31 @@ func TestStreamsOfOneGroupLeaveRoomForOthers(t *testing.T) {
 		return hub.openOf[agents] == 1
 	})
 	w.raw(hub, c).join("three")
+}
+
+func TestAgentsOfAGroupThatIsGoneAreExpelled(t *testing.T) {
+	w := newWorld(t)
+	var gone atomic.Bool
+	hub := w.hub(func(o *HubOptions) { o.Known = func(g GroupKey) bool { return g != agents || !gone.Load() } })
+	hub.Lead(1)
+	agent, server := w.raw(hub, w.ca.credentials(t, agents.URI())), w.raw(hub, w.ca.credentials(t, group.URI()))
+	agent.join("one")
+	server.join("one")
+	w.await("both are there", func() bool { return len(hub.Agents()) == 1 && len(hub.Servers()) == 1 })
+	hub.Expel()
+	gone.Store(true)
+	if len(hub.Agents()) != 1 {
+		t.Error("an agent of a group that there is was expelled")
+	}
+	hub.Expel()
+	ends(t, agent, codes.PermissionDenied, "no group dc-a/pool.dns.office")
+	again := w.raw(hub, w.ca.credentials(t, agents.URI()))
+	again.send(&controlpb.Hello{Protocol: ProtocolVersion, Name: "one"})
+	ends(t, again, codes.PermissionDenied, "no group dc-a/pool.dns.office")
+	w.await("it has left", func() bool { return len(hub.Agents()) == 0 })
+	if len(hub.Servers()) != 1 {
+		t.Error("a server was expelled")
+	}
 }
 
 // agents is a group of agents of resolvers.
