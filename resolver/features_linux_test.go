@@ -95,6 +95,18 @@ func TestWhatAuthoritiesSee(t *testing.T) {
 					}
 				}
 			}
+			if p == engine.Recursor {
+				// Who confirms flushes asks authorities from the address of the engine.
+				name := "beside.near.corp."
+				if got := s.askFrom("127.5.6.7", name); got == nil || said(got) != spyAddress {
+					t.Fatalf("%s: %v", name, got)
+				}
+				for _, q := range spy.of(name) {
+					if q.ecs == nil || q.ecs.Address.String() != c.Source[0].String() {
+						t.Errorf("authorities are told that the agent beside the engine is %v, not %s", q.ecs, c.Source[0])
+					}
+				}
+			}
 			if mixed == s.lacks("randomCase") {
 				t.Errorf("names in mixed case are asked for: %t", mixed)
 			}

@@ -130,6 +130,25 @@ func TestOnlyWhatIsNotOursGoesToUpstreams(t *testing.T) {
 	}
 }
 
+// TestAnUpstreamOnThisMachineIsAsked has a program beside the engine that knows others, as a proxy to them is.
+func TestAnUpstreamOnThisMachineIsAsked(t *testing.T) {
+	w := newWorld(t)
+	startUpstream(t, "127.8.0.1", filesOfOthers(t))
+	for _, p := range products {
+		for where, networks := range map[string][]netip.Prefix{"in our networks": w.config().AuthorityNetworks, "everywhere": nil} {
+			t.Run(fmt.Sprintf("%s/%s", where, p), func(t *testing.T) {
+				c := w.config()
+				c.Source, c.AuthorityNetworks = nil, networks
+				c.Forward = []engine.Forward{{Zones: []engine.Name{mustName(t, "example.com.")}, Upstreams: []engine.Upstream{{Address: netip.MustParseAddrPort("127.8.0.1:53")}}}}
+				s := startPool(t, p, c)
+				if got := said(s.ask("www.example.com.")); got != "198.18.0.1" {
+					t.Errorf("a name of others: %q", got)
+				}
+			})
+		}
+	}
+}
+
 // TestAnUpstreamThatIsAnotherIsNotBelieved has an upstream whose certificate is of another authority.
 func TestAnUpstreamThatIsAnotherIsNotBelieved(t *testing.T) {
 	w := newWorld(t)

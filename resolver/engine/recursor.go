@@ -66,8 +66,9 @@ func recursor(c *Config) *Rendered {
 	if c.LoopbackServers {
 		denied = denied[2:]
 	}
+	denied = append(denied, each(c.local(), but)...)
 	if asked := c.asked(); asked != nil {
-		denied = append([]string{"0.0.0.0/0", "::/0"}, each(asked, func(p netip.Prefix) string { return "!" + p.String() })...)
+		denied = append([]string{"0.0.0.0/0", "::/0"}, each(asked, but)...)
 	}
 	set("dont-query", "%s", strings.Join(denied, ","))
 	set("serve-rfc1918", "no")
@@ -106,7 +107,9 @@ func recursor(c *Config) *Rendered {
 	}
 	if e := c.ECS; e != nil {
 		set("edns-subnet-allow-list", "%s", join(e.Zones, ","))
-		set("ecs-add-for", "0.0.0.0/0,::/0")
+		// For the agent beside it the server tells its own address (ecs-scope-zero-address), which is where the agent asks
+		// authorities from: they answer both the same.
+		set("ecs-add-for", "%s", strings.Join(append([]string{"0.0.0.0/0", "::/0"}, each(c.own(), but)...), ","))
 		set("ecs-ipv4-bits", "%d", cmp.Or(e.IPv4, 24))
 		set("ecs-ipv6-bits", "%d", cmp.Or(e.IPv6, 56))
 	}
@@ -184,6 +187,9 @@ func recursor(c *Config) *Rendered {
 	}
 	return r
 }
+
+// but is how a network is left out of a list.
+func but(p netip.Prefix) string { return "!" + p.String() }
 
 // recursorQueries is a program that sees clients' queries before they are answered.
 func recursorQueries(c *Config) string {

@@ -150,7 +150,7 @@ func addressType(a netip.Addr) string {
 
 // own are addresses that the agent beside the server asks from: loopback, and what the server itself listens on.
 func (c *Config) own() []netip.Prefix {
-	own := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+	own := slices.Clone(loopback)
 	for _, a := range c.Listen {
 		if !a.Addr().IsUnspecified() {
 			own = append(own, netip.PrefixFrom(a.Addr().Unmap().WithZone(""), a.Addr().Unmap().BitLen()))
@@ -242,17 +242,33 @@ func (c *Config) resolvedReverse() []string {
 }
 
 // each applies f to all values.
-func each[T any](values []T, f func(T) string) []string {
-	texts := make([]string, len(values))
+func each[T, R any](values []T, f func(T) R) []R {
+	results := make([]R, len(values))
 	for i, v := range values {
-		texts[i] = f(v)
+		results[i] = f(v)
 	}
-	return texts
+	return results
 }
 
 // join writes values one after another.
 func join[T fmt.Stringer](values []T, between string) string {
 	return strings.Join(each(values, T.String), between)
+}
+
+// servers are all that are named: root servers, those of internal zones, and upstreams.
+func (c *Config) servers() (all []netip.Addr) {
+	for _, r := range c.RootHints {
+		all = append(all, r.Addresses...)
+	}
+	for _, z := range c.Internal {
+		all = append(all, z.Servers...)
+	}
+	for _, f := range c.Forward {
+		for _, u := range f.Upstreams {
+			all = append(all, u.Address.Addr())
+		}
+	}
+	return each(all, netip.Addr.Unmap)
 }
 
 // asked are the networks that questions may go to, sorted; nil: everywhere.
@@ -261,24 +277,20 @@ func (c *Config) asked() []netip.Prefix {
 		return nil
 	}
 	all := slices.Clone(c.AuthorityNetworks)
-	add := func(servers ...netip.Addr) {
-		for _, a := range servers {
-			all = append(all, netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()))
-		}
-	}
-	for _, r := range c.RootHints {
-		add(r.Addresses...)
-	}
-	for _, z := range c.Internal {
-		add(z.Servers...)
-	}
-	for _, f := range c.Forward {
-		for _, u := range f.Upstreams {
-			add(u.Address.Addr())
-		}
+	for _, a := range c.servers() {
+		all = append(all, netip.PrefixFrom(a, a.BitLen()))
 	}
 	slices.SortFunc(all, netip.Prefix.Compare)
 	return slices.Compact(all)
+}
+
+// loopback are the addresses of this machine alone.
+var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+
+// local are the servers that are named and are on this machine.
+func (c *Config) local() []netip.Prefix {
+	return each(slices.DeleteFunc(c.servers(), func(a netip.Addr) bool { return !a.IsLoopback() }),
+		func(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) })
 }
 
 // Asks reports whether questions may go to an address.

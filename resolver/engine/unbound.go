@@ -131,8 +131,12 @@ func unbound(c *Config, folder Path) *Rendered {
 	}
 	yes("trust-anchor-signaling", false)
 	yes("root-key-sentinel", false)
-	yes("do-not-query-localhost", !c.LoopbackServers)
-	if asked := c.asked(); asked != nil {
+	asked, local := c.asked(), c.local()
+	yes("do-not-query-localhost", !c.LoopbackServers && len(local) == 0)
+	if asked == nil && !c.LoopbackServers && len(local) > 0 {
+		asked = append(others(loopback), local...) // this machine's, but no other of it that a referral has
+	}
+	if asked != nil {
 		for _, p := range others(asked) {
 			set("do-not-query-address", "%s", p)
 		}
