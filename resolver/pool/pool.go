@@ -137,7 +137,31 @@ func (p *Pool) Check() error {
 			fault("files", "has %q, and names have letters, digits and ._-", name)
 		}
 	}
+	for i, z := range p.Block.RPZ {
+		name, ours := strings.CutPrefix(z.File.String(), FilesFolder+"/")
+		if line, directive := directive(p.Files[name]); ours && line > 0 {
+			fault(fmt.Sprintf("block.rpz[%d]", i), "%s has %s in line %d: files of others are not read, and records are written out", z.Name, directive, line)
+		}
+	}
 	return errors.Join(errs...)
+}
+
+// directive finds the first line of a master file that has $INCLUDE, which reads any file of the machine (RFC 1035 §5.1), or
+// $GENERATE, whose records may be more than there is memory, and is no comment. Where in the line does not count: products differ
+// in what they take for its beginning. Line 0: there is none.
+func directive(text string) (line int, directive string) {
+	for n, l := range strings.Split(strings.ReplaceAll(strings.ReplaceAll(text, "\r\n", "\n"), "\r", "\n"), "\n") {
+		if strings.HasPrefix(strings.TrimSpace(l), ";") {
+			continue
+		}
+		upper := strings.ToUpper(l)
+		for _, d := range []string{"$INCLUDE", "$GENERATE"} {
+			if strings.Contains(upper, d) {
+				return n + 1, d
+			}
+		}
+	}
+	return 0, ""
 }
 
 // Host is what only an agent knows.

@@ -49,7 +49,13 @@ func TestDecodeRefuses(t *testing.T) {
 		"a field that is there twice":    {"threads: 1\nthreads: 2", `key "threads" already set`},
 		"a file elsewhere":               {"files: {../a: b}", `files has "../a", and names have letters`},
 		"a port without a certificate":   {"ports: {dot: 853}", "ports has dot or doh, and there is no tls"},
-		"a source that is no network":    {"sourceNetworks: [10.0.0.1/8]", "sourceNetworks[0] is no network"},
+		"a policy zone that reads others": {
+			"block: {rpz: [{name: a, file: /pool-files/b}]}\nfiles: {b: \"; $INCLUDE is none\\r\\n$include /etc/passwd\"}",
+			"block.rpz[0] a. has $INCLUDE in line 2: files of others are not read, and records are written out"},
+		"a policy zone without end": {
+			"block: {rpz: [{name: a, file: /pool-files/b}]}\nfiles: {b: \"$GENERATE 0-2147483647 $.x CNAME .\"}",
+			"block.rpz[0] a. has $GENERATE in line 1: files of others are not read, and records are written out"},
+		"a source that is no network": {"sourceNetworks: [10.0.0.1/8]", "sourceNetworks[0] is no network"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := Decode([]byte(tt.text)); err == nil || !strings.Contains(err.Error(), tt.want) {
