@@ -27,8 +27,10 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/fingerpost-dns/fingerpost/dnsserver/changes"
+	"github.com/fingerpost-dns/fingerpost/dnsserver/steering/steeringpb"
 	"github.com/fingerpost-dns/fingerpost/resolver/control"
 	"github.com/fingerpost-dns/fingerpost/resolver/engine"
+	"github.com/fingerpost-dns/fingerpost/resolver/pool"
 )
 
 // configOf is config for a product that has an address of its own: all run at the same time.
@@ -720,5 +722,29 @@ func TestPatternsMeanTheSame(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestTheRecursorForgetsWhatItKeepsForNetworks(t *testing.T) {
+	down := listenAt(t, "10.1.9.1:80")
+	listenAt(t, "10.2.9.1:80")
+	w := newSteeredWorld(t, failover("app.pay.corp.", 80, steeringpb.Vantage_LOCAL, "10.1.9.1", "10.2.9.1"))
+	w.awaitEdges("app.pay.corp.", "10.1.9.1", 1, 2)
+	s := w.listenTo(engine.Recursor, func(do *pool.Pool) { do.ECS = &engine.ECS{Zones: []engine.Name{mustName(t, "pay.corp.")}} })
+	if got := s.Report().Flush.NotFlushable; got != nil {
+		t.Errorf("told are %s", got)
+	}
+	clients := []string{"10.5.6.7", "10.6.7.8"}
+	for _, client := range clients {
+		if got := s.askFrom(client, "app.pay.corp."); got == nil || said(got) != "10.1.9.1" {
+			t.Fatalf("%s: %v", client, got)
+		}
+	}
+	down()
+	eventually(t, "the change is confirmed", func() bool { return s.Report().Flush.Outcomes[string(Confirmed)] > 0 && s.calm() })
+	for _, client := range clients {
+		if got := s.askFrom(client, "app.pay.corp."); got == nil || said(got) != "10.2.9.1" {
+			t.Errorf("%s after it: %v", client, got)
+		}
 	}
 }
