@@ -3,12 +3,16 @@ package controllers
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/go-logr/logr"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	clocktesting "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"github.com/fingerpost-dns/fingerpost/api/v1alpha1"
@@ -160,6 +164,27 @@ func TestAMemberThatComesAndGoesDoesNotWriteEachTime(t *testing.T) {
 	if wait := p.wait(key, later); wait <= 0 || wait > poolInterval {
 		t.Errorf("after %d writes the next waits for %s", poolWrites, wait)
 	}
+}
+
+func TestAddressesThatNoMemberTellsLapseAfterAnHour(t *testing.T) {
+	now := clocktesting.NewFakeClock(time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC))
+	r := &PoolReconciler{Clock: now}
+	p := &v1alpha1.ResolverPool{Status: v1alpha1.ResolverPoolStatus{SourceAddresses: []v1alpha1.IP{"10.0.0.1", "10.0.0.2"}}}
+	agents := []render.PoolAgent{{Report: &pool.Report{Source: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}}}
+	look := func(after time.Duration, agents []render.PoolAgent, want string) {
+		t.Helper()
+		now.Step(after)
+		lapsed, next := r.lapsed(p, agents)
+		if got := fmt.Sprint(slices.Sorted(maps.Keys(lapsed)), next); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+	look(0, agents, "[] 1h0m0s")
+	look(50*time.Minute, agents, "[] 10m0s")
+	look(0, nil, "[] 10m0s")
+	look(10*time.Minute, nil, "[10.0.0.2] 50m0s")
+	look(50*time.Minute, nil, "[10.0.0.1 10.0.0.2] 0s")
+	look(0, agents, "[10.0.0.2] 0s")
 }
 
 // TestATroubleThatLastsIsToldOnce: what agents tell every few seconds about the same trouble is the same to statuses.

@@ -53,6 +53,7 @@ type PoolReconciler struct {
 	pace      writePace
 	began     time.Time // when the estate was complete
 	deaths    map[control.ServerID]engineDeaths
+	heard     map[types.NamespacedName]map[v1alpha1.IP]time.Time // when a member has told last that its questions come from there
 }
 
 // engineDeaths is what was told of the deaths of a member's engine.
@@ -72,6 +73,8 @@ const (
 	poolCheck = time.Minute
 	// poolRetry is how often while one is missing, for somebody waits.
 	poolRetry = 5 * time.Second
+	// sourcesKept is how long questions from an address are of a member that tells it no more.
+	sourcesKept = time.Hour
 	// deathsAgain is how often it is told that one member's engine has died.
 	deathsAgain = 5 * time.Minute
 )
@@ -111,6 +114,11 @@ func (r *PoolReconciler) Reconcile(ctx context.Context, req reconcile.Request) (
 		in.Pods = r.Running(req.NamespacedName)
 	}
 	r.announceDeaths(&p, in.Agents)
+	lapsed, lapses := r.lapsed(&p, in.Agents)
+	in.Lapsed = lapsed
+	if lapses > 0 && (again == 0 || lapses < again) {
+		again = lapses
+	}
 	if wait := r.settling(&in); wait > 0 {
 		return reconcile.Result{RequeueAfter: wait}, nil
 	}
@@ -218,6 +226,7 @@ func (r *PoolReconciler) publish(key types.NamespacedName, told map[control.Grou
 func (r *PoolReconciler) forget(key types.NamespacedName) {
 	r.Budget.Same(key, r.Clock.Now())
 	delete(r.pace, key)
+	delete(r.heard, key)
 	maps.DeleteFunc(r.deaths, func(id control.ServerID, _ engineDeaths) bool { of, _ := poolOf(id); return of == key })
 }
 
@@ -237,6 +246,42 @@ func (r *PoolReconciler) agents(key types.NamespacedName) []render.PoolAgent {
 		all = append(all, a)
 	}
 	return all
+}
+
+// lapsed returns those addresses in the status from which questions come no more, for no member has told them for sourcesKept,
+// and how long it takes until there is another one; 0: members tell them all. What a leader finds in the status counts as told
+// when it looks first.
+func (r *PoolReconciler) lapsed(p *v1alpha1.ResolverPool, agents []render.PoolAgent) (lapsed map[v1alpha1.IP]bool, next time.Duration) {
+	now, key := r.Clock.Now(), client.ObjectKeyFromObject(p)
+	before, heard := r.heard[key], map[v1alpha1.IP]time.Time{}
+	for _, a := range agents {
+		if a.Report != nil {
+			for _, source := range render.SourcesOf(a.Report) {
+				heard[source] = now
+			}
+		}
+	}
+	lapsed = map[v1alpha1.IP]bool{}
+	for _, source := range p.Status.SourceAddresses {
+		if _, told := heard[source]; told {
+			continue
+		}
+		at, known := before[source]
+		if !known {
+			at = now
+		}
+		heard[source] = at
+		if left := sourcesKept - now.Sub(at); left <= 0 {
+			lapsed[source] = true
+		} else if next == 0 || left < next {
+			next = left
+		}
+	}
+	if r.heard == nil {
+		r.heard = map[types.NamespacedName]map[v1alpha1.IP]time.Time{}
+	}
+	r.heard[key] = heard
+	return lapsed, next
 }
 
 // write writes a status that is another one, or returns how long it has to wait.

@@ -25,7 +25,9 @@ type PoolStatusInputs struct {
 	Configs []PoolDatacenter // by name of the datacenter; none: it is not known where members are to be
 	Agents  []PoolAgent      // connected, in any order
 	Pods    *PoolPods        // of a Managed pool; nil: they were not looked at yet, or it has none
-	Now     metav1.Time
+	// Lapsed are those of the status's SourceAddresses that no member has told for long.
+	Lapsed map[v1alpha1.IP]bool
+	Now    metav1.Time
 }
 
 // PoolDatacenter is a datacenter that a pool is in.
@@ -289,15 +291,33 @@ func (s *poolStatus) vips() []string {
 	return texts[:min(len(texts), 64)]
 }
 
-// sources are where questions of members come from: those of members that are not connected are known from before.
+// SourcesOf are the addresses that a member says its questions come from: one of IPv4 and one of IPv6 at the most.
+func SourcesOf(r *pool.Report) []v1alpha1.IP {
+	var four, six []v1alpha1.IP
+	for _, a := range r.Source {
+		switch a = a.Unmap(); {
+		case !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.Zone() != "":
+		case a.Is4() && four == nil:
+			four = []v1alpha1.IP{v1alpha1.IP(a.String())}
+		case a.Is6() && six == nil:
+			six = []v1alpha1.IP{v1alpha1.IP(a.String())}
+		}
+	}
+	return append(four, six...)
+}
+
+// sources are where questions of members come from: those of members that are not connected are known from before, unless they
+// have lapsed. Where there are too many, those that members tell now are kept.
 func (s *poolStatus) sources() []v1alpha1.IP {
 	const most = 1024
-	var all []netip.Addr
+	var live, before []netip.Addr
 	connected := map[MemberPlace]int32{}
 	for i := range s.Agents {
 		if m := &s.Agents[i]; m.Report != nil {
 			connected[m.place()]++
-			all = append(all, m.Report.Source...)
+			for _, text := range SourcesOf(m.Report) {
+				live = append(live, parsed(text))
+			}
 		}
 	}
 	for at, n := range s.desired {
@@ -305,13 +325,17 @@ func (s *poolStatus) sources() []v1alpha1.IP {
 			continue
 		}
 		for _, text := range s.Pool.Status.SourceAddresses {
-			all = append(all, parsed(text))
+			if a := parsed(text); a.IsValid() && !s.Lapsed[text] {
+				before = append(before, a)
+			}
 		}
 		break
 	}
-	all = sortAddresses(slices.DeleteFunc(all, func(a netip.Addr) bool { return !a.IsValid() || a.IsUnspecified() }))
+	live = sortAddresses(live)
+	live = live[:min(len(live), most)]
+	before = sortAddresses(slices.DeleteFunc(before, func(a netip.Addr) bool { return slices.Contains(live, a) }))
 	var texts []v1alpha1.IP
-	for _, a := range all[:min(len(all), most)] {
+	for _, a := range sortAddresses(append(live, before[:min(len(before), most-len(live))]...)) {
 		texts = append(texts, v1alpha1.IP(a.String()))
 	}
 	return texts

@@ -3,6 +3,7 @@ package render_test
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -139,6 +140,31 @@ func TestPoolStatus(t *testing.T) {
 				t.Errorf("nothing has changed, and the status is another one:\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestWhatMembersSayOfTheirAddressesIsBounded: name servers do not limit who asks from there.
+func TestWhatMembersSayOfTheirAddressesIsBounded(t *testing.T) {
+	in := officeIn("External")
+	in.Agents = in.Agents[:1]
+	report := in.Agents[0].Report
+	report.Source = nil
+	for _, text := range []string{"0.0.0.0", "224.0.0.1", "fe80::1%eth0", "::ffff:10.1.0.53", "10.9.9.9", "2001:db8::53", "2001:db8::9", "10.9.9.10"} {
+		report.Source = append(report.Source, netip.MustParseAddr(text))
+	}
+	if got := fmt.Sprint(render.PoolStatus(in).SourceAddresses); got != "[10.1.0.53 2001:db8::53]" {
+		t.Errorf("a member that tells many asks from %s", got)
+	}
+	in.Pool.Status.SourceAddresses = []v1alpha1.IP{"10.1.0.54", "10.1.0.99"}
+	in.Lapsed = map[v1alpha1.IP]bool{"10.1.0.99": true}
+	if got := fmt.Sprint(render.PoolStatus(in).SourceAddresses); got != "[10.1.0.53 10.1.0.54 2001:db8::53]" {
+		t.Errorf("after one has lapsed they ask from %s", got)
+	}
+	for i := range 2000 {
+		in.Pool.Status.SourceAddresses = append(in.Pool.Status.SourceAddresses, v1alpha1.IP(fmt.Sprintf("10.0.%d.%d", i/250, i%250)))
+	}
+	if got := render.PoolStatus(in).SourceAddresses; len(got) != 1024 || !slices.Contains(got, "10.1.0.53") || !slices.Contains(got, "2001:db8::53") {
+		t.Errorf("of too many addresses %d are kept, without those of the member that is there", len(got))
 	}
 }
 
