@@ -958,7 +958,7 @@ type ResolverPoolStatus struct {
 	VIP string `json:"vip,omitempty"`
 
 	// sourceAddresses are the addresses from which members ask authoritative servers, which exempt them from limits. Those of
-	// members that are not connected stay while some are missing.
+	// members that are not connected stay while some are missing, for an hour. Of each member one of IPv4 and one of IPv6 counts.
 	//
 	// +optional
 	// +listType=set

@@ -27,7 +27,7 @@ type ResolverPoolStatusApplyConfiguration struct {
 	// vip are the addresses that clients ask, e.g. 10.1.0.53,10.2.0.53.
 	VIP *string `json:"vip,omitempty"`
 	// sourceAddresses are the addresses from which members ask authoritative servers, which exempt them from limits. Those of
-	// members that are not connected stay while some are missing.
+	// members that are not connected stay while some are missing, for an hour. Of each member one of IPv4 and one of IPv6 counts.
 	SourceAddresses []apiv1alpha1.IP `json:"sourceAddresses,omitempty"`
 	// members say how each program is doing in each datacenter.
 	Members []ResolverMemberStatusApplyConfiguration `json:"members,omitempty"`
