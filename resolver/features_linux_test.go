@@ -189,6 +189,43 @@ func TestClientsAskOverTLSAndHTTPS(t *testing.T) {
 	}
 }
 
+// TestAnotherCertificateIsShown: one that a new configuration names, whatever the engine keeps of the one before.
+func TestAnotherCertificateIsShown(t *testing.T) {
+	w := newWorld(t)
+	folders := []string{filesOfOthers(t), filesOfOthers(t)}
+	for _, p := range products {
+		t.Run(string(p), func(t *testing.T) {
+			t.Parallel()
+			config := func(folder string) *engine.Config {
+				c := w.configOf(p)
+				c.TLS = &engine.TLS{DoT: []netip.AddrPort{netip.AddrPortFrom(c.Source[0], 853)}, Certificate: mustPath(t, folder, "tls.crt"), Key: mustPath(t, folder, "tls.key")}
+				return c
+			}
+			s := startPool(t, p, config(folders[0]))
+			if s.lacks("tls.dot") {
+				return
+			}
+			for _, folder := range folders {
+				c := config(folder)
+				s.set(c)
+				if err := s.Refused(); err != nil {
+					t.Fatal(err)
+				}
+				ca, err := os.ReadFile(filepath.Join(folder, "ca.crt"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				roots := x509.NewCertPool()
+				roots.AppendCertsFromPEM(ca)
+				client := dns.Client{Net: "tcp-tls", TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, ServerName: "dns.example"}}
+				if _, _, err := client.ExchangeContext(t.Context(), question("app.pay.corp.", dns.TypeA, true), c.TLS.DoT[0].String()); err != nil {
+					t.Errorf("%s: %v", folder, err)
+				}
+			}
+		})
+	}
+}
+
 // proxied is a message with the header of a load balancer (PROXY protocol, version 2) before it.
 func proxied(t *testing.T, network, client string, to netip.AddrPort, name string) []byte {
 	t.Helper()
