@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -36,8 +38,12 @@ type Options struct {
 	// Watch says who the agent is when it listens to servers that tell changes. Its functions and servers are set by the
 	// agent; without credentials nobody is listened to.
 	Watch changes.WatchOptions
-	// Drain is how long the engine goes on answering, unready, before it is stopped.
+	// Drain is how long the engine goes on answering, unready, before it is stopped, or restarted for a configuration.
 	Drain time.Duration
+	// Name of the agent, unique in its pool, and Spread, within which it says when an engine that answers is restarted for a
+	// configuration: so members that are told the same at once do not empty their caches at once.
+	Name   string
+	Spread time.Duration
 	// Version of the agent's program.
 	Version string
 	// EngineLog is told what the engine says.
@@ -57,6 +63,7 @@ const (
 	stopGrace         = 5 * time.Second  // until an engine that was asked to end is killed
 	recursionInterval = 10 * time.Second // between recursion checks
 	recursionTimeout  = 3 * time.Second  // of each
+	vainFor           = 10 * time.Minute // until an engine is restarted again for a configuration that it was in vain for
 	firstPause        = 100 * time.Millisecond
 	longestPause      = 10 * time.Second // between starts of an engine that dies
 )
@@ -72,6 +79,9 @@ type Agent struct {
 
 	lastAnswer atomic.Int64 // Unix nanoseconds of the last answer to the local name
 	draining   atomic.Bool
+	leaving    atomic.Bool // the engine is about to be restarted for a configuration
+
+	vain vain // of the goroutine of Run
 
 	mu       sync.Mutex // guards what follows
 	running  *running   // nil before the first start
@@ -79,6 +89,8 @@ type Agent struct {
 	replaced chan struct{} // closed when inForce is another one, and made anew
 	newest   string        // digest of the newest configuration that was seen
 	refused  error         // why the newest configuration is not in force; nil: it is, or is being applied
+	logged   string        // the complaint that was logged last, without numbers
+	pending  string        // what the newest configuration waits for; "": nothing
 	version  string        // of the engine; "": not known yet
 	recursed *pool.Recursion
 	deaths   uint64 // of engines, that nobody asked for
@@ -95,6 +107,20 @@ type order struct {
 	*configuration
 	done chan<- error // takes one element without being waited for
 }
+
+// vain is a restart for a configuration that was taken back.
+type vain struct {
+	generation string // "": there was none
+	at         time.Time
+	why        error
+}
+
+// TextError says that a text is no pool.Pool: another attempt is of no use.
+type TextError struct{ Err error }
+
+func (e *TextError) Error() string { return e.Err.Error() }
+
+func (e *TextError) Unwrap() error { return e.Err }
 
 // running is an engine with the files that it has read. It is immutable.
 type running struct {
@@ -132,9 +158,18 @@ func (a *Agent) current() *running {
 // Ready is nil if the engine answers clients, and else says why they are not to be sent here. Authorities that do not
 // answer are no reason: RecursionCheck has a metric.
 func (a *Agent) Ready() error {
-	switch age := time.Since(time.Unix(0, a.lastAnswer.Load())); {
+	switch {
 	case a.draining.Load():
 		return errors.New("draining")
+	case a.leaving.Load():
+		return errors.New("draining, to be restarted for its new configuration")
+	}
+	return a.answers()
+}
+
+// answers is nil if the engine answers its local name.
+func (a *Agent) answers() error {
+	switch age := time.Since(time.Unix(0, a.lastAnswer.Load())); {
 	case a.lastAnswer.Load() == 0:
 		return fmt.Errorf("%s has not answered yet", a.o.Product)
 	case age > probeAge:
@@ -158,15 +193,18 @@ func (a *Agent) doing() (*configuration, <-chan struct{}) {
 }
 
 // Configure has the engine do what the text of a pool.Pool says, and returns when it does, or why it does not: then it goes
-// on as before. Run has to run. An error is the engine's complaint, or what the text lacks.
+// on as before. Run has to run. An error is the engine's complaint, or what the text lacks: it may pass, but for a TextError.
+// An engine that would lose its cache waits for its turn, answers on for Options.Drain, and is restarted then.
 func (a *Agent) Configure(ctx context.Context, text []byte) error {
 	digest := pool.Digest(text)
 	a.mu.Lock()
-	a.newest, a.refused = digest, nil
+	if a.newest != digest {
+		a.newest, a.refused = digest, nil
+	}
 	a.mu.Unlock()
 	p, err := pool.Decode(text)
 	if err != nil {
-		return a.refuse(digest, err)
+		return a.refuse(digest, &TextError{err})
 	}
 	done := make(chan error, 1)
 	select {
@@ -187,12 +225,18 @@ func (a *Agent) Refuse(why error) {
 	_ = a.refuse("", why)
 }
 
+// numbers differ in what is else the same complaint: clocks, ports, names that nobody has.
+var numbers = regexp.MustCompile(`[0-9a-f]*[0-9][0-9a-f]*`)
+
 // refuse notes why a configuration is not in force, and returns it.
 func (a *Agent) refuse(digest string, why error) error {
-	a.o.Log.Error(why, "the new configuration is refused: the engine goes on with the one before", "engine", a.o.Product, "configuration", digest)
 	a.metrics.refusals.Inc()
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if text := digest + " " + numbers.ReplaceAllString(why.Error(), "0"); text != a.logged {
+		a.logged = text
+		a.o.Log.Error(why, "the new configuration is refused: the engine goes on with the one before", "engine", a.o.Product, "configuration", digest)
+	}
 	if a.newest == digest {
 		a.refused = why
 	}
@@ -231,6 +275,16 @@ func (a *Agent) supervise(ctx context.Context) {
 	defer hung.Stop()
 	var again <-chan time.Time // when a dead engine is started
 	pause := firstPause
+	var waits *order          // for its turn to restart the engine
+	var turn <-chan time.Time // when it comes, and when the engine has drained
+	end := func(err error) {
+		if waits != nil {
+			waits.done <- err
+		}
+		waits, turn = nil, nil
+		a.leaving.Store(false)
+		a.waitFor("")
+	}
 	for {
 		exited := a.current().process.exited
 		if again != nil {
@@ -238,9 +292,30 @@ func (a *Agent) supervise(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
+			a.draining.Store(true)
+			end(errors.New("the agent is stopping"))
 			return
 		case o := <-a.orders:
-			o.done <- a.take(ctx, o.configuration)
+			if !a.restarts(o.configuration) {
+				end(errSuperseded)
+				o.done <- a.take(ctx, o.configuration)
+				break
+			}
+			if waits != nil {
+				waits.done <- errSuperseded
+			} else {
+				in := a.delay()
+				turn = time.After(in)
+				a.waitFor(fmt.Sprintf("restarts at %s, as its new configuration needs an empty cache", time.Now().Add(in).UTC().Format(time.TimeOnly)))
+				a.o.Log.Info("the engine is to be restarted for its new configuration", "engine", a.o.Product, "in", in)
+			}
+			waits = &o
+		case <-turn:
+			if !a.leaving.Swap(true) {
+				turn = time.After(a.o.Drain)
+				break
+			}
+			end(a.take(ctx, waits.configuration))
 		case <-exited:
 			r := a.current()
 			a.o.Log.Error(r.process.ended(), "the engine is gone", "engine", a.o.Product, "startIn", pause)
@@ -248,6 +323,10 @@ func (a *Agent) supervise(ctx context.Context) {
 			a.mu.Lock()
 			a.deaths++
 			a.mu.Unlock()
+			if waits != nil {
+				end(a.take(ctx, waits.configuration)) // nothing is left to wait for
+				break
+			}
 			// Half and all of the pause, so that a pool's engines that died of one query do not start as one.
 			again = time.After(pause/2 + rand.N(pause/2))
 			pause = min(2*pause, longestPause)
@@ -277,6 +356,52 @@ func (a *Agent) supervise(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// errSuperseded says that a configuration has waited until there was a newer one.
+var errSuperseded = errors.New("there is a newer configuration")
+
+// waitFor says what the newest configuration waits for; "": nothing.
+func (a *Agent) waitFor(what string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.pending = what
+}
+
+// delay is how long this member waits before its engine is restarted for a configuration that others may be told too.
+func (a *Agent) delay() time.Duration {
+	if a.o.Spread <= 0 {
+		return 0
+	}
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, a.o.Name)
+	return time.Duration(h.Sum64() % uint64(a.o.Spread))
+}
+
+// restarts reports whether a configuration that looks good takes a restart, with an empty cache, of an engine that answers.
+func (a *Agent) restarts(c *configuration) bool {
+	before := a.current()
+	if !before.alive() || a.answers() != nil {
+		return false
+	}
+	placed, err := a.place(c.Pool)
+	if err != nil {
+		return false
+	}
+	rendered, err := a.prepare(placed)
+	if err != nil || rendered.Generation == before.rendered.Generation || a.inVain(rendered) != nil {
+		return false
+	}
+	_, how := difference(before.rendered, rendered)
+	return how == engine.Restart
+}
+
+// inVain is why a restart for a configuration was in vain a short time ago; nil: it was not.
+func (a *Agent) inVain(rendered *engine.Rendered) error {
+	if a.vain.generation != rendered.Generation || time.Since(a.vain.at) > vainFor {
+		return nil
+	}
+	return a.vain.why
 }
 
 // drain lets the engine answer on for a while, and stops it. One that dies meanwhile stays dead.
@@ -436,7 +561,9 @@ func (a *Agent) take(ctx context.Context, c *configuration) error {
 	a.tidy(c.Pool)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.inForce = c
+	if a.inForce = c; a.newest == c.digest {
+		a.refused, a.logged = nil, ""
+	}
 	close(a.replaced)
 	a.replaced = make(chan struct{})
 	return nil
@@ -463,6 +590,10 @@ func (a *Agent) apply(ctx context.Context, p *pool.Pool) error {
 		return nil
 	}
 	changed, how := difference(before.rendered, rendered)
+	costly := how == engine.Restart && before.alive() // a cache is lost each time
+	if why := a.inVain(rendered); costly && why != nil {
+		return why
+	}
 	healthy := p.RecursionCheck != (engine.Name{}) && resolves(ctx, before.at, p.RecursionCheck) == nil
 	if err := a.write(rendered.Files); err != nil {
 		return errors.Join(err, a.write(before.rendered.Files))
@@ -474,6 +605,9 @@ func (a *Agent) apply(ctx context.Context, p *pool.Pool) error {
 		}
 	}
 	if err != nil {
+		if costly {
+			a.vain = vain{rendered.Generation, time.Now(), err}
+		}
 		return errors.Join(err, a.goBack(ctx, before, next, changed, how))
 	}
 	a.replace(ctx, next)

@@ -308,6 +308,74 @@ func TestAChangeKeepsTheCacheWhereTheEngineCan(t *testing.T) {
 	}
 }
 
+func TestARestartThatEmptiesTheCacheWaitsForItsTurnAndDrains(t *testing.T) {
+	w := newWorld(t)
+	start := func(spread time.Duration) *member {
+		return startMember(t, Options{Product: engine.Recursor, Drain: 2 * time.Second, Name: "one", Spread: spread}, pool.Pool{Config: *w.config(), RecursionCheck: mustName(t, "deep.pay.corp.")})
+	}
+	colder := *w.config()
+	colder.CacheMiB *= 2
+
+	t.Run("while it waits it is ready, and a newer configuration overtakes", func(t *testing.T) {
+		s := start(1000 * time.Hour)
+		before := s.current().process
+		overtaken := make(chan struct{})
+		go func() {
+			defer close(overtaken)
+			s.set(&colder)
+		}()
+		eventually(t, "it says what it waits for", func() bool { return strings.HasPrefix(s.Report().Pending, "restarts at ") })
+		if err := s.Ready(); err != nil {
+			t.Errorf("it is not ready: %v", err)
+		}
+		lighter := *w.config()
+		lighter.Block.Names = []engine.Name{mustName(t, "blocked.corp.")}
+		s.set(&lighter)
+		<-overtaken
+		if r := s.Report(); r.Pending != "" || r.Refused != "" || r.Newest != r.Configuration || s.current().process != before {
+			t.Errorf("it is %+v", r)
+		}
+	})
+	t.Run("who dies waits no more", func(t *testing.T) {
+		s := start(1000 * time.Hour)
+		go s.set(&colder)
+		eventually(t, "it waits", func() bool { return s.Report().Pending != "" })
+		if err := syscall.Kill(s.current().process.pid(), syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it answers by the new configuration", func() bool { return s.current().config.CacheMiB == colder.CacheMiB && s.Ready() == nil })
+	})
+	t.Run("it answers, unready, until it is restarted", func(t *testing.T) {
+		s := start(0)
+		before := s.current().process
+		go s.set(&colder)
+		eventually(t, "it is unready", func() bool { return s.Ready() != nil })
+		if got := said(s.ask("app.pay.corp.")); got != "10.9.9.9" || s.current().process != before {
+			t.Errorf("it answers %q", got)
+		}
+		eventually(t, "another process is ready", func() bool { return s.current().process != before && s.Ready() == nil && s.Report().Pending == "" })
+	})
+}
+
+func TestARestartInVainIsNotRepeatedAtOnce(t *testing.T) {
+	w := newWorld(t)
+	s := startPool(t, engine.Recursor, w.config())
+	c := *w.config()
+	c.RootHints = []engine.RootServer{{Name: mustName(t, "ns-9."), Addresses: []netip.Addr{netip.MustParseAddr("10.99.0.1")}}}
+	s.set(&c)
+	if s.Refused() == nil {
+		t.Fatal("it is not refused")
+	}
+	before := s.current().process
+	s.set(&c)
+	if s.Refused() == nil || s.current().process != before {
+		t.Errorf("the cache was emptied once more: %v", s.Refused())
+	}
+	if n := strings.Count(s.log.String(), "the new configuration is refused"); n != 1 {
+		t.Errorf("it was logged %d times", n)
+	}
+}
+
 func TestAKilledEngineRunsAgain(t *testing.T) {
 	w := newWorld(t)
 	for _, p := range products {

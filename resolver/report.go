@@ -17,7 +17,7 @@ func (a *Agent) Report() pool.Report {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	r.EngineVersion, r.Newest, r.Recursion, r.EngineDeaths = a.version, a.newest, a.recursed, a.deaths
+	r.EngineVersion, r.Newest, r.Pending, r.Recursion, r.EngineDeaths = a.version, a.newest, a.pending, a.recursed, a.deaths
 	if a.inForce != nil {
 		r.Configuration = a.inForce.digest
 	}
@@ -65,6 +65,9 @@ func (a *Agent) describe() string {
 	}
 	if r.Refused != "" {
 		fmt.Fprintf(&b, "refused: %s\n", r.Refused)
+	}
+	if r.Pending != "" {
+		fmt.Fprintf(&b, "the engine %s\n", r.Pending)
 	}
 	if r.Recursion != nil && !r.Recursion.OK {
 		fmt.Fprintf(&b, "recursion fails: %s\n", r.Recursion.Why)

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -79,7 +80,7 @@ type sides struct {
 func command() *cobra.Command {
 	var (
 		product, dir, logFormat string
-		drain                   time.Duration
+		drain, spread           time.Duration
 		s                       sides
 	)
 	c := &cobra.Command{
@@ -93,7 +94,7 @@ func command() *cobra.Command {
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o := resolver.Options{Drain: drain, Version: version, EngineLog: os.Stderr}
+			o := resolver.Options{Drain: drain, Spread: spread, Name: s.hub.Name, Version: version, EngineLog: os.Stderr}
 			var err error
 			switch logFormat {
 			case "text":
@@ -143,6 +144,7 @@ func command() *cobra.Command {
 	f.StringVar(&s.tlsDir, "tls-dir", "", "`folder` with tls.crt, tls.key and ca.crt of this agent, read again when they change. Without it no changes of names are heard")
 	f.StringVar(&s.hub.Name, "name", hostname(), "`name` of this agent, unique in its pool")
 	f.DurationVar(&drain, "drain", 5*time.Second, "how long to answer on, unready, before the end")
+	f.DurationVar(&spread, "restart-spread", time.Minute, "within which the name says when an engine that answers is restarted, if a configuration empties its cache")
 	f.StringVar(&s.httpListen, "http-listen", "127.0.0.1:8056", "`ADDR:PORT` of /healthz, /readyz, /metrics and /status; empty for none")
 	f.StringVar(&s.flushListen, "flush-listen", "", "`ADDR:PORT` of POST /v1/flush (default: none). On other addresses than loopback it needs --tls-dir, and clients a certificate of that authority")
 	f.StringVar(&logFormat, "log-format", "text", "text or json")
@@ -237,31 +239,52 @@ func secure(l net.Listener, files *control.Files) (net.Listener, error) {
 type watched struct {
 	path string
 	mu   sync.Mutex
-	last []byte // as it was read last
+	last []byte // as it was read last; nil: it could not be
 }
 
-// lookEvery is how often the file is looked at.
-const lookEvery = time.Second
+const (
+	lookEvery    = time.Second     // between looks at the file
+	firstRetry   = 5 * time.Second // until a configuration that was refused is tried again
+	longestRetry = time.Minute     // what this grows to
+)
 
-// follow has the agent do what the file says until ctx ends. The first must be good, unless patient.
+// follow has the agent do what the file says until ctx ends. The first must be good, unless patient. What is refused is tried
+// again after growing pauses, as what it lacks may come: but for a text that is none.
 func (w *watched) follow(ctx context.Context, agent *resolver.Agent, patient bool) error {
 	changed := w.changes(ctx)
-	for first := true; ctx.Err() == nil; first = false {
+	pause := firstRetry
+	for first := true; ctx.Err() == nil; {
 		text, err := os.ReadFile(w.path)
+		w.mu.Lock()
+		w.last = text
+		w.mu.Unlock()
+		done := make(chan error, 1)
 		if err != nil {
 			agent.Refuse(err)
+			done <- err
 		} else {
-			w.mu.Lock()
-			w.last = text
-			w.mu.Unlock()
-			err = agent.Configure(ctx, text)
+			go func() { done <- agent.Configure(ctx, text) }()
 		}
-		if err != nil && first && !patient && ctx.Err() == nil {
-			return fmt.Errorf("%s: %w", w.path, err)
-		}
-		select {
-		case <-ctx.Done():
-		case <-changed:
+		var again <-chan time.Time
+		for waits := true; waits; {
+			select {
+			case <-ctx.Done():
+				waits = false
+			case <-changed:
+				waits, pause = false, firstRetry
+			case <-again:
+				waits = false
+			case err := <-done:
+				if err != nil && first && !patient && ctx.Err() == nil {
+					return fmt.Errorf("%s: %w", w.path, err)
+				}
+				first = false
+				if none := (*resolver.TextError)(nil); err != nil && !errors.As(err, &none) {
+					// Half and all of the pause, so that a pool's members do not try as one.
+					again = time.After(pause/2 + rand.N(pause/2))
+					pause = min(2*pause, longestRetry)
+				}
+			}
 		}
 	}
 	return nil
@@ -284,7 +307,7 @@ func (w *watched) changes(ctx context.Context) <-chan struct{} {
 			case <-tick.C:
 				text, err := os.ReadFile(w.path)
 				w.mu.Lock()
-				same := err != nil || bytes.Equal(text, w.last)
+				same := err != nil || w.last != nil && bytes.Equal(text, w.last)
 				w.mu.Unlock()
 				if same {
 					continue

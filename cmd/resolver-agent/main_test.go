@@ -123,6 +123,21 @@ func TestTheAgentRunsAnEngineFromAFile(t *testing.T) {
 		})
 	}
 
+	// What is not there yet may come: nobody touches the configuration for it.
+	rpz := filepath.Join(dir, "rpz.zone")
+	write(pool + "block: {rpz: [{name: rpz.corp, file: " + rpz + "}]}\n")
+	eventually(t, "a file that is not there is missed", func() bool {
+		_, status := get("/status")
+		return strings.Contains(status, "refused: block.rpz[0].file can't be read: ")
+	})
+	if err := os.WriteFile(rpz, []byte("$ORIGIN rpz.corp.\n@ 60 IN SOA ns.corp. hostmaster.corp. 1 3600 600 86400 60\n@ 60 IN NS ns.corp.\nbad.example 60 IN CNAME .\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is in force when the file is there", func() bool {
+		_, status := get("/status")
+		return !strings.Contains(status, "refused")
+	})
+
 	flush := func(client *tls.Config) (string, error) {
 		h := &http.Client{Transport: &http.Transport{TLSClientConfig: client, DisableKeepAlives: true}, Timeout: 10 * time.Second}
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+flushAt+"/v1/flush", strings.NewReader(`{"changes": [{"name": "app.corp"}]}`))

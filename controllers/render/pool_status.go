@@ -230,6 +230,9 @@ func (s *poolStatus) faults(at MemberPlace) []string {
 		if why := s.refused(m); why != "" {
 			all = append(all, m.Name+" refuses its configuration: "+why)
 		}
+		if m.Report.Pending != "" {
+			all = append(all, m.Name+" "+m.Report.Pending)
+		}
 		if !m.Report.Ready && m.Report.NotReady != "" {
 			all = append(all, m.Name+" is not ready: "+m.Report.NotReady)
 		}

@@ -25,6 +25,7 @@ type Report struct {
 	Configuration string               `json:"configuration,omitempty"`
 	Newest        string               `json:"newest,omitempty"`
 	Refused       string               `json:"refused,omitempty"`
+	Pending       string               `json:"pending,omitempty"`     // what Newest waits for, as a predicate: "restarts at 12:00:00, ..."; "": nothing
 	Unsupported   []engine.Unsupported `json:"unsupported,omitempty"` // of Configuration
 
 	// Recursion is the last check of the hierarchy; nil: there is none to tell.
