@@ -2,10 +2,12 @@ package resolver
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"hash/fnv"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -64,6 +66,8 @@ const (
 	recursionInterval = 10 * time.Second // between recursion checks
 	recursionTimeout  = 3 * time.Second  // of each
 	vainFor           = 10 * time.Minute // until an engine is restarted again for a configuration that it was in vain for
+	filesLook         = time.Second      // between looks at files that a configuration names
+	filesRetry        = time.Minute      // until what was refused with them is tried again
 	firstPause        = 100 * time.Millisecond
 	longestPause      = 10 * time.Second // between starts of an engine that dies
 )
@@ -106,6 +110,8 @@ type configuration struct {
 type order struct {
 	*configuration
 	done chan<- error // takes one element without being waited for
+	// again says that files have changed, of a configuration that is in force. It has no effect if another is meanwhile.
+	again bool
 }
 
 // vain is a restart for a configuration that was taken back.
@@ -208,7 +214,7 @@ func (a *Agent) Configure(ctx context.Context, text []byte) error {
 	}
 	done := make(chan error, 1)
 	select {
-	case a.orders <- order{&configuration{p, digest}, done}:
+	case a.orders <- order{configuration: &configuration{p, digest}, done: done}:
 		return <-done
 	case <-a.over:
 		return errors.New("the agent is stopping")
@@ -258,7 +264,7 @@ func (a *Agent) Run(ctx context.Context) {
 	}
 	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var work sync.WaitGroup
-	for _, f := range []func(context.Context){a.probe, a.checkRecursion, a.flusher.run, a.watch, a.keepWarm} {
+	for _, f := range []func(context.Context){a.probe, a.checkRecursion, a.flusher.run, a.watch, a.watchFiles, a.keepWarm} {
 		work.Go(func() { f(inner) })
 	}
 	a.supervise(ctx)
@@ -296,6 +302,10 @@ func (a *Agent) supervise(ctx context.Context) {
 			end(errors.New("the agent is stopping"))
 			return
 		case o := <-a.orders:
+			if c, _ := a.doing(); o.again && (waits != nil || c != o.configuration) {
+				o.done <- errSuperseded
+				break
+			}
 			if !a.restarts(o.configuration) {
 				end(errSuperseded)
 				o.done <- a.take(ctx, o.configuration)
@@ -649,7 +659,48 @@ func (a *Agent) place(p *pool.Pool) (*engine.Config, error) {
 			return nil, err
 		}
 	}
+	c.FileDigests = digests(c)
 	return c, readable(c)
+}
+
+// digests are those of the files of a configuration that can be read.
+func digests(c *engine.Config) map[engine.Path][sha256.Size]byte {
+	all := map[engine.Path][sha256.Size]byte{}
+	for _, p := range c.ReadFiles() {
+		if content, err := os.ReadFile(p.String()); err == nil {
+			all[p] = sha256.Sum256(content)
+		}
+	}
+	return all
+}
+
+// watchFiles has the configuration in force applied again when there is something else in its files, until ctx ends.
+func (a *Agent) watchFiles(ctx context.Context) {
+	tick := time.NewTicker(filesLook)
+	defer tick.Stop()
+	var tried map[engine.Path][sha256.Size]byte
+	var at time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		c, _ := a.doing()
+		r := a.current()
+		now := digests(r.config)
+		if maps.Equal(now, r.config.FileDigests) || maps.Equal(now, tried) && time.Since(at) < filesRetry {
+			continue
+		}
+		tried, at = now, time.Now()
+		done := make(chan error, 1)
+		select {
+		case a.orders <- order{configuration: c, done: done, again: true}:
+			<-done
+		case <-a.over:
+			return
+		}
+	}
 }
 
 // readable fails if files that a configuration names can't be read, of which not every engine says something.

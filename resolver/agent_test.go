@@ -310,14 +310,15 @@ func TestAChangeKeepsTheCacheWhereTheEngineCan(t *testing.T) {
 
 func TestARestartThatEmptiesTheCacheWaitsForItsTurnAndDrains(t *testing.T) {
 	w := newWorld(t)
-	start := func(spread time.Duration) *member {
+	start := func(t *testing.T, spread time.Duration) *member {
+		t.Helper()
 		return startMember(t, Options{Product: engine.Recursor, Drain: 2 * time.Second, Name: "one", Spread: spread}, pool.Pool{Config: *w.config(), RecursionCheck: mustName(t, "deep.pay.corp.")})
 	}
 	colder := *w.config()
 	colder.CacheMiB *= 2
 
 	t.Run("while it waits it is ready, and a newer configuration overtakes", func(t *testing.T) {
-		s := start(1000 * time.Hour)
+		s := start(t, 1000*time.Hour)
 		before := s.current().process
 		overtaken := make(chan struct{})
 		go func() {
@@ -337,7 +338,7 @@ func TestARestartThatEmptiesTheCacheWaitsForItsTurnAndDrains(t *testing.T) {
 		}
 	})
 	t.Run("who dies waits no more", func(t *testing.T) {
-		s := start(1000 * time.Hour)
+		s := start(t, 1000*time.Hour)
 		go s.set(&colder)
 		eventually(t, "it waits", func() bool { return s.Report().Pending != "" })
 		if err := syscall.Kill(s.current().process.pid(), syscall.SIGKILL); err != nil {
@@ -346,7 +347,7 @@ func TestARestartThatEmptiesTheCacheWaitsForItsTurnAndDrains(t *testing.T) {
 		eventually(t, "it answers by the new configuration", func() bool { return s.current().config.CacheMiB == colder.CacheMiB && s.Ready() == nil })
 	})
 	t.Run("it answers, unready, until it is restarted", func(t *testing.T) {
-		s := start(0)
+		s := start(t, 0)
 		before := s.current().process
 		go s.set(&colder)
 		eventually(t, "it is unready", func() bool { return s.Ready() != nil })

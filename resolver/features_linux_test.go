@@ -783,5 +783,40 @@ func TestTheRecursorForgetsWhatItKeepsForNetworks(t *testing.T) {
 		if got := s.askFrom(client, "app.pay.corp."); got == nil || said(got) != "10.2.9.1" {
 			t.Errorf("%s after it: %v", client, got)
 		}
+}
+
+// TestARenewedCertificateIsShown: certificates are renewed in their files, of which the configuration has the paths.
+func TestARenewedCertificateIsShown(t *testing.T) {
+	w := newWorld(t)
+	for _, p := range []engine.Product{engine.Unbound, engine.KnotResolver} {
+		t.Run(string(p), func(t *testing.T) {
+			folder := filesOfOthers(t)
+			dot := netip.MustParseAddrPort("10.1.0.53:853")
+			c := w.config()
+			c.TLS = &engine.TLS{DoT: []netip.AddrPort{dot}, Certificate: mustPath(t, folder, "tls.crt"), Key: mustPath(t, folder, "tls.key")}
+			s := startPool(t, p, c)
+			shown := func(is string) bool {
+				pemText, err := os.ReadFile(filepath.Join(is, "tls.crt"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				roots := x509.NewCertPool()
+				roots.AppendCertsFromPEM(pemText)
+				client := dns.Client{Net: "tcp-tls", Timeout: 2 * time.Second, TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, ServerName: "dns.example"}}
+				_, _, err = client.ExchangeContext(t.Context(), question("app.pay.corp.", dns.TypeA, true), dot.String())
+				return err == nil
+			}
+			if !shown(folder) {
+				t.Fatal("the first certificate is not shown")
+			}
+			next := filesOfOthers(t)
+			for _, name := range []string{"tls.key", "tls.crt"} {
+				if err := os.Rename(filepath.Join(next, name), filepath.Join(folder, name)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			eventually(t, "the renewed certificate is shown", func() bool { return shown(folder) })
+			eventually(t, "nothing is refused", func() bool { return s.Ready() == nil && s.Refused() == nil })
+		})
 	}
 }

@@ -244,10 +244,12 @@ func (s *poolStatus) faults(at MemberPlace) []string {
 func (s *poolStatus) refused(m *PoolAgent) string {
 	told := s.told[m.Datacenter]
 	switch r := m.Report; {
-	case told == "" || r != nil && r.Configuration == told:
+	case told == "":
 		return ""
 	case r != nil && r.Refused != "" && (r.Newest == told || r.Newest == ""):
 		return r.Refused
+	case r != nil && r.Configuration == told:
+		return ""
 	default:
 		return m.Nack
 	}

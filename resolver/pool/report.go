@@ -20,7 +20,7 @@ type Report struct {
 	NotReady string `json:"notReady,omitempty"` // why not
 
 	// Configuration is the Digest of the one that the engine goes by, Newest of the newest that was seen, and Refused why the
-	// two differ: the complaint of the engine with file and line where it gives them, or what the configuration lacks.
+	// two differ, or why the engine does not go by what is in its files now: the complaint of the engine with file and line where it gives them, or what the configuration lacks.
 	// Configuration is "" before the engine has run. While one is being applied they differ and Refused is empty.
 	Configuration string               `json:"configuration,omitempty"`
 	Newest        string               `json:"newest,omitempty"`
