@@ -696,7 +696,7 @@ func (a *Agent) watchFiles(ctx context.Context) {
 		done := make(chan error, 1)
 		select {
 		case a.orders <- order{configuration: c, done: done, again: true}:
-			<-done
+			_ = <-done // it is noted
 		case <-a.over:
 			return
 		}
