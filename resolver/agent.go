@@ -696,7 +696,9 @@ func (a *Agent) watchFiles(ctx context.Context) {
 		done := make(chan error, 1)
 		select {
 		case a.orders <- order{configuration: c, done: done, again: true}:
-			_ = <-done // it is noted
+			if err := <-done; err != nil {
+				continue // it is noted
+			}
 		case <-a.over:
 			return
 		}

@@ -26,6 +26,7 @@ const (
 	cutUse           = time.Hour        // how long they are looked up again after they were needed last
 	mostCuts         = 10000            // zones whose servers are kept
 	contactInterval  = time.Second      // between questions that tell who answers
+	silenceLife      = time.Second      // until a zone of which nobody answered is asked for again
 )
 
 // errNoAuthority says that nobody with authority answers, as seen from the engine's own address.
@@ -35,8 +36,16 @@ var errNoAuthority = errors.New("no authority answers")
 // concurrent use.
 type authorities struct {
 	*exchange
-	mu   sync.Mutex
-	cuts map[zone.Name]*cut
+	mu     sync.Mutex
+	cuts   map[zone.Name]*cut
+	silent map[zone.Name]*silence // zones of which nobody answered last
+}
+
+// silence is that nobody with authority for a zone answered.
+type silence struct {
+	servers []netip.Addr // that were asked; nil: none are known
+	since   time.Time
+	asking  bool // somebody finds out whether it has ended
 }
 
 // cut is a zone's servers.
@@ -47,7 +56,7 @@ type cut struct {
 }
 
 func newAuthorities() *authorities {
-	return &authorities{exchange: newExchange(), cuts: map[zone.Name]*cut{}}
+	return &authorities{exchange: newExchange(), cuts: map[zone.Name]*cut{}, silent: map[zone.Name]*silence{}}
 }
 
 // reply is what one server said.
@@ -279,6 +288,60 @@ func (a *authorities) known(name zone.Name) (apex zone.Name, servers []netip.Add
 		}
 	}
 	return "", nil, false
+}
+
+// present are up to so many zones that were asked for lately, one of whose servers has answered since a time, as has one of each
+// such zone below: there is somebody who says anew what is forgotten. A zone below one of them is left out. Sorted.
+func (a *authorities) present(since time.Time, most int) (zones []zone.Name) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var absent []zone.Name
+	for apex, c := range a.cuts {
+		if slices.ContainsFunc(c.servers, func(s netip.Addr) bool { return a.answeredSince(s, since) }) {
+			zones = append(zones, apex)
+		} else {
+			absent = append(absent, apex)
+		}
+	}
+	zones = slices.DeleteFunc(zones, func(z zone.Name) bool {
+		return slices.ContainsFunc(absent, func(n zone.Name) bool { return n.Below(z) })
+	})
+	all := slices.Clone(zones)
+	zones = slices.DeleteFunc(zones, func(z zone.Name) bool {
+		return slices.ContainsFunc(all, func(above zone.Name) bool { return z.Below(above) })
+	})
+	slices.SortFunc(zones, zone.Name.Compare)
+	return zones[:min(len(zones), most)]
+}
+
+// isSilent reports whether nobody with authority for a zone answered a short time ago, so that its many names do not wait one by
+// one; servers are those that were asked. Of those who get false when that time is over, one at a time, each calls heard.
+func (a *authorities) isSilent(apex zone.Name) (servers []netip.Addr, silent bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := a.silent[apex]
+	if s == nil {
+		return nil, false
+	}
+	if s.asking || time.Since(s.since) < silenceLife && !slices.ContainsFunc(s.servers, func(server netip.Addr) bool { return a.answeredSince(server, s.since) }) {
+		return s.servers, true
+	}
+	s.asking = true
+	return nil, false
+}
+
+// heard notes whether somebody with authority for a zone answered; servers are those that were asked.
+func (a *authorities) heard(apex zone.Name, servers []netip.Addr, answered bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if answered {
+		delete(a.silent, apex)
+		return
+	}
+	if len(a.silent) >= mostCuts {
+		clear(a.silent)
+	}
+	a.silent[apex] = &silence{servers: servers, since: time.Now()}
 }
 
 func (a *authorities) keep(apex zone.Name, servers []netip.Addr) {

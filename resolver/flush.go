@@ -49,6 +49,7 @@ const (
 	flushTime     = 2 * time.Second        // after which a name is Unconfirmed
 	flushPause    = 5 * time.Millisecond   // before a name is looked at again, doubled with each look
 	longestLater  = 30 * time.Second       // the most that this comes to
+	doubtAfter    = time.Second            // until a name that was not cached is looked at once more
 	awaitTime     = 50 * time.Millisecond  // that servers behind the first are waited for before the first flush
 	flushWorkers  = 32                     // names worked on at the same time
 	flushRate     = 5000                   // names flushed a second
@@ -60,6 +61,8 @@ const (
 	remembered    = 15 * time.Minute       // how long it is known what has been worked on: longer than servers tell it again
 	mostRemember  = 50000                  // names
 	mostAliases   = 5000                   // of one name
+	mostMissed    = 100                    // zones that are flushed when it is not known what has changed
+	missedFor     = time.Hour              // how long this is told
 	mostSamples   = 256                    // answers of authorities that one answer of the engine is looked for in
 	sampleServers = 2                      // that are asked for other types than A
 )
@@ -82,6 +85,8 @@ type flusher struct {
 	names map[changedName]*changed
 	queue []*changed
 	ended map[Outcome]uint64 // looks at names
+	// missed is when a server last told that it does not know any more what has changed.
+	missed time.Time
 }
 
 // changedName is a name in a zone: a delegation is in another one than what it leads to. A person tells no zone.
@@ -96,6 +101,8 @@ type changed struct {
 	news           bool // since a worker took it
 	last           Outcome
 	told           Outcome          // the last that was counted
+	doubted        bool             // it was NotCached, and is looked at once more
+	quick          bool             // what is next is that look
 	known          *samples         // of whoever works on it; nil: none
 	missing        []netip.Addr     // authorities that did not answer last
 	looked         time.Time        // last; zero: never
@@ -164,12 +171,28 @@ func (f *flusher) hear(all []changes.Change, results []chan Outcome) {
 			c.waiting = append(c.waiting, results[i])
 		}
 		if c.merge(&all[i]) || !known || results != nil {
-			c.news, c.flushed, c.heard, c.pause, c.told = true, false, now, 0, ""
+			c.news, c.flushed, c.heard, c.pause, c.told, c.doubted, c.quick = true, false, now, 0, "", false, false
 			f.enqueue(c)
 		} else if !c.last.settled() {
 			f.enqueue(c) // one server more has got so far
 		}
 	}
+}
+
+// miss has zones forgotten, with all below them, as a server does not know any more what has changed: those that were asked for
+// lately, whose servers answer.
+func (f *flusher) miss() (zones []zone.Name) {
+	now := time.Now()
+	zones = f.find.present(now.Add(-2*contactInterval), mostMissed)
+	f.mu.Lock()
+	f.missed = now.UTC().Truncate(time.Second)
+	f.mu.Unlock()
+	all, results := make([]changes.Change, len(zones)), make([]chan Outcome, len(zones))
+	for i, apex := range zones {
+		all[i], results[i] = changes.Change{Name: apex, Apex: apex, Beneath: true}, make(chan Outcome, 1)
+	}
+	f.hear(all, results)
+	return zones
 }
 
 // merge adds what a server tells, and reports whether it was not known.
@@ -286,6 +309,7 @@ func (f *flusher) next(ctx context.Context) bool {
 	}
 	c.queued, c.working, c.news = false, true, false
 	job := *c
+	c.quick = false
 	job.Before, job.Aliases = slices.Clone(c.Before), slices.Clone(c.Aliases)
 	f.mu.Unlock()
 
@@ -306,20 +330,32 @@ func (f *flusher) next(ctx context.Context) bool {
 	if result.outcome != Unconfirmed || time.Since(c.heard) >= flushTime {
 		f.end(c, &result)
 	}
-	if !result.outcome.settled() {
+	switch {
+	case !result.outcome.settled():
 		c.pause = min(max(2*c.pause, flushPause), longestLater)
-		if c.retry != nil {
-			c.retry.Stop()
-		}
-		c.retry = time.AfterFunc(c.pause, func() {
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			if !c.last.settled() && time.Since(c.heard) < laterFor {
-				f.enqueue(c)
-			}
+		f.later(c, c.pause, func() bool { return !c.last.settled() && time.Since(c.heard) < laterFor })
+	case result.outcome == NotCached && !c.doubted:
+		c.doubted = true
+		f.later(c, doubtAfter, func() bool {
+			c.quick = c.doubted && c.last == NotCached && !c.queued && !c.working
+			return c.quick
 		})
 	}
 	return true
+}
+
+// later has a worker look at a name after a pause, if that is needed then. f.mu is held, also when it is asked whether.
+func (f *flusher) later(c *changed, pause time.Duration, needed func() bool) {
+	if c.retry != nil {
+		c.retry.Stop()
+	}
+	c.retry = time.AfterFunc(pause, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if needed() {
+			f.enqueue(c)
+		}
+	})
 }
 
 // end tells what became of a name, as far as it has not been told. f.mu is held.
@@ -355,7 +391,7 @@ func (f *flusher) again(now time.Time) {
 			delete(f.names, key)
 		case age < laterFor && slices.ContainsFunc(c.missing, func(s netip.Addr) bool { return f.find.answeredSince(s, c.looked) }):
 			// What it has said to the engine meanwhile may be old.
-			c.flushed, c.pause, c.told = false, 0, ""
+			c.flushed, c.pause, c.told, c.doubted = false, 0, "", false
 			f.enqueue(c)
 		}
 	}
@@ -376,10 +412,17 @@ func (f *flusher) look(ctx context.Context, c *changed) seen {
 	defer cancel()
 	r := f.agent.current()
 	s := seen{outcome: Unconfirmed, flushed: c.flushed}
-	servers, err := f.find.of(ctx, r.config, r.at, zoneOf(c), c.Apex != "")
+	if c.quick {
+		return f.doubt(ctx, r, c)
+	}
 	var ahead []netip.Addr
-	if err == nil {
-		ahead, s.missing, err = f.survey(ctx, r.config, servers, c)
+	servers, silent := f.find.isSilent(zoneOf(c))
+	err := errNoAuthority
+	if !silent {
+		if servers, err = f.find.of(ctx, r.config, r.at, zoneOf(c), c.Apex != ""); err == nil {
+			ahead, s.missing, err = f.survey(ctx, r.config, servers, c)
+		}
+		f.find.heard(zoneOf(c), servers, !errors.Is(err, errNoAuthority))
 	}
 	s.err = err
 	behind := errors.Is(err, errBehind)
@@ -393,6 +436,27 @@ func (f *flusher) look(ctx context.Context, c *changed) seen {
 	case behind && !c.flushed && time.Since(c.heard) < awaitTime:
 	case err == nil || behind:
 		f.settle(ctx, r, c, &s, ahead, behind)
+	}
+	return s
+}
+
+// doubt looks whether the engine has got something of a name since it had nothing: an answer that was on its way when the change
+// was heard is an old one. Then the name is looked at as any other.
+func (f *flusher) doubt(ctx context.Context, r *running, c *changed) seen {
+	s := seen{outcome: Unconfirmed, missing: c.missing}
+	if _, servers, _ := f.find.known(zoneOf(c)); !slices.ContainsFunc(servers, func(server netip.Addr) bool {
+		return f.find.answeredSince(server, time.Now().Add(-2*contactInterval))
+	}) {
+		return s
+	}
+	held, err := f.forget(ctx, r, c)
+	switch {
+	case err != nil:
+		s.err = err
+	case held:
+		s.flushed = true
+	default:
+		s.outcome = NotCached
 	}
 	return s
 }
@@ -556,6 +620,9 @@ func (f *flusher) report(p engine.Product, c *engine.Config) pool.Flush {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
+	if now.Sub(f.missed) < missedFor {
+		r.Missed = f.missed
+	}
 	for _, c := range f.names {
 		if (!c.last.settled() || len(c.missing) > 0) && now.Sub(c.heard) < laterFor {
 			r.Waiting++

@@ -26,6 +26,7 @@ type metrics struct {
 	recursion     prometheus.Gauge
 	recursionTime prometheus.Gauge
 	heard         prometheus.Counter
+	missed        prometheus.Counter
 	flushes       *prometheus.CounterVec // by "outcome"
 	flushTime     prometheus.Histogram
 }
@@ -62,6 +63,9 @@ func newMetrics(a *Agent) *metrics {
 		heard: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: prefix + "changes_heard_total", Help: "Names whose answers changed, as servers told: each tells.", ConstLabels: engineLabel,
 		}),
+		missed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: prefix + "changes_missed_total", Help: "Times that a server did not know any more what had changed: zones were flushed.", ConstLabels: engineLabel,
+		}),
 		flushes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: prefix + "flushes_total", Help: "Looks at names whose answers changed, by outcome: Confirmed, NotCached, Unconfirmed, NoAuthority, NotFlushable, Failed.", ConstLabels: engineLabel,
 		}, []string{"outcome"}),
@@ -79,7 +83,8 @@ func newMetrics(a *Agent) *metrics {
 		m.engine[statistic] = desc(string(statistic)+"_total", help)
 	}
 	m.engine[control.CacheEntries] = desc(string(control.CacheEntries), "Entries of the cache.")
-	m.registry.MustRegister(m, m.probe, m.deaths, m.refusals, m.changes, m.recursion, m.recursionTime, m.heard, m.flushes, m.flushTime,
+	m.engine[control.AnswerSeconds] = desc(string(control.AnswerSeconds), "Mean time of answers, as the engine measures it (docs/resolvers.md).")
+	m.registry.MustRegister(m, m.probe, m.deaths, m.refusals, m.changes, m.recursion, m.recursionTime, m.heard, m.missed, m.flushes, m.flushTime,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -119,7 +124,7 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	gauge(m.up, err == nil)
 	for statistic, value := range s {
 		kind := prometheus.CounterValue
-		if statistic == control.CacheEntries {
+		if statistic == control.CacheEntries || statistic == control.AnswerSeconds {
 			kind = prometheus.GaugeValue
 		}
 		to <- prometheus.MustNewConstMetric(m.engine[statistic], kind, value)

@@ -78,6 +78,9 @@ func (a *Agent) describe() string {
 	for _, z := range r.Flush.NotFlushable {
 		fmt.Fprintf(&b, "not flushable: %s\n", z)
 	}
+	if !r.Flush.Missed.IsZero() {
+		fmt.Fprintf(&b, "names that changed before %s may have old answers\n", r.Flush.Missed.Format(time.RFC3339))
+	}
 	if r.Flush.Waiting > 0 {
 		fmt.Fprintf(&b, "names to be flushed again: %d\n", r.Flush.Waiting)
 	}

@@ -22,6 +22,24 @@ type spy struct {
 	zones []string
 	mu    sync.Mutex
 	seen  []sighting
+	waits *hesitation // nil: it answers at once
+}
+
+// hesitation is that engines' first questions for a name's address are answered when that is released. Others get laterAddress.
+type hesitation struct {
+	name     string
+	asked    chan struct{} // closed by the first
+	once     sync.Once
+	released chan struct{}
+}
+
+const laterAddress = "198.18.0.10"
+
+// hesitates has a spy do so from now on.
+func (s *spy) hesitates(h *hesitation) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waits = h
 }
 
 // sighting is one question.
@@ -57,7 +75,20 @@ func (s *spy) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	}
 	s.mu.Lock()
 	s.seen = append(s.seen, seen)
+	hesitation := s.waits
 	s.mu.Unlock()
+	later := false
+	if hesitation != nil && strings.EqualFold(hesitation.name, q.Question[0].Name) && q.Question[0].Qtype == dns.TypeA {
+		select {
+		case <-hesitation.released:
+			later = true
+		default:
+			if later = seen.agent; !later {
+				hesitation.once.Do(func() { close(hesitation.asked) })
+				<-hesitation.released
+			}
+		}
+	}
 
 	record := func(owner, rest string) dns.RR {
 		rr, err := dns.NewRR(owner + " " + rest)
@@ -87,6 +118,9 @@ func (s *spy) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 		m.Answer = []dns.RR{record(q.Question[0].Name, "3600 IN NS ns."+apex)}
 	case t == dns.TypeA && (name != apex):
 		address := spyAddress
+		if later {
+			address = laterAddress
+		}
 		if name == "ns."+apex {
 			address = spyAt
 		}

@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"context"
+	"fmt"
 	"reflect"
 	"slices"
 	"sync"
@@ -132,7 +133,8 @@ func (a *Agent) hear(ctx context.Context, servers []string, turned func(connecte
 	o.Servers, o.Log = servers, a.o.Log
 	o.OnChanges = func(server string, all []changes.Change, missed bool) {
 		if missed {
-			a.o.Log.Info("names have changed that can't be known any more: their copies live for their TTL", "server", server)
+			a.metrics.missed.Inc()
+			a.o.Log.Info("names have changed that can't be known any more: zones are forgotten", "server", server, "zones", fmt.Sprint(a.flusher.miss()))
 		}
 		a.metrics.heard.Add(float64(len(all)))
 		a.flusher.hear(all, nil)

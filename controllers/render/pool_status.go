@@ -233,6 +233,9 @@ func (s *poolStatus) faults(at MemberPlace) []string {
 		if m.Report.Pending != "" {
 			all = append(all, m.Name+" "+m.Report.Pending)
 		}
+		if at := m.Report.Flush.Missed; !at.IsZero() {
+			all = append(all, m.Name+" may have old copies of names that changed before "+at.Format("2006-01-02T15:04:05Z07:00")+": it was away for longer than servers remember changes")
+		}
 		if !m.Report.Ready && m.Report.NotReady != "" {
 			all = append(all, m.Name+" is not ready: "+m.Report.NotReady)
 		}

@@ -29,7 +29,7 @@ type Engine interface {
 // Statistic is something that servers count, by one word for all products.
 type Statistic string
 
-// What servers count. All but CacheEntries only grow while a server runs.
+// What servers count. All but CacheEntries and AnswerSeconds only grow while a server runs.
 const (
 	Queries      Statistic = "queries"           // of clients
 	CacheHits    Statistic = "cache_hits"        // of Queries
@@ -44,11 +44,14 @@ const (
 	Upstream     Statistic = "upstream_queries"  // to authorities and upstreams
 	Timeouts     Statistic = "upstream_timeouts" // of Upstream
 	CacheEntries Statistic = "cache_entries"     // at present
+	// AnswerSeconds is a mean time of answers. Unbound: of those that authorities were asked for, since its start. Recursor: of the
+	// last ones, those from its packet cache apart. Knot Resolver: of all since its start, from classes of times.
+	AnswerSeconds Statistic = "answer_seconds"
 )
 
 // All are the words, in the order above.
 func All() []Statistic {
-	return []Statistic{Queries, CacheHits, CacheMisses, Stale, Prefetches, NoError, NXDomain, ServFail, Refused, Limited, Upstream, Timeouts, CacheEntries}
+	return []Statistic{Queries, CacheHits, CacheMisses, Stale, Prefetches, NoError, NXDomain, ServFail, Refused, Limited, Upstream, Timeouts, CacheEntries, AnswerSeconds}
 }
 
 // Statistics has what a product counts. What it does not count is not there: see docs/resolvers.md.

@@ -103,7 +103,12 @@ func (r Recursor) Statistics(ctx context.Context) (Statistics, error) {
 	if err != nil {
 		return nil, err
 	}
-	return pick(values(reply, "\t"), []counter{
+	from := values(reply, "\t")
+	if microseconds, told := from["qa-latency"]; told {
+		from["latency"] = microseconds / 1e6
+	}
+	return pick(from, []counter{
+		{AnswerSeconds, []string{"latency"}},
 		{Queries, []string{"questions"}},
 		{CacheHits, []string{"packetcache-hits", "cache-hits"}},
 		{CacheMisses, []string{"cache-misses"}},

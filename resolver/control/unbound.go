@@ -89,6 +89,7 @@ func (u Unbound) Statistics(ctx context.Context) (Statistics, error) {
 		return nil, err
 	}
 	return pick(values(reply, "="), []counter{
+		{AnswerSeconds, []string{"total.recursion.time.avg"}},
 		{Queries, []string{"total.num.queries"}},
 		{CacheHits, []string{"total.num.cachehits"}},
 		{CacheMisses, []string{"total.num.cachemiss"}},

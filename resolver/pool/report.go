@@ -55,6 +55,9 @@ type Flush struct {
 	Notifiers []string `json:"notifiers,omitempty"`
 	// NotFlushable are zones whose names the engine can't be made to forget, sorted.
 	NotFlushable []engine.Name `json:"notFlushable,omitempty"`
+	// Missed is when a server last told, up to an hour ago, that it does not know any more which names had changed before: zones that
+	// the agent knew were forgotten, and other copies live for their TTL. Zero: none has.
+	Missed time.Time `json:"missed,omitzero"`
 	// Waiting is how many names have to be flushed again: authorities disagree, or some did not answer.
 	Waiting int `json:"waiting,omitempty"`
 	// Outcomes counts names since Report.Started, by what became of them.
