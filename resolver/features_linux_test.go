@@ -783,6 +783,7 @@ func TestTheRecursorForgetsWhatItKeepsForNetworks(t *testing.T) {
 		if got := s.askFrom(client, "app.pay.corp."); got == nil || said(got) != "10.2.9.1" {
 			t.Errorf("%s after it: %v", client, got)
 		}
+	}
 }
 
 // TestARenewedCertificateIsShown: certificates are renewed in their files, of which the configuration has the paths.
