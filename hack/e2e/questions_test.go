@@ -26,6 +26,8 @@ type question struct {
 	name   string
 	rrtype uint16
 	want   string // rdata that the answer must have
+
+	recursion bool // asked as a client asks a resolver, and not as a resolver
 }
 
 // patience is how long a client waits for an answer, and how long it then waits before it asks again.
@@ -48,7 +50,7 @@ func (q question) ask(ctx context.Context, c *cluster.Cluster, network string) (
 	}
 	const udpSize = 1232
 	query := new(dns.Msg).SetQuestion(dns.Fqdn(q.name), q.rrtype)
-	query.RecursionDesired = false
+	query.RecursionDesired = q.recursion
 	query.SetEdns0(udpSize, false)
 	wire := &dns.Conn{Conn: conn, UDPSize: udpSize}
 	if err := wire.WriteMsg(query); err != nil {

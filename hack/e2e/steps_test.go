@@ -95,11 +95,15 @@ func TestTheWhole(t *testing.T) {
 	s.step("A third datacenter, in another cluster, is one manifest more.", s.addRemote)
 	s.step("Teams apply their zones, and clients get the answers of the datacenter that they are near to.", s.applySamples)
 	s.step("A rolling restart of all servers loses no question.", s.restart)
+	s.step("Resolvers of two makers run in all datacenters.", s.applyPool)
+	s.step("A name moves that all of them have in their caches.", s.moveName)
+	s.step("The engine of a resolver is killed.", s.killEngine)
 	s.step("The upgrade from the version before, and the way back, lose no question.", s.upgrade)
 	s.step("A server is killed.", s.killServer)
 	s.step("The managers are away for a minute.", s.loseManagers)
 	s.step("dc-b is cut off from everything, and comes back.", s.partition)
 	s.step("The node of dc-b loses power, and comes back.", s.killNode)
+	s.step("The resolvers are deleted.", s.deletePool)
 	s.step("Datacenters are deleted.", s.deleteDatacenters)
 	s.step("The release is uninstalled, and nothing is left but the kinds.", func() { s.uninstall(before) })
 	fmt.Printf("\nAll of it is true. It took %s.\n", ago(s.began))
@@ -309,9 +313,6 @@ func (s *story) restart() {
 		began := time.Now()
 		change := `[{"op":"add","path":"/spec/serverGroups/0/pods/annotations","value":{"restarted":"1"}},{"op":"add","path":"/spec/serverGroups/1/pods/annotations","value":{"restarted":"1"}}]`
 		for _, dc := range datacenters {
-			if dc == remote { // it has no pods: in its manifest
-				change = strings.ReplaceAll(change, `/pods/annotations","value":{"restarted":"1"}`, `/pods","value":{"annotations":{"restarted":"1"}}`)
-			}
 			s.run(cluster.Central, "kubectl patch datacenter "+dc+" --type=json -p '"+change+"'")
 		}
 		s.awaitAnnotation("restarted", "1")
@@ -342,7 +343,7 @@ func (s *story) awaitAnnotation(name, value string) {
 // awaitImage waits until all servers run a version.
 func (s *story) awaitImage(version string) {
 	s.Helper()
-	s.until(5*time.Minute, "all servers run "+version, func() bool {
+	s.until(5*time.Minute, "all servers and resolvers run "+version, func() bool {
 		for _, p := range places {
 			out, err := s.try(p.in, "kubectl get pods -n "+p.namespace+" -l app.kubernetes.io/managed-by=fingerpost -o jsonpath='{range .items[*]}{.spec.containers[0].image},{.status.conditions[?(@.type==\"Ready\")].status} {end}'")
 			if err != nil || out == "" {
@@ -369,7 +370,7 @@ func (s *story) count() int {
 
 func (s *story) upgrade() {
 	for _, version := range []string{s.old, s.new} {
-		s.undisturbed(everything(datacenters...), func() {
+		s.undisturbed(append(everything(datacenters...), resolved(datacenters...)...), func() {
 			began := time.Now()
 			s.run(cluster.Central, "helm4 upgrade "+s.helmArgs(version)+" --wait --timeout 5m")
 			s.awaitImage(version)
@@ -414,7 +415,7 @@ func (s *story) killServer() {
 }
 
 func (s *story) loseManagers() {
-	s.undisturbed(everything(datacenters...), func() {
+	s.undisturbed(append(everything(datacenters...), resolved(datacenters...)...), func() {
 		s.run(cluster.Central, "kubectl scale deployment fingerpost-manager -n "+namespace+" --replicas=0")
 		s.run(cluster.Central, "kubectl wait --for=delete pods -n "+namespace+" -l app.kubernetes.io/name=fingerpost-manager --timeout=1m")
 		pause := time.NewTimer(time.Minute)

@@ -135,6 +135,11 @@ func (s *story) watched(questions []question, happens func()) tally {
 	r := q.end()
 	sum := r.sum()
 	s.told("%s", sum)
+	for _, name := range r.names {
+		if t := r.tally[name]; t.lost > 0 {
+			fmt.Printf("    %s: %s\n", name, t)
+		}
+	}
 	const most = 10
 	for i, line := range sum.log {
 		if i == most {
@@ -150,10 +155,11 @@ func (s *story) watched(questions []question, happens func()) tally {
 func (s *story) lookAround() {
 	for _, in := range []string{cluster.Central, "dc-c"} {
 		for _, line := range []string{
-			"kubectl get datacenters,dnszones,dynamicrecords -A -o wide",
-			"kubectl get pods,services,statefulsets,endpointslices -A -o wide",
+			"kubectl get datacenters,dnszones,dynamicrecords,resolverpools -A -o wide",
+			"kubectl get pods,services,statefulsets,deployments,endpointslices -A -o wide",
 			"kubectl get events -A --sort-by=.lastTimestamp | tail -n 40",
 			"kubectl describe datacenters | tail -n 120",
+			"kubectl describe resolverpools -A | tail -n 120",
 			"kubectl logs -n " + namespace + " -l app.kubernetes.io/name=fingerpost-manager --tail=200 --prefix | grep -v 'Starting EventSource' | tail -n 60",
 			"kubectl logs -A -l app.kubernetes.io/managed-by=fingerpost --tail=20 --prefix",
 		} {
