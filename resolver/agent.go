@@ -689,7 +689,9 @@ func (a *Agent) watchFiles(ctx context.Context) {
 		c, _ := a.doing()
 		r := a.current()
 		now := digests(r.config)
-		if maps.Equal(now, r.config.FileDigests) || maps.Equal(now, tried) && time.Since(at) < filesRetry {
+		inForce, known := maps.Equal(now, r.config.FileDigests), maps.Equal(now, tried)
+		// What was refused meanwhile, and is as before again, is a complaint no more.
+		if inForce && (known || tried == nil) || known && time.Since(at) < filesRetry {
 			continue
 		}
 		tried, at = now, time.Now()

@@ -810,6 +810,15 @@ func TestARenewedCertificateIsShown(t *testing.T) {
 			if !shown(folder) {
 				t.Fatal("the first certificate is not shown")
 			}
+			away := filepath.Join(t.TempDir(), "tls.crt")
+			if err := os.Rename(filepath.Join(folder, "tls.crt"), away); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "it is missed", func() bool { return s.Refused() != nil })
+			if err := os.Rename(away, filepath.Join(folder, "tls.crt")); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "it is missed no more", func() bool { return s.Refused() == nil })
 			next := filesOfOthers(t)
 			for _, name := range []string{"tls.key", "tls.crt"} {
 				if err := os.Rename(filepath.Join(next, name), filepath.Join(folder, name)); err != nil {

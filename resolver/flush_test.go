@@ -171,7 +171,7 @@ func TestASilentZoneKeepsNobodyWaiting(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer c.Close()
+		t.Cleanup(func() { c.Close() })
 		go func() {
 			b := make([]byte, 4096)
 			for {
