@@ -398,8 +398,8 @@ func TestTheOperatorRunsResolvers(t *testing.T) {
 	want[1], want[2] = "Deployment "+memberName("dc-p", v1alpha1.EngineRecursor), "Deployment "+unbound
 	expectMade()
 
-	t.Log("a pool of which it can't be told where it is to be goes on")
-	e.apply(pools("DATACENTERS", "dc-p, dc-nowhere"))
+	t.Log("a datacenter that is not there changes nothing where one is")
+	e.apply(pools("KnotResolver", "Recursor", "DATACENTERS", "dc-p, dc-nowhere"))
 	if err := w.step("dc-p"); err != nil {
 		t.Error(err)
 	}
