@@ -27,10 +27,13 @@ import (
 
 // Sources is where Debian's packages come from unless Options say otherwise, as in sources.list(5): the release that the
 // engines' configurations are tested with.
-const Sources = `deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian bookworm main
-deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian bookworm-updates main
-deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian-security bookworm-security main
+const Sources = `deb [signed-by=` + keyring + `] http://deb.debian.org/debian bookworm main
+deb [signed-by=` + keyring + `] http://deb.debian.org/debian bookworm-updates main
+deb [signed-by=` + keyring + `] http://deb.debian.org/debian-security bookworm-security main
 `
+
+// keyring is where Debian has the keys of its archive. Other systems may lack it: see keys.
+const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 // debianPackage is a package of Debian as its archive has it: nothing of its scripts has run.
 type debianPackage struct {
@@ -65,7 +68,11 @@ func getDebian(ctx context.Context, sources, cache, arch string, names []string,
 		return nil, err
 	}
 	defer os.RemoveAll(state)
-	a, err := newAPT(state, sources, arch)
+	held, err := keys(ctx, keyring, cache)
+	if err != nil {
+		return nil, fmt.Errorf("getting the keys of Debian's archive: %w", err)
+	}
+	a, err := newAPT(filepath.Join(state, "debian"), strings.ReplaceAll(sources, keyring, held), arch)
 	if err != nil {
 		return nil, err
 	}
@@ -109,19 +116,77 @@ func getDebian(ctx context.Context, sources, cache, arch string, names []string,
 	return all, nil
 }
 
-// apt is Debian's, with a state of its own: for an architecture, of which nothing is installed.
+// keys returns the file with the keys of Debian's archive: the installed one, or, as on Ubuntu, that of a package of the machine's own
+// sources, which is kept in the folder cache.
+func keys(ctx context.Context, installed, cache string) (string, error) {
+	kept := filepath.Join(cache, filepath.Base(keyring))
+	for _, file := range []string{installed, kept} {
+		if _, err := os.Stat(file); err == nil {
+			return file, nil
+		}
+	}
+	state, err := os.MkdirTemp("", "fingerpost-apt-*")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(state)
+	a, err := machineAPT(state)
+	if err != nil {
+		return "", err
+	}
+	const name = "debian-archive-keyring"
+	for _, args := range [][]string{{"update"}, {"download", name}} {
+		if _, err := a.get(ctx, args...); err != nil {
+			return "", err
+		}
+	}
+	archives, err := filepath.Glob(filepath.Join(a.downloads(), name+"_*.deb"))
+	if err != nil || len(archives) == 0 {
+		return "", fmt.Errorf("apt-get download has left no %s: %w", name, err)
+	}
+	_, files, err := readArchive(ctx, archives[0])
+	if err != nil {
+		return "", err
+	}
+	wanted := strings.TrimPrefix(keyring, "/")
+	for range 2 { // it may be a link to its new name
+		i := slices.IndexFunc(files, func(f File) bool { return f.Name == wanted })
+		if i < 0 {
+			break
+		}
+		if files[i].Mode&fs.ModeSymlink == 0 {
+			return kept, renameio.WriteFile(kept, files[i].Content, 0o644)
+		}
+		wanted = path.Join(path.Dir(wanted), string(files[i].Content))
+	}
+	return "", fmt.Errorf("package %s has no %s", name, keyring)
+}
+
+// apt is apt-get, with a state of its own.
 type apt struct {
 	dir     string
 	options []string
 }
 
-// newAPT makes the state in an empty folder.
-func newAPT(dir, sources, arch string) (apt, error) {
-	a := apt{dir: dir, options: []string{"-qq"}}
+// machineAPT makes one in a folder, for the sources of this machine.
+func machineAPT(dir string) (apt, error) {
+	a := apt{dir: dir, options: []string{
+		"-qq", "-o", "Dir::State::Lists=" + filepath.Join(dir, "lists"), "-o", "Dir::Cache=" + filepath.Join(dir, "cache"),
+		"-o", "APT::Sandbox::User=", "-o", "APT::Update::Error-Mode=any", "-o", "Acquire::Languages=none", "-o", "Debug::NoLocking=1",
+	}}
 	for _, folder := range []string{filepath.Join(dir, "lists", "partial"), filepath.Join(dir, "cache", "archives", "partial"), a.downloads()} {
 		if err := os.MkdirAll(folder, 0o755); err != nil {
 			return a, err
 		}
+	}
+	return a, nil
+}
+
+// newAPT makes one in a folder, for an architecture of which nothing is installed, and sources as in sources.list(5).
+func newAPT(dir, sources, arch string) (apt, error) {
+	a, err := machineAPT(dir)
+	if err != nil {
+		return a, err
 	}
 	for name, content := range map[string]string{"sources.list": sources, "status": ""} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
@@ -129,9 +194,8 @@ func newAPT(dir, sources, arch string) (apt, error) {
 		}
 	}
 	for _, option := range []string{
-		"Dir::State::Lists=" + filepath.Join(dir, "lists"), "Dir::Cache=" + filepath.Join(dir, "cache"), "Dir::State::status=" + filepath.Join(dir, "status"),
-		"Dir::Etc::SourceList=" + filepath.Join(dir, "sources.list"), "Dir::Etc::SourceParts=/dev/null", "APT::Architecture=" + arch, "APT::Architectures::=" + arch,
-		"APT::Sandbox::User=", "APT::Update::Error-Mode=any", "Acquire::Languages=none", "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false", "Debug::NoLocking=1",
+		"Dir::State::status=" + filepath.Join(dir, "status"), "Dir::Etc::SourceList=" + filepath.Join(dir, "sources.list"), "Dir::Etc::SourceParts=/dev/null",
+		"APT::Architecture=" + arch, "APT::Architectures::=" + arch, "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
 	} {
 		a.options = append(a.options, "-o", option)
 	}

@@ -45,6 +45,25 @@ func TestMain(m *testing.M) {
 // engines are the images with one, and what the agent calls it.
 var engines = map[string]string{"resolver-unbound": "Unbound", "resolver-knotresolver": "KnotResolver", "resolver-recursor": "Recursor"}
 
+func TestKeysOfDebiansArchiveAreGotWhereTheMachineHasNone(t *testing.T) {
+	none := filepath.Join(t.TempDir(), "none.gpg")
+	cache := t.TempDir()
+	file, err := keys(t.Context(), none, cache)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := newAPT(t.TempDir(), strings.ReplaceAll(Sources, keyring, file), "amd64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.get(t.Context(), "update"); err != nil {
+		t.Errorf("the archive is not believed by the keys in %s: %v", file, err)
+	}
+	if again, err := keys(t.Context(), none, cache); err != nil || again != file {
+		t.Errorf("the second time: %s, %v", again, err)
+	}
+}
+
 // engineRoots returns the root folders of images with an engine, by name, and the packages in them.
 func engineRoots(t *testing.T, arch string) (map[string]map[string]File, map[string]debian) {
 	t.Helper()
