@@ -211,19 +211,26 @@ func target(t testing.TB, address string) (at net.Addr, stop func()) {
 	return l.Addr(), func() { _ = l.Close() }
 }
 
-// TestResolversAreToldOfChanges has an agent watch a server whose steered name fails over and back, whose zone is edited, and
-// which restarts while its targets change.
-func TestResolversAreToldOfChanges(t *testing.T) {
-	ca := controltest.NewAuthority(t)
-	group := control.GroupKey{Datacenter: "dc-a", Group: "authoritative"}
-	h := newHub(t, ca)
-	first, second := loopback(), loopback()
+// targets listen at one port of two addresses; the first until down is called.
+func targets(t testing.TB) (first, second, port string, down func()) {
+	t.Helper()
+	first, second = loopback(), loopback()
 	at, down := target(t, first+":0")
 	_, port, err := net.SplitHostPort(at.String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	target(t, second+":"+port)
+	return first, second, port, down
+}
+
+// TestResolversAreToldOfChanges has an agent watch a server whose steered name fails over and back, whose zone is edited, and
+// which restarts while its targets change.
+func TestResolversAreToldOfChanges(t *testing.T) {
+	ca := controltest.NewAuthority(t)
+	group := control.GroupKey{Datacenter: "dc-a", Group: "authoritative"}
+	h := newHub(t, ca)
+	first, second, port, down := targets(t)
 	const text = "$TTL 60\n@ SOA ns hostmaster 1 2 3 4 5\n@ NS ns\nns A 10.0.0.1\nwww CNAME app\nalias CNAME www\n"
 	h.steered(alone(group), "one.test", text+"ftp A 10.0.0.7\n", 7, failover(t, "app.one.test.", first, second, port))
 	h.steered(alone(group), "two.test", "$TTL 60\n@ SOA ns hostmaster 1 2 3 4 5\n@ NS ns\nns A 10.0.0.1\nshop CNAME www.one.test.\n", 1)
@@ -263,7 +270,7 @@ func TestResolversAreToldOfChanges(t *testing.T) {
 	}
 	down()
 	away := moved("it fails over", second, before, 0)
-	_, down = target(t, at.String())
+	_, down = target(t, first+":"+port)
 	moved("it fails back", first, away, before)
 
 	h.steered(alone(group), "one.test", text+"ftp A 10.0.0.8\nnew A 10.0.0.9\n", 9, failover(t, "app.one.test.", first, second, port))
@@ -310,13 +317,7 @@ func TestResolversAreToldOfChanges(t *testing.T) {
 func TestServersThatDecidedTheSameAreInTheSameState(t *testing.T) {
 	ca := controltest.NewAuthority(t)
 	h := newHub(t, ca)
-	first, second := loopback(), loopback()
-	at, down := target(t, first+":0")
-	_, port, err := net.SplitHostPort(at.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	target(t, second+":"+port)
+	first, second, port, down := targets(t)
 	topology := &steeringpb.Topology{Key: []byte("key")}
 	peers := map[string]string{"dc-a": loopback() + ":4444", "dc-b": loopback() + ":4444"}
 	for rank, dc := range []string{"dc-a", "dc-b"} {
@@ -359,13 +360,7 @@ func TestTenThousandNamesMoveAtOnce(t *testing.T) {
 	ca := controltest.NewAuthority(t)
 	group := control.GroupKey{Datacenter: "dc-a", Group: "authoritative"}
 	h := newHub(t, ca)
-	first, second := loopback(), loopback()
-	at, down := target(t, first+":0")
-	_, port, err := net.SplitHostPort(at.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	target(t, second+":"+port)
+	first, second, port, down := targets(t)
 	var all []zone.Node
 	for i := range names {
 		all = append(all, failover(t, fmt.Sprintf("h%d.one.test.", i), first, second, port))
